@@ -1,0 +1,1 @@
+"""A file of weights becomes networks and a card."""

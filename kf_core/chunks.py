@@ -1,0 +1,68 @@
+"""What passes between the stages of a stream: driving for a chunk, a denoising step, latents, pictures.
+
+Values only; each says which space its tensor is in.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .timeline import LatentSpan, PixelSpan
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """One driving signal over some latent frames. What it adds to the hidden states is scaled by `strength`.
+
+    A signal that is absent is `None` where a Signal could stand, which equals strength 0."""
+
+    features: Tensor  # [b, f, ...]  f = latent frames
+    strength: float | Tensor = 1.0  # 0..2; or [b, f] where frames differ (training)
+
+
+@dataclass(frozen=True, eq=False)
+class TextContext:
+    """An encoded prompt. Compared by identity: the same object means the same prompt, so its keys may be reused."""
+
+    embedding: Tensor  # [b, l, text_dim]
+    prompt: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChunkConditioning:
+    """Everything that drives the frames of `span`. Four driving steps to a latent frame, time-major (`timeline.groups`)."""
+
+    span: LatentSpan
+    text: TextContext | None = None  # None: the model's null context
+    audio: Signal | None = None  # [b, f, 4 * width]
+    pose: Signal | None = None  # [b, f, 12, h, w] RGB 0..1 on the latent grid, black: no pose seen
+    expression: Signal | None = None  # [b, f, 4 * values]
+    motion: Signal | None = None  # [b, f, 1] motion strength, 0..2
+
+
+@dataclass(frozen=True)
+class Step:
+    """One denoising step is done. Nothing is committed: a caller may stop here."""
+
+    span: LatentSpan  # the frames being drawn
+    index: int  # 0 .. total - 1
+    total: int
+    clean: Tensor  # [b, c, f, h, w] the current estimate, model space
+
+
+@dataclass(frozen=True)
+class LatentChunk:
+    """Frames that are done, in model space (zero mean, unit variance)."""
+
+    index: int  # which chunk of the stream
+    span: LatentSpan
+    latents: Tensor  # [b, c, f, h, w]
+
+
+@dataclass(frozen=True)
+class FrameChunk:
+    """Pictures that are done."""
+
+    index: int
+    span: PixelSpan
+    frames: Tensor  # [f, h, w, 3] RGB 0..1

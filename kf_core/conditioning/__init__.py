@@ -1,0 +1,1 @@
+"""What the user gives becomes what the generator needs."""

@@ -1,0 +1,1 @@
+"""Measures of a video, one file each, and a report of them all."""

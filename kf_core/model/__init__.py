@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: networks hold weights only. No file, no loop over time."""

@@ -1,0 +1,1 @@
+"""From noise to frames: schedule, noise, knot, rollout."""

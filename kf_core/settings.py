@@ -1,0 +1,111 @@
+"""How a stream is rolled out, as values: every switch of the method and of its ablations.
+
+Lengths are in latent frames. A `ModelCard` carries the settings its model was trained with; a user changes one with
+`dataclasses.replace`. Source: Knot Forcing, arXiv 2512.21734; the presets name whose rollout they equal.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .errors import KnotForcingError
+
+KnotForm = Literal["inpaint", "blend", "pin"]
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """The anchor stands at `start` and jumps on by `stride` whenever the rollout reaches it ("running ahead")."""
+
+    start: int = 20  # last latent index of an 81-picture training clip
+    stride: int = 20  # = start, so that the lead runs through the whole trained range 1..20
+
+    def __post_init__(self) -> None:
+        if self.start < 1 or self.stride < 1:
+            raise KnotForcingError(
+                f"The anchor runs ahead from {self.start} in strides of {self.stride} latent frames; both must be at least 1."
+            )
+
+    def place(self, stop: int) -> int:
+        """The anchor's position while frames up to `stop - 1` are drawn: always beyond them."""
+        if stop <= self.start:
+            return self.start
+        return self.start + self.stride * -(-(stop - self.start) // self.stride)
+
+
+@dataclass(frozen=True)
+class Behind:
+    """The anchor follows `gap` latent frames behind the first frame that is drawn (ablation)."""
+
+    gap: int = 4
+
+    def place(self, start: int) -> int:
+        return start - self.gap
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The anchor never moves (ablation)."""
+
+    position: int = 0
+
+
+AnchorRule = Ahead | Behind | Fixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSettings:
+    """How a stream is rolled out. Lengths in latent frames."""
+
+    chunk: int = 3
+    knot_frames: int = 1  # frames drawn twice: the end of one chunk, the start of the next
+    knot: KnotForm | None = "inpaint"  # how the handed-over frames enter the next chunk; None: no knot
+    fuse: bool = True  # average the frames drawn twice (Eq. 5); otherwise the second drawing stands
+    window: int | None = 6  # frames attended, past and current, without what is pinned; None: all of them
+    anchor: AnchorRule | None = Ahead()  # where the portrait stands in time; None: no anchor is cached
+    pinned: int = 0  # the first committed frames that are never evicted (others call them a sink)
+    pinned_place: Literal["absolute", "in front"] = "absolute"  # "in front": just before the window (LongLive's endless mode)
+    first_frame: Literal["free", "pin"] = "free"  # "pin": frame 0 is the portrait at every step and in the result (LiveTalk)
+    schedule: tuple[tuple[float, float], ...]  # (sigma, t) of each step; t is what the network is told
+    first_schedule: tuple[tuple[float, float], ...] | None = None  # for the first chunk, where it differs (Causal-Forcing++)
+    max_frames: int | None = None  # only with an unlimited window: its cache is allocated once
+
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            raise KnotForcingError(f"A chunk of {self.chunk} latent frames draws nothing. `chunk` must be at least 1.")
+        if self.knot_frames < 0 or (self.knot is not None and self.knot_frames == 0):
+            raise KnotForcingError(
+                f"A knot of {self.knot_frames} latent frames ties nothing. Set `knot_frames` to 1, or `knot` to none."
+            )
+        if self.knot_length > self.chunk:
+            raise KnotForcingError(
+                f"The knot ({self.knot_frames} latent frames) cannot be longer than the chunk ({self.chunk}). "
+                f"Lower `knot_frames` or raise `chunk`."
+            )
+        if self.knot == "pin" and self.fuse:
+            raise KnotForcingError(
+                "A knot that is pinned is copied, so there is nothing to average. Set `fuse` to off, or `knot` to inpaint or blend."
+            )
+        if self.window is not None and self.window < self.drawn:
+            raise KnotForcingError(
+                f"The window ({self.window}) is smaller than the frames drawn at once (chunk {self.chunk} + knot {self.knot_length}). "
+                f"Raise `window` to at least {self.drawn}."
+            )
+        if self.window is None and self.max_frames is None:
+            raise KnotForcingError("An unlimited window remembers every frame, so it needs `max_frames`. Set it, or set a `window`.")
+        if not self.schedule:
+            raise KnotForcingError("The schedule has no step. At least 1 step is needed; 4 is what the models were trained with.")
+
+    @property
+    def knot_length(self) -> int:
+        """Frames that each chunk draws beyond those it emits."""
+        return self.knot_frames if self.knot is not None else 0
+
+    @property
+    def drawn(self) -> int:
+        """Frames that one chunk draws."""
+        return self.chunk + self.knot_length
+
+    @property
+    def past(self) -> int:
+        """Committed frames that one chunk may read, without what is pinned."""
+        return self.max_frames if self.window is None else self.window - self.drawn

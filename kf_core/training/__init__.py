@@ -1,0 +1,1 @@
+"""How kf-tiny is made. Nothing imports it, and it is left out of the packed node."""
