@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .errors import KnotForcingError
+from .timeline import LatentSpan
 
 KnotForm = Literal["inpaint", "blend", "pin"]
 
@@ -57,6 +58,7 @@ class RolloutSettings:
     """How a stream is rolled out. Lengths in latent frames."""
 
     chunk: int = 3
+    first_chunk: int | None = None  # length of the first chunk, where it differs (AvatarForcing: 1, then 4)
     knot_frames: int = 1  # frames drawn twice: the end of one chunk, the start of the next
     knot: KnotForm | None = "inpaint"  # how the handed-over frames enter the next chunk; None: no knot
     fuse: bool = True  # average the frames drawn twice (Eq. 5); otherwise the second drawing stands
@@ -72,10 +74,13 @@ class RolloutSettings:
     def __post_init__(self) -> None:
         if self.chunk < 1:
             raise KnotForcingError(f"A chunk of {self.chunk} latent frames draws nothing. `chunk` must be at least 1.")
-        if self.knot_frames < 0 or (self.knot is not None and self.knot_frames == 0):
+        if self.first_chunk is not None and not self.knot_length <= self.first_chunk <= self.chunk:
             raise KnotForcingError(
-                f"A knot of {self.knot_frames} latent frames ties nothing. Set `knot_frames` to 1, or `knot` to none."
+                f"The first chunk ({self.first_chunk} latent frames) must lie between the knot ({self.knot_length}) "
+                f"and the chunk ({self.chunk})."
             )
+        if self.knot_frames < 0 or (self.knot is not None and self.knot_frames == 0):
+            raise KnotForcingError(f"A knot of {self.knot_frames} latent frames ties nothing. Set `knot_frames` to 1, or `knot` to none.")
         if self.knot_length > self.chunk:
             raise KnotForcingError(
                 f"The knot ({self.knot_frames} latent frames) cannot be longer than the chunk ({self.chunk}). "
@@ -104,6 +109,21 @@ class RolloutSettings:
     def drawn(self) -> int:
         """Frames that one chunk draws."""
         return self.chunk + self.knot_length
+
+    def emitted(self, chunk: int) -> LatentSpan:
+        """The frames that chunk number `chunk` emits and commits."""
+        first = self.chunk if self.first_chunk is None else self.first_chunk
+        start = 0 if chunk == 0 else first + (chunk - 1) * self.chunk
+        return LatentSpan(start, start + (first if chunk == 0 else self.chunk))
+
+    def chunk_of(self, frame: int) -> int:
+        """The chunk that emits `frame`."""
+        first = self.chunk if self.first_chunk is None else self.first_chunk
+        return 0 if frame < first else 1 + (frame - first) // self.chunk
+
+    def steps(self, chunk: int) -> tuple[tuple[float, float], ...]:
+        """The (sigma, t) of each denoising step of chunk number `chunk`."""
+        return self.first_schedule if chunk == 0 and self.first_schedule is not None else self.schedule
 
     @property
     def past(self) -> int:

@@ -54,6 +54,7 @@ class ModelCard:
     heads: int
     in_channels: Literal[16, 33, 36]  # noise; + picture and mask (0 known); + mask x 4 (1 known) and picture
     out_channels: int = 16
+    picture: Literal["knot", "portrait"] = "knot"  # the picture channels hold the knot and nothing else, or the portrait on every frame
     freq_dim: int = 256
     text: TextSpec
     audio: AudioSpec | None = None

@@ -1,0 +1,15 @@
+"""The anchor: the portrait as one latent, which the generator keeps in view for ever.
+
+Source: Knot Forcing, arXiv 2512.21734: the reference picture is encoded *alone*; a latent from within a clip would mix time.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """The portrait in model space."""
+
+    latent: Tensor  # [b, c, 1, h, w]

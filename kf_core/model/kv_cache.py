@@ -1,0 +1,193 @@
+"""What the generator remembers of the past: what is pinned for ever, and the last frames in a window.
+
+Pinned are the anchor (the portrait) and, for models that want them, the first committed frames. Keys are kept before RoPE with a
+position per frame: the portrait's place in time moves with the rollout ("running ahead"). Softmax does not care about the order of
+keys, so the window is a ring that needs no shifting. Knows nothing of denoising or of audio.
+Source: Knot Forcing, arXiv 2512.21734; window and sink as in Self-Forcing and LongLive.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from ..errors import KnotForcingError
+from ..settings import RolloutSettings
+from ..timeline import LatentSpan
+from .rope import Grid, rotation
+
+
+class KVCache:
+    """Anchor, pinned frames and sliding window of one rollout.
+
+    Invariants
+    - Frames are committed once, in order: the next commit starts at `next_frame`.
+    - Reading never changes what is remembered, so denoising steps may read as often as they like.
+    - A commit that fails half-way leaves the cache as it was.
+    - Memory is fixed when the cache is made; see `num_bytes`.
+    """
+
+    def __init__(
+        self,
+        settings: RolloutSettings,
+        *,
+        batch: int,
+        layers: int,
+        heads: int,
+        head_dim: int,
+        grid: Grid,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.settings, self.grid, self.head_dim = settings, grid, head_dim
+        self.next_frame = 0
+        self._anchor_slots = 0 if settings.anchor is None else 1
+        self._has_anchor = False
+        self._first_ring_slot = self._anchor_slots + settings.pinned
+        slots = self._first_ring_slot + settings.past
+
+        def tokens(frames: int) -> Tensor:
+            return torch.zeros(layers, batch, heads, frames * grid.tokens, head_dim, dtype=dtype, device=device)
+
+        self._keys = tokens(slots)  # [layer, b, n, t, d] before RoPE
+        # What attention reads: remembered frames first, then room for the frames being drawn.
+        self._placed = tokens(slots + settings.drawn)
+        self._values = tokens(slots + settings.drawn)
+        self._placements = 0
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in (self._keys, self._placed, self._values))
+
+    @property
+    def frames(self) -> list[int]:
+        """The committed frames that are remembered, in the order of their slots."""
+        pinned = list(range(min(self.next_frame, self.settings.pinned)))
+        window = range(max(self.settings.pinned, self.next_frame - self.settings.past), self.next_frame)
+        return pinned + sorted(window, key=self._slot)
+
+    @contextmanager
+    def set_anchor(self) -> Iterator["Record"]:
+        """Record the one frame that stands for the portrait, replacing an earlier one."""
+        if not self._anchor_slots:
+            raise ValueError("these settings have no anchor")
+        record = Record()
+        yield record
+        self._write(record, {0: 0})
+        self._has_anchor = True
+
+    @contextmanager
+    def commit(self, span: LatentSpan) -> Iterator["Record"]:
+        """Record the frames of `span`; they are remembered when the block ends without an error."""
+        if span.start != self.next_frame:
+            raise ValueError(f"commit out of order: the cache expects frame {self.next_frame}, got {span}")
+        if self.settings.window is None and span.stop > self.settings.pinned + self.settings.past:
+            raise KnotForcingError(
+                f"This stream has an unlimited window with room for {self.settings.past} latent frames, and frame {span.stop - 1} does not "
+                f"fit. Raise `max_frames`, or set a `window` for a stream without end."
+            )
+        record = Record()
+        yield record
+        kept = [f for f in span if f < self.settings.pinned or f >= span.stop - self.settings.past]
+        self._write(record, {f - span.start: self._slot(f) for f in kept})
+        self.next_frame = span.stop
+
+    def place(self, anchor_position: int | None = None) -> "Memory":
+        """Turn all keys to where they stand now; valid until the next `place`. Done once per chunk."""
+        if self._anchor_slots and not self._has_anchor:
+            raise ValueError("the anchor was never recorded")
+        if bool(self._anchor_slots) != (anchor_position is not None):
+            raise ValueError(f"anchor position {anchor_position} does not fit settings with anchor rule {self.settings.anchor}")
+        frames = self.frames
+        positions = [anchor_position] * self._anchor_slots + self._positions(frames)
+        used = len(positions) * self.grid.tokens
+        places = torch.tensor(positions, dtype=torch.float64)
+        turn = rotation(places, self.grid, self.head_dim, self._keys.dtype, self._keys.device)
+        self._placements += 1
+        for layer in range(self._keys.shape[0]):
+            self._placed[layer, :, :, :used] = turn(self._keys[layer, :, :, :used])
+        return Memory(self, self._placed, self._values, used)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is remembered, for saving. The counterpart is `restore`."""
+        used = self._used()
+        return {
+            "keys": self._keys[..., :used, :].contiguous(),
+            "values": self._values[..., :used, :].contiguous(),
+            "next_frame": torch.tensor(self.next_frame),
+        }
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Remember what `tensors()` of a cache with the same settings and sizes gave."""
+        next_frame, self.next_frame = self.next_frame, int(tensors["next_frame"])
+        self._has_anchor = bool(self._anchor_slots)
+        used, keys, values = self._used(), tensors["keys"], tensors["values"]
+        expected = (*self._keys.shape[:3], used, self.head_dim)
+        if tuple(keys.shape) != expected:
+            self.next_frame = next_frame
+            raise ValueError(f"a saved cache of shape {tuple(keys.shape)} does not fit one of {expected}")
+        self._keys[..., :used, :] = keys.to(self._keys)
+        self._values[..., :used, :] = values.to(self._values)
+
+    def _used(self) -> int:
+        return (self._anchor_slots * self._has_anchor + len(self.frames)) * self.grid.tokens
+
+    def _slot(self, frame: int) -> int:
+        if frame < self.settings.pinned:
+            return self._anchor_slots + frame
+        return self._first_ring_slot + (frame - self.settings.pinned) % self.settings.past
+
+    def _positions(self, frames: list[int]) -> list[int]:
+        if self.settings.pinned_place == "absolute":
+            return frames
+        pinned = min(self.next_frame, self.settings.pinned)
+        window = min((f for f in frames if f >= self.settings.pinned), default=self.next_frame)
+        return [window - pinned + f if f < self.settings.pinned else f for f in frames]
+
+    def _write(self, record: "Record", slots: dict[int, int]) -> None:
+        """Copy recorded frames (by their place in the record) into slots. Nothing is written unless every layer was recorded."""
+        if len(record.keys) != self._keys.shape[0]:
+            raise ValueError(f"{len(record.keys)} of {self._keys.shape[0]} layers were recorded")
+        t = self.grid.tokens
+        for layer, (keys, values) in enumerate(zip(record.keys, record.values, strict=True)):
+            for frame, slot in slots.items():
+                self._keys[layer, :, :, slot * t : (slot + 1) * t] = keys[:, :, frame * t : (frame + 1) * t]
+                self._values[layer, :, :, slot * t : (slot + 1) * t] = values[:, :, frame * t : (frame + 1) * t]
+
+
+class Record:
+    """The keys (before RoPE) and values of one pass, layer by layer. Detached: gradients stay within a chunk."""
+
+    def __init__(self) -> None:
+        self.keys: list[Tensor] = []  # [b, n, t, d] each
+        self.values: list[Tensor] = []
+
+    def __call__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys.append(keys.detach())
+        self.values.append(values.detach())
+
+
+class Memory:
+    """The cache as one chunk reads it: every remembered frame at its place."""
+
+    def __init__(self, cache: KVCache, placed: Tensor, values: Tensor, used: int) -> None:
+        self._cache, self._placed, self._values, self._used = cache, placed, values, used
+        self._placement = cache._placements
+
+    def read(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Remembered keys and values followed by those of the frames being drawn: [b, n, t, d] each.
+
+        `keys` are already turned. Raises ValueError when the cache was placed anew since."""
+        if self._placement != self._cache._placements:
+            raise ValueError("this memory is stale: the cache was placed anew since")
+        if torch.is_grad_enabled():  # a graph holds on to what it reads, and these buffers will be written again
+            remembered = slice(None, self._used)
+            return (
+                torch.cat((self._placed[layer, :, :, remembered], keys), dim=2),
+                torch.cat((self._values[layer, :, :, remembered], values), dim=2),
+            )
+        end = self._used + keys.shape[2]
+        self._placed[layer, :, :, self._used : end] = keys
+        self._values[layer, :, :, self._used : end] = values
+        return self._placed[layer, :, :, :end], self._values[layer, :, :, :end]

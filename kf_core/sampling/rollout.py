@@ -1,0 +1,221 @@
+"""Algorithm 1: chunk after chunk, for as long as the caller asks, at constant cost and constant memory.
+
+Three ideas meet here, and each is a line of `rollout` below: an *anchor* that runs ahead of the frames being drawn, a *window* of
+committed frames in a cache, and a *knot* that ties each chunk to the next. With knot and anchor None and an unlimited window this is
+Self Forcing's rollout. One rollout serves training, evaluation, command line and nodes.
+Source: Knot Forcing, arXiv 2512.21734, Algorithm 1; few-step student as in Self Forcing, arXiv 2506.08009.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..chunks import ChunkConditioning, LatentChunk, Step
+from ..conditioning.anchor import Anchor
+from ..model.causal import Generator, Segment, TextKeys
+from ..model.channels import with_picture
+from ..model.kv_cache import KVCache, Memory
+from ..settings import Ahead, Behind, RolloutSettings
+from ..timeline import LatentSpan
+from .knot import enter, tie
+from .noise import Noise
+
+
+class BoundDriving(Protocol):
+    def window(self, span: LatentSpan) -> ChunkConditioning:
+        """What drives the frames of `span`. The same span gives the same values, also after others were asked for."""
+        ...
+
+
+@torch.no_grad()
+def rollout(
+    model: Generator,
+    anchor: Anchor,
+    driving: BoundDriving,
+    settings: RolloutSettings,
+    noise: Noise,
+    state: "RolloutState | None" = None,
+    *,
+    exits: Callable[[int], int] | None = None,
+) -> Iterator[Step | LatentChunk]:
+    """Draw frames for ever; the caller stops. A `state` that is handed in is continued and changed in place.
+
+    Between two yields nothing is half-done: stopping after a Step leaves the state as the last LatentChunk left it.
+    `exits` is for training: chunk -> the step whose estimate leaves early, the only one that carries a gradient."""
+    state = state or RolloutState.start(model, anchor, settings)
+    while True:
+        emitted = settings.emitted(state.chunk)
+        drawn = LatentSpan(emitted.start, emitted.stop + settings.knot_length)
+        conditioning = driving.window(drawn)
+        state.read_prompt(model, anchor, conditioning)
+        memory = state.cache.place(anchor_position(settings, drawn))
+
+        for step in denoise(model, anchor, state, drawn, conditioning, memory, settings, noise, exits):
+            yield step
+        with torch.set_grad_enabled(exits is not None):
+            clean = tie(step.clean, state.knot, settings.knot, settings.fuse)
+            latents = clean[:, :, : emitted.length]
+
+        commit(model, anchor, state, emitted, latents, driving.window(emitted), memory)
+        state.knot = clean[:, :, emitted.length :].detach() if settings.knot else None
+        state.chunk += 1
+        yield LatentChunk(state.chunk - 1, emitted, latents)
+
+
+def anchor_position(settings: RolloutSettings, drawn: LatentSpan) -> int | None:
+    """Where the portrait stands while `drawn` is drawn: running ahead of every frame, unless an ablation says otherwise."""
+    match settings.anchor:
+        case None:
+            return None
+        case Ahead() as rule:
+            return rule.place(drawn.stop)
+        case Behind() as rule:
+            return rule.place(drawn.start)
+        case fixed:
+            return fixed.position
+
+
+def denoise(
+    model: Generator,
+    anchor: Anchor,
+    state: "RolloutState",
+    drawn: LatentSpan,
+    conditioning: ChunkConditioning,
+    memory: Memory,
+    settings: RolloutSettings,
+    noise: Noise,
+    exits: Callable[[int], int] | None,
+) -> Iterator[Step]:
+    """Draw `drawn` from noise in a few steps, each with its estimate of the clean frames. Reads the cache, never commits to it."""
+    schedule = settings.steps(state.chunk)
+    last = len(schedule) - 1 if exits is None else min(exits(state.chunk), len(schedule) - 1)
+    clean = None
+    for index, (sigma, t) in enumerate(schedule[: last + 1]):
+        fresh = noise(drawn, index).to(anchor.latent)
+        noisy = fresh if clean is None else (1 - sigma) * clean + sigma * fresh  # not an Euler step
+        noisy = enter(noisy, state.knot, settings.knot, sigma, fresh)
+        noisy = pin_portrait(noisy, anchor, settings, drawn)
+        with torch.set_grad_enabled(exits is not None and index == last):
+            segment = segment_of(model, anchor, noisy, drawn, t, state.knot, settings, conditioning, memory)
+            (flow,) = model.forward([segment], state.text)
+            clean = pin_portrait(noisy - sigma * flow.to(noisy), anchor, settings, drawn)
+        yield Step(drawn, index, last + 1, clean)
+
+
+def commit(
+    model: Generator,
+    anchor: Anchor,
+    state: "RolloutState",
+    span: LatentSpan,
+    latents: Tensor,
+    conditioning: ChunkConditioning,
+    memory: Memory,
+) -> None:
+    """Write the keys and values of finished frames: one pass at t = 0 over the same past, without the knot."""
+    segment = segment_of(model, anchor, latents.detach(), span, 0.0, None, state.cache.settings, conditioning, memory)
+    with state.cache.commit(span) as record:
+        model.forward([_recorded(segment, record)], state.text)
+
+
+def prefill(model: Generator, anchor: Anchor, driving: BoundDriving, settings: RolloutSettings, latents: Tensor) -> "RolloutState":
+    """A state in which the given frames [b, c, f, h, w] were already emitted and committed, chunk by chunk."""
+    state = RolloutState.start(model, anchor, settings)
+    while settings.emitted(state.chunk).stop <= latents.shape[2]:
+        span = settings.emitted(state.chunk)
+        conditioning = driving.window(span)
+        state.read_prompt(model, anchor, conditioning)
+        memory = state.cache.place(anchor_position(settings, LatentSpan(span.start, span.stop + settings.knot_length)))
+        commit(model, anchor, state, span, latents[:, :, span.start : span.stop], conditioning, memory)
+        state.chunk += 1
+    if state.cache.next_frame != latents.shape[2]:
+        raise ValueError(f"{latents.shape[2]} frames are not a whole number of chunks; {state.cache.next_frame} would fit")
+    return state
+
+
+@dataclass(eq=False)
+class RolloutState:
+    """All that changes while a stream runs. Made by the rollout, or restored from what was saved."""
+
+    cache: KVCache
+    chunk: int = 0  # the next one to be drawn
+    knot: Tensor | None = None  # [b, c, k, h, w] drawn by the last chunk, not emitted yet
+    text: TextKeys | None = None  # keys of the current prompt: made from the driving, not saved
+
+    @classmethod
+    def start(cls, model: Generator, anchor: Anchor, settings: RolloutSettings) -> "RolloutState":
+        batch, _, _, height, width = anchor.latent.shape
+        return cls(model.new_cache(settings, batch, height, width))
+
+    @classmethod
+    def restore(cls, tensors: dict[str, Tensor], model: Generator, anchor: Anchor, settings: RolloutSettings) -> "RolloutState":
+        """The state that `tensors()` described, for the same model, portrait and settings."""
+        state = cls.start(model, anchor, settings)
+        state.cache.restore({name.removeprefix("cache."): t for name, t in tensors.items() if name.startswith("cache.")})
+        state.chunk, state.knot = int(tensors["chunk"]), tensors.get("knot")
+        if state.knot is not None:
+            state.knot = state.knot.to(anchor.latent)
+        return state
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state as tensors, ready for a file."""
+        tensors = {f"cache.{name}": t for name, t in self.cache.tensors().items()} | {"chunk": torch.tensor(self.chunk)}
+        return tensors if self.knot is None else tensors | {"knot": self.knot.contiguous()}
+
+    def read_prompt(self, model: Generator, anchor: Anchor, conditioning: ChunkConditioning) -> None:
+        """Make the prompt's keys when it is a new one; the anchor saw the old prompt, so it is encoded again."""
+        if self.text is not None and self.text.context is conditioning.text:
+            return
+        self.text = model.read_text(conditioning.text)
+        if self.cache.settings.anchor is not None:
+            segment = anchor_segment(model, anchor)
+            with self.cache.set_anchor() as record:
+                model.forward([_recorded(segment, record)], self.text)
+
+
+def segment_of(
+    model: Generator,
+    anchor: Anchor,
+    latents: Tensor,
+    span: LatentSpan,
+    t: float,
+    knot: Tensor | None,
+    settings: RolloutSettings,
+    conditioning: ChunkConditioning,
+    memory: Memory | None,
+) -> Segment:
+    """Frames of `span` as the network sees them, its picture and mask channels filled."""
+    known = torch.zeros(span.length, dtype=torch.bool, device=latents.device)
+    picture = anchor.latent.expand_as(latents) if model.card.picture == "portrait" else torch.zeros_like(latents)
+    if settings.first_frame == "pin" and span.start == 0:
+        known[0] = True
+    if knot is not None and settings.knot in ("inpaint", "pin"):
+        known[: knot.shape[2]] = True
+        picture = torch.cat((knot.to(picture), picture[:, :, knot.shape[2] :]), dim=2)
+    return Segment(
+        latents=with_picture(latents, picture, known, model.card.in_channels),
+        positions=torch.arange(span.start, span.stop, dtype=torch.float64),
+        t=torch.full((span.length,), t, dtype=torch.float64),
+        driving=conditioning,
+        reads=memory,
+    )
+
+
+def anchor_segment(model: Generator, anchor: Anchor) -> Segment:
+    """The portrait alone: it attends only to itself, nothing drives it, and its position does not matter yet."""
+    known = torch.ones(1, dtype=torch.bool, device=anchor.latent.device)
+    zero = torch.zeros(1, dtype=torch.float64)
+    return Segment(latents=with_picture(anchor.latent, anchor.latent, known, model.card.in_channels), positions=zero, t=zero)
+
+
+def pin_portrait(latents: Tensor, anchor: Anchor, settings: RolloutSettings, span: LatentSpan) -> Tensor:
+    """Frame 0 is the portrait itself, for models that were trained so (LiveTalk)."""
+    if settings.first_frame == "free" or span.start > 0:
+        return latents
+    return torch.cat((anchor.latent.to(latents), latents[:, :, 1:]), dim=2)
+
+
+def _recorded(segment: Segment, record) -> Segment:
+    return replace(segment, record=record)
