@@ -119,8 +119,8 @@ def identities(seeds: Tensor) -> Identities:
     )  # fmt: skip
     skin, hair = pick(SKIN), pick(HAIR)
     hue, light = dice.roll(), between(0.60, 0.95)
-    background = _hsv(hue, between(0.12, 0.50), light)
-    background_2 = _hsv(hue + between(-0.08, 0.08), between(0.15, 0.55), (light + dice.sign() * between(0.10, 0.25)).clamp(0.35, 1))
+    background = _hsv(hue, between(0.10, 0.38), light)
+    background_2 = _hsv(hue + between(-0.08, 0.08), between(0.12, 0.45), (light + dice.sign() * between(0.10, 0.25)).clamp(0.35, 1))
     far_side = dice.sign()
     bald = chance(0.06)
     return Identities(
@@ -141,7 +141,9 @@ def identities(seeds: Tensor) -> Identities:
 def sample_motion(
     n: int, frames: int, generator: torch.Generator | None = None, fps: float = 16, strength: float | Tensor | None = 1.0
 ) -> Motion:
-    """Smooth random motion with a babbling mouth. `strength` 0..2 scales the head's motion: a number, [n], [n, frames], or drawn if None."""
+    """Smooth random motion with a babbling mouth.
+
+    `strength` 0..2 scales the head's motion: a number, [n], [n, frames], or drawn at random if None."""
     seconds = torch.arange(frames) / fps
     if strength is None:
         strength = 2 * torch.rand(n, generator=generator)
@@ -159,7 +161,8 @@ def sample_motion(
     held = torch.randn(n, 3, 1, generator=generator) * torch.tensor([[[0.10], [0.05], [0.04]]])  # how the head is held all along
     opening, width = _babble(n, frames, generator, fps)
     return Motion(
-        yaw=_bounded(held[:, 0] + lively * wander(0.16, 0.06, 0.40), 0.50), pitch=_bounded(held[:, 1] + lively * wander(0.085, 0.08, 0.5), 0.30),
+        yaw=_bounded(held[:, 0] + lively * wander(0.16, 0.06, 0.40), 0.50),
+        pitch=_bounded(held[:, 1] + lively * wander(0.085, 0.08, 0.5), 0.30),
         roll=_bounded(held[:, 2] + lively * wander(0.065, 0.06, 0.35), 0.25), shift_x=_bounded(lively * wander(0.025, 0.05, 0.3), 0.08),
         shift_y=_bounded(lively * wander(0.016, 0.08, 0.4), 0.05), blink=_blinks(n, frames, generator, fps),
         brows=_bounded(wander(0.45, 0.08, 0.5), 1), smile=_bounded(0.25 + wander(0.45, 0.04, 0.25), 1),
