@@ -1,0 +1,56 @@
+"""Muon: momentum whose every step is made orthogonal, for convolution and matrix weights.
+
+A weight is taken as one matrix [out, everything else]; its momentum is replaced by the nearest orthogonal matrix, so all
+directions learn equally fast. Biases and gains belong to AdamW (`parameter_groups`).
+
+Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon.
+"""
+
+import torch
+from torch import Tensor, nn
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # quintic that drives singular values to about 1 in five rounds
+
+
+def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
+    """The orthogonal factor of `matrix` [m, n], roughly: singular values end in about 0.7 .. 1.2."""
+    a, b, c = _COEFFICIENTS
+    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = x / x.norm().clamp_min(1e-12)
+    for _ in range(rounds):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+
+
+class Muon(torch.optim.Optimizer):
+    """`lr` is the spectral size of one step; it is scaled by sqrt(out / in) where a layer widens."""
+
+    def __init__(self, parameters, lr: float, momentum: float = 0.95):
+        super().__init__(parameters, dict(lr=lr, momentum=momentum))
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(weight)
+                momentum = state["momentum"]
+                momentum.lerp_(weight.grad, 1 - group["momentum"])
+                ahead = weight.grad.lerp(momentum, group["momentum"])  # Nesterov
+                direction = orthogonalise(ahead.flatten(1))
+                widening = max(1.0, direction.shape[0] / direction.shape[1]) ** 0.5
+                weight.add_(direction.view_as(weight), alpha=-group["lr"] * widening)
+
+
+def parameter_groups(modules: list[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(weights for Muon, the rest for AdamW)."""
+    parameters = [p for module in modules for p in module.parameters()]
+    return [p for p in parameters if p.ndim >= 2 and not _is_gain(p)], [p for p in parameters if p.ndim < 2 or _is_gain(p)]
+
+
+def _is_gain(parameter: nn.Parameter) -> bool:
+    return parameter.shape.numel() == parameter.shape[0]  # a vector that carries empty axes, such as a norm's gamma
