@@ -25,6 +25,7 @@ NOSE, NECK, RIGHT_SHOULDER, LEFT_SHOULDER, RIGHT_EYE, LEFT_EYE, RIGHT_EAR, LEFT_
     17,
 )  # COCO 18; right: the sitter's
 PIVOT_Y = 0.8  # a head tips about a point below its middle
+LEAN = 0.06  # how far its middle follows when it turns
 
 
 class Tensors:
@@ -105,9 +106,9 @@ def turn(shape: HeadShape, pose: HeadPose, x: Tensor, y: Tensor) -> tuple[Tensor
 
 
 def place(shape: HeadShape, pose: HeadPose, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """A point of the head's frame -> the picture: the head tips about its neck and is shifted."""
+    """A point of the head's frame -> the picture: the head leans the way it turns, tips about its neck and is shifted."""
     sin, cos = pose.roll.sin(), pose.roll.cos()
-    y = y - PIVOT_Y
+    x, y = x + LEAN * pose.yaw.sin(), y - PIVOT_Y
     return shape.centre_x + pose.shift_x + cos * x - sin * y, shape.centre_y + pose.shift_y + sin * x + cos * y + PIVOT_Y
 
 
@@ -115,7 +116,7 @@ def unplace(shape: HeadShape, pose: HeadPose, x: Tensor, y: Tensor) -> tuple[Ten
     """A point of the picture -> the head's frame; undoes `place`."""
     sin, cos = pose.roll.sin(), pose.roll.cos()
     x, y = x - shape.centre_x - pose.shift_x, y - shape.centre_y - pose.shift_y - PIVOT_Y
-    return cos * x + sin * y, -sin * x + cos * y + PIVOT_Y
+    return cos * x + sin * y - LEAN * pose.yaw.sin(), -sin * x + cos * y + PIVOT_Y
 
 
 def keypoints(shape: HeadShape, pose: HeadPose) -> Keypoints:

@@ -110,7 +110,6 @@ def _draw(who: Identities, motion: Motion, size: int) -> Tensor:
     shape, pose = who.shape, motion.head
     _background(canvas, colours, who, motion)
     x, y = unplace(shape, pose, canvas.x, canvas.y)
-    x = x - 0.06 * pose.yaw.sin()
     _behind(canvas, colours, who, motion, x, y)
     face_cover, skin = _face(canvas, colours, who, pose, x, y)
     _cheeks_and_beard(canvas, colours, who, pose, x, y, face_cover)
@@ -133,7 +132,6 @@ def _plane(tensor: Tensor) -> Tensor:
 def _feature(canvas: _Canvas, shape: HeadShape, pose: HeadPose, x: Tensor | float, y: Tensor, half: float):
     """A window round a point of the resting face: (window, index, pixel x, pixel y from the point, its scales)."""
     px, py, scale_x, scale_y = turn(shape, pose, torch.zeros_like(shape.width) + x, y)
-    px = px + 0.06 * pose.yaw.sin()
     centre_x, centre_y = place(shape, pose, px, py)
     window, index = canvas.window(centre_x.view(-1), centre_y.view(-1), half)
     x_head, y_head = unplace(shape, pose, window.x, window.y)
@@ -203,7 +201,7 @@ def _cheeks_and_beard(canvas: _Canvas, colours: Identities, who: Identities, pos
     shape = who.shape
     if bool(who.beard.any()):
         px, py, *_ = turn(shape, pose, torch.zeros_like(shape.width), shape.mouth_y - 0.04)
-        edge = y - py - 0.06 + 0.55 * ((x + 0.06 * pose.yaw.sin() - px) / shape.width).square()
+        edge = y - py - 0.06 + 0.55 * ((x - px) / shape.width).square()
         canvas.paint(colours.hair * 0.85, canvas.cover(-edge * 0.8) * face * who.beard * 0.9)
     for side in (-1, 1):
         window, index, fx, fy, sx, _ = _feature(canvas, shape, pose, side * 0.36, shape.eye_y + 0.27, 0.24)
@@ -338,7 +336,7 @@ def _boxes(who: Identities, motion: Motion, size: int) -> tuple[Tensor, Tensor]:
 
     def box(x: Tensor, y: Tensor, half_x: Tensor, half_y: Tensor) -> Tensor:
         px, py, sx, sy = turn(shape, pose, x, y)
-        cx, cy = place(shape, pose, px + 0.06 * pose.yaw.sin(), py)
+        cx, cy = place(shape, pose, px, py)
         half_x, half_y = half_x * sx, half_y * sy
         return ((torch.stack([cx - half_x, cy - half_y, cx + half_x, cy + half_y], -1) + 1) * size / 2).clamp(0, size)
 

@@ -1,0 +1,192 @@
+"""Where the head's pose comes from: pose pictures, a video of them, or angles over time.
+
+A source is a recipe; `open` gives a reader of one's own. A reader answers with pictures on the latent grid (`openpose.py`), the same ones
+however often it is asked, black outside the source's length: no pose seen, the model is free. Knows nothing of models.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import KnotForcingError
+from ..media.playback import VideoFacts, pictures, probe
+from ..timeline import PixelSpan
+from .openpose import draw_pose, keypoints_from_angles, reduce_pose
+
+_KEPT_SECONDS = 10.0  # what a reader of a video remembers; asked for something older, it begins again
+BLINK_SECONDS = 0.11  # half the width of a blink
+
+
+class PoseReader(Protocol):
+    def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
+        """What is shown at the pictures of `span`: [f, 3, h, w] 0..1, black outside its length. A negative picture answers as picture 0."""
+        ...
+
+
+class PoseSource(Protocol):
+    @property
+    def seconds(self) -> float | None:
+        """How long it lasts; None: for ever."""
+        ...
+
+    def open(self) -> PoseReader: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadAngles:
+    """The head's angles over time: (seconds, yaw, pitch, roll) in degrees, eased from one key to the next.
+
+    Yaw > 0 turns to the viewer's right, pitch > 0 looks down, roll > 0 tips clockwise. The first key holds before its moment, the last one
+    after it. Black before `start` and from `stop` on. The eyes blink by themselves, because a pose that shows open eyes keeps them open."""
+
+    keys: tuple[tuple[float, float, float, float], ...]
+    start: float = 0.0  # seconds
+    stop: float | None = None  # None: for ever
+    blink_every: float = 3.6  # seconds, on average; 0: never
+
+    def __post_init__(self) -> None:
+        if not self.keys:
+            raise KnotForcingError("The head's angles have no key. Give at least one: seconds, yaw, pitch, roll.")
+        times = [key[0] for key in self.keys]
+        if times != sorted(times) or len(set(times)) < len(times):
+            raise KnotForcingError(f"The keys of the head's angles stand at {times} s; each must come later than the one before it.")
+        if (largest := max(abs(angle) for key in self.keys for angle in key[1:])) > 60:
+            raise KnotForcingError(f"A head angle of {largest:g} degrees turns the face out of sight. Keep angles within 60 degrees.")
+
+    @property
+    def seconds(self) -> float | None:
+        return self.stop
+
+    def open(self) -> "HeadAngles":
+        return self
+
+    def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
+        times = torch.tensor([max(0, picture) / fps for picture in span], dtype=torch.float64)
+        yaw, pitch, roll = self.angles(times).deg2rad().float().unbind(1)
+        drawn = draw_pose(keypoints_from_angles(yaw, pitch, roll, blink=self._blinks(times)), latent_h, latent_w)
+        seen = times >= self.start if self.stop is None else (times >= self.start) & (times < self.stop)
+        return drawn * seen[:, None, None, None]
+
+    def angles(self, times: Tensor) -> Tensor:
+        """Yaw, pitch and roll in degrees at these seconds: [n, 3]."""
+        keys = torch.tensor(self.keys, dtype=torch.float64)
+        after = torch.searchsorted(keys[:, 0].contiguous(), times, right=True).clamp(1, max(1, len(keys) - 1))
+        before, after = keys[after - 1], keys[after.clamp(max=len(keys) - 1)]
+        part = ((times - before[:, 0]) / (after[:, 0] - before[:, 0]).clamp(min=1e-9)).clamp(0, 1)[:, None]
+        return torch.lerp(before[:, 1:], after[:, 1:], part.square() * (3 - 2 * part))
+
+    def _blinks(self, times: Tensor) -> Tensor:
+        if not self.blink_every:
+            return torch.zeros(len(times))
+        nearest = (times / self.blink_every - 0.5).round() + torch.tensor([[-1.0], [0.0], [1.0]])
+        moments = (nearest + 0.5 + 0.28 * (nearest * 2.4).sin()) * self.blink_every  # uneven, the same every time
+        return torch.exp(-(((times - moments) / BLINK_SECONDS) ** 4)).amax(0).float()
+
+
+@dataclass(frozen=True, eq=False)
+class PosePictures:
+    """Pose pictures in memory: [f, h, w, 3] RGB 0..1 at their own rate."""
+
+    frames: Tensor
+    fps: float = 16.0
+
+    def __post_init__(self) -> None:
+        if self.frames.dim() != 4 or self.frames.shape[-1] != 3 or not len(self.frames):
+            raise KnotForcingError(
+                f"Pose pictures came as {list(self.frames.shape)}; at least one picture of [height, width, 3] is needed. "
+                f"Connect the pictures of an OpenPose or DWPose node."
+            )
+        if self.fps <= 0:
+            raise KnotForcingError(f"The pose pictures play at {self.fps} pictures a second; the rate must be above 0.")
+
+    @property
+    def seconds(self) -> float:
+        return len(self.frames) / self.fps
+
+    def open(self) -> "PosePictures":
+        return self
+
+    def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
+        result = torch.zeros(span.length, 3, latent_h, latent_w)
+        for index, picture in enumerate(span):
+            own = _own_picture(picture, fps, self.fps)
+            if own < len(self.frames):
+                result[index] = reduce_pose(self.frames[own : own + 1].cpu(), latent_h, latent_w)[0]
+        return result
+
+
+@dataclass(frozen=True)
+class PoseVideo:
+    """Pose pictures in a video file, read as they are needed."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        _ = self.facts  # a file that cannot be read is refused here, not in the middle of a stream
+
+    @cached_property
+    def facts(self) -> VideoFacts:
+        return probe(self.path)
+
+    @property
+    def seconds(self) -> float:
+        return self.facts.seconds
+
+    def open(self) -> "PoseVideoReader":
+        return PoseVideoReader(self)
+
+
+class PoseVideoReader:
+    """Reads one video forwards, keeping the last seconds as they stand on the latent grid.
+
+    Invariant: the answer does not depend on what was asked before."""
+
+    def __init__(self, video: PoseVideo) -> None:
+        self._video = video
+        self._grid: tuple[int, int] | None = None
+        self._source: Iterator[Tensor] = iter(())
+        self._kept: dict[int, Tensor] = {}  # the file's picture -> [3, h, w]
+        self._next = 0
+        self._count: int | None = None  # known when the end has been read
+
+    def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
+        own_fps = self._video.facts.fps
+        wanted = [_own_picture(picture, fps, own_fps) for picture in span]
+        if self._grid != (latent_h, latent_w) or any(
+            own < self._next and own not in self._kept for own in wanted if not self._past_end(own)
+        ):
+            self._restart((latent_h, latent_w))
+        black = torch.zeros(3, latent_h, latent_w)
+        answer = [self._read_to(own).get(own, black) for own in wanted]
+        oldest = self._next - max(_KEPT_SECONDS * own_fps, len(wanted))
+        for own in list(itertools.takewhile(lambda own: own < oldest, self._kept)):
+            del self._kept[own]
+        return torch.stack(answer) if answer else torch.zeros(0, 3, latent_h, latent_w)
+
+    def _past_end(self, own: int) -> bool:
+        return self._count is not None and own >= self._count
+
+    def _restart(self, grid: tuple[int, int]) -> None:
+        self._grid, self._source, self._kept, self._next = grid, pictures(self._video.path), {}, 0
+
+    def _read_to(self, own: int) -> dict[int, Tensor]:
+        while self._next <= own and not self._past_end(self._next):
+            picture = next(self._source, None)
+            if picture is None:
+                self._count = self._next
+                break
+            self._kept[self._next] = reduce_pose(picture[None], *self._grid)[0]
+            self._next += 1
+        return self._kept
+
+
+def _own_picture(picture: int, fps: float, own_fps: float) -> int:
+    """Which picture of a source at `own_fps` is on show when ours is: 0 for what lies before the start."""
+    return math.floor(max(0, picture) / fps * own_fps + 1e-6)
