@@ -1,0 +1,69 @@
+"""What kf-tiny hears: a log-mel spectrogram, one step per picture, made from nothing but the sound around that picture.
+
+Four hops to a picture; the picture that is shown at p / fps gets the four before and the four after it:
+
+    hop        ... | 4p-4  4p-3  4p-2  4p-1 | 4p  4p+1  4p+2  4p+3 | ...      15.6 ms each at 16 fps
+    picture                                 p
+
+The scale is fixed (no statistics of the clip), so any window equals the same part of the whole, bit for bit.
+Mel bands by librosa (Slaney's scale and norm); the framing is our own, because the hop need not be a whole number of samples.
+"""
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..timeline import PixelSpan
+from .audio import SAMPLE_RATE, Listener
+
+MELS = 32
+FFT = 512
+LOWEST_HZ, HIGHEST_HZ = 60.0, 7600.0
+HOPS_PER_PICTURE = 4
+WIDTH = 2 * HOPS_PER_PICTURE * MELS  # numbers per picture
+REMEMBERED = 256  # pictures
+
+
+class LogMel:
+    """Log-mel steps of one listener at `fps` pictures a second."""
+
+    width = WIDTH
+
+    def __init__(self, listener: Listener, fps: float) -> None:
+        self._listener = listener
+        self._fps = fps
+        self._remembered: dict[int, np.ndarray] = {}
+
+    def steps(self, span: PixelSpan) -> Tensor:
+        """The steps of `span`, [s, 256] float32, hop-major, about -1.5 (silence) .. 3."""
+        rows = [np.concatenate((self._after(picture - 1), self._after(picture))).reshape(-1) for picture in span]
+        return torch.from_numpy(np.stack(rows) if rows else np.zeros((0, WIDTH), np.float32))
+
+    def _after(self, picture: int) -> np.ndarray:
+        """The four hops between `picture` and the next, [4, 32]. Always computed alone, so that no neighbour can change a bit of it."""
+        if picture not in self._remembered:
+            middles = [round((HOPS_PER_PICTURE * picture + hop + 0.5) * SAMPLE_RATE / (HOPS_PER_PICTURE * self._fps)) for hop in range(4)]
+            first = middles[0] - FFT // 2
+            sound = self._listener.samples(first, middles[-1] + FFT // 2).astype(np.float64)
+            frames = np.stack([sound[middle - FFT // 2 - first :][:FFT] for middle in middles])
+            power = np.abs(np.fft.rfft(frames * _hann())) ** 2
+            level = (np.log10(power @ _mel_bands().T + 1e-6) + 3) / 2
+            while len(self._remembered) >= REMEMBERED:
+                del self._remembered[next(iter(self._remembered))]
+            self._remembered[picture] = level.clip(-2, 3).astype(np.float32)
+        return self._remembered[picture]
+
+
+@cache
+def _hann() -> np.ndarray:
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT) / FFT)
+
+
+@cache
+def _mel_bands() -> np.ndarray:
+    """[32, 257]"""
+    import librosa
+
+    return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=FFT, n_mels=MELS, fmin=LOWEST_HZ, fmax=HIGHEST_HZ, dtype=np.float64)
