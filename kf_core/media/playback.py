@@ -1,0 +1,82 @@
+"""A video file read back: what it is, and its pictures.
+
+Knows nothing of how it was made; any file that PyAV opens will do.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import KnotForcingError
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFacts:
+    """What a video file holds, counted from its packets."""
+
+    pictures: int
+    seconds: float  # of the pictures
+    fps: float
+    width: int
+    height: int
+    sound_seconds: float  # 0: no sound
+    sample_rate: int | None
+    channels: int | None
+    metadata: dict[str, str]
+
+    @property
+    def has_sound(self) -> bool:
+        return self.sound_seconds > 0
+
+
+def probe(path: Path | str) -> VideoFacts:
+    """Count what is in a video file, without decoding it."""
+    with _open(path) as container:
+        pictures = container.streams.video[0]
+        sound = container.streams.audio[0] if container.streams.audio else None
+        count, sound_end = 0, 0.0
+        for packet in container.demux():
+            if packet.pts is None or not packet.size:
+                continue
+            if packet.stream is pictures:
+                count += 1
+            elif packet.stream is sound:
+                sound_end = max(sound_end, float((packet.pts + packet.duration) * packet.time_base))
+        fps = pictures.average_rate or pictures.guessed_rate
+        return VideoFacts(
+            pictures=count,
+            seconds=float(count / fps),
+            fps=float(fps),
+            width=pictures.codec_context.width,
+            height=pictures.codec_context.height,
+            sound_seconds=sound_end,
+            sample_rate=sound.codec_context.sample_rate if sound else None,
+            channels=sound.codec_context.layout.nb_channels if sound else None,
+            metadata=dict(container.metadata),
+        )
+
+
+def pictures(path: Path | str) -> Iterator[Tensor]:
+    """The pictures of a video file, one after the other: [h, w, 3] RGB 0..1."""
+    with _open(path) as container:
+        for frame in container.decode(video=0):
+            rgb = frame.reformat(format="rgb24").to_ndarray()
+            yield torch.from_numpy(np.ascontiguousarray(rgb)).float() / 255
+
+
+def _open(path: Path | str):
+    try:
+        container = av.open(str(path))
+    except FileNotFoundError as problem:
+        raise KnotForcingError(f"The video {path} does not exist. Check its name and folder.") from problem
+    except (av.FFmpegError, OSError) as problem:
+        raise KnotForcingError(f"{path} cannot be read as a video. It may be empty, cut off or of another kind.") from problem
+    if not container.streams.video:
+        container.close()
+        raise KnotForcingError(f"{path} holds no pictures. Give a video file.")
+    return container

@@ -1,0 +1,291 @@
+"""MP4 written while it is made: each chunk of pictures, with its sound, is one fragment on the disk.
+
+Whatever happens to the process, the file plays up to its last whole fragment, and `resume=True` goes on from there.
+
+    file  = header | fragment 0 | fragment 1 | ... | end of the sound
+    pictures: H.264, an encoder for each fragment, so that a fragment depends on nothing but its own pictures
+    sound:    AAC, one encoder for the file; a resumed file warms a new one up on the sound before the joint
+
+Knows nothing of models or latents. Sources: ISO/IEC 14496-12; FFmpeg's mov muxer (`frag_discont` continues a file it did not begin).
+"""
+
+import errno
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..chunks import FrameChunk
+from ..errors import KnotForcingError
+from .fragments import read_fragments, split, write_fragment
+from .playback import probe
+
+QUALITY = {"preset": "fast", "crf": "17", "bf": "0"}  # bf 0: pictures are stored in the order they are shown
+AAC_BLOCK = 1024  # samples in one packet, and the length of its encoder's run-in
+AAC_WARM_UP = 8 * AAC_BLOCK  # fed to a new encoder before a joint, so that it meets the old one's sound
+AAC_BITS_PER_SECOND = 160_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a video comes from, as it stands in the file's metadata."""
+
+    model: str
+    seed: int
+    software: str = "Knot Forcing"
+
+    def metadata(self) -> dict[str, str]:
+        text = (
+            f"AI-generated video. Made by {self.software} with the model {self.model}, seed {self.seed}. The person shown did not say this."
+        )
+        return {"title": "AI-generated portrait animation", "comment": text, "description": text}
+
+
+class VideoWriter:
+    """Writes pictures and sound to `path` as they come.
+
+    Invariants
+    - Each `write` is on the disk, whole, when it returns; a `write` that fails leaves the file as it was.
+    - Sound is never ahead of or behind the pictures by more than it takes to fill an AAC packet, and after `close` both are equally long.
+    - A resumed file holds the pictures of an uninterrupted one, each once.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        width: int,
+        height: int,
+        fps: float,
+        sample_rate: int | None = None,  # None: a silent film, without a sound track
+        channels: int = 1,
+        provenance: Provenance | None = None,
+        resume: bool = False,
+    ) -> None:
+        if width % 2 or height % 2:
+            raise KnotForcingError(
+                f"A video of {width}x{height} cannot be stored as H.264, which needs even sizes. "
+                f"Ask for {width + width % 2}x{height + height % 2}."
+            )
+        self.path = Path(path)
+        self.width, self.height, self.fps = width, height, Fraction(fps).limit_denominator(1001)
+        self.sample_rate, self.channels, self.provenance = sample_rate, channels, provenance
+        self.num_pictures = 0
+        self._next_sample = 0
+        self._sound_from = -AAC_BLOCK  # the first packet that is not yet in the file; the run-in comes before 0
+        self._num_fragments = 0
+        self._has_heard = False  # the AAC encoder holds sound that is not in the file yet
+        self._is_broken = False  # ... and that never will be
+        self._length = 0
+        self._file = self._open(resume)
+        try:
+            if resume:
+                self._continue()
+            self._aac = None if sample_rate is None else self._configured(av.CodecContext.create("aac", "w"))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    @property
+    def seconds(self) -> float:
+        """How long the video is so far."""
+        return float(self.num_pictures / self.fps)
+
+    def sound_for(self, pictures: int) -> tuple[int, int]:
+        """The samples, as a half-open span from the start of the video, that the next `write` of that many pictures takes.
+
+        In a resumed file the first span reaches back a little, to meet the sound that is there."""
+        if self.sample_rate is None:
+            return 0, 0
+        return self._next_sample, round((self.num_pictures + pictures) * self.sample_rate / self.fps)
+
+    def write(self, frames: FrameChunk | Tensor, sound: np.ndarray | None = None) -> None:
+        """Put pictures [f, h, w, 3] (0..1) and their sound [samples] or [samples, channels] (-1..1) at the end of the file.
+
+        Sound is the span that `sound_for` names; what is missing at its end is silence. Raises KnotForcingError when the disk is full."""
+        pictures = frames.frames if isinstance(frames, FrameChunk) else frames
+        if pictures.ndim != 4 or tuple(pictures.shape[1:]) != (self.height, self.width, 3):
+            raise ValueError(f"pictures of [f, {self.height}, {self.width}, 3] were expected, got {list(pictures.shape)}")
+        if not len(pictures):
+            return
+        if self._is_broken or self._file is None:
+            raise ValueError(f"{self.path} takes no more pictures: it is closed, or a write to it has failed")
+        start, stop = self.sound_for(len(pictures))
+        block = None if self._aac is None else self._fit(sound, stop - start)
+        try:
+            packets = [] if block is None else self._encode_sound(block, start)
+            self._append(pictures, packets)
+        except BaseException:
+            self._is_broken = True  # the encoder has heard sound that is not in the file
+            raise
+        self.num_pictures += len(pictures)
+        self._next_sample = stop
+
+    def close(self) -> None:
+        """Write the end of the sound and close. What was written is whole in any case."""
+        if self._file is None:
+            return
+        try:
+            if self._aac is not None and not self._is_broken:
+                rest = self._wanted(self._aac.encode(None)) if self._has_heard else []
+                if rest:
+                    self._append(None, rest)
+        finally:
+            self._file.close()
+            self._file = None
+            if self.path.exists() and self.path.stat().st_size == 0:
+                self.path.unlink()
+
+    # ---- file ----
+
+    def _open(self, resume: bool) -> io.RawIOBase:
+        if self.path.is_dir():
+            raise KnotForcingError(f"{self.path} is a folder. Give the name of a video file in it, such as {self.path / 'video.mp4'}.")
+        try:
+            return open(self.path, "r+b" if resume and self.path.exists() else "w+b", buffering=0)
+        except OSError as problem:
+            if not self.path.parent.is_dir():
+                raise KnotForcingError(f"The folder {self.path.parent} does not exist. Make it, or choose another place.") from problem
+            raise KnotForcingError(f"{self.path} cannot be written ({problem.strerror}). Choose another place for the video.") from problem
+
+    def _continue(self) -> None:
+        """Take up the file where it is whole. The end of the sound, which comes again, goes with the first write."""
+        found = read_fragments(self._file)
+        if not found.is_fragmented:
+            raise KnotForcingError(f"{self.path} was not begun here, so it cannot be continued. Choose another name for the video.")
+        pictured = [index for index, fragment in enumerate(found.whole) if fragment.pictures]
+        if not pictured:
+            return
+        self._file.truncate(found.whole[-1].stop)  # players refuse a file that ends inside a `moof`
+        self._check_same_kind()
+        kept = found.whole[: pictured[-1] + 1]
+        self._length = kept[-1].stop
+        self._num_fragments, self.num_pictures = len(kept), found.pictures
+        sounding = [fragment for fragment in kept if fragment.sound_packets]
+        if sounding:
+            self._sound_from = sounding[-1].sound_time + AAC_BLOCK * (sounding[-1].sound_packets - 1)
+        self._next_sample = max(0, self._sound_from - AAC_WARM_UP)
+
+    def _check_same_kind(self) -> None:
+        there = probe(self.path)
+        found = (there.width, there.height, there.fps, there.sample_rate, there.channels)
+        needed = (self.width, self.height, float(self.fps), self.sample_rate, self.channels if self.sample_rate else None)
+        if found != needed:
+            raise KnotForcingError(
+                f"{self.path} cannot be continued: it is {_kind(*found)}, and what comes now is {_kind(*needed)}. "
+                f"Use the settings that it was begun with, or another name."
+            )
+
+    def _append(self, pictures: Tensor | None, sound: list[av.Packet]) -> None:
+        header, fragment = self._fragment(pictures, sound)
+        try:
+            self._file.truncate(self._length)
+            write_fragment(self._file, self._length, header, fragment)
+        except BaseException as problem:
+            self._file.truncate(self._length)
+            if isinstance(problem, OSError):
+                full = problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+                raise KnotForcingError(
+                    f"{'The disk is full' if full else f'{self.path} cannot be written any more ({problem.strerror})'}: "
+                    f"the {self.seconds:.1f} s made so far are kept in {self.path} and can be played. "
+                    f"{'Make room' if full else 'Put that right'} and continue with resume."
+                ) from problem
+            raise
+        self._length += len(header) + len(fragment)
+        self._num_fragments += 1
+
+    def _fragment(self, pictures: Tensor | None, sound: list[av.Packet]) -> tuple[bytes, bytes]:
+        """The file's header, where this is the first fragment, and the fragment."""
+        is_first = self._num_fragments == 0
+        flags = "frag_custom+delay_moov+default_base_moof+skip_trailer" + ("" if is_first else "+frag_discont")
+        options = {"movflags": flags, "fragment_index": str(self._num_fragments + 1)}
+        memory = io.BytesIO()
+        with av.open(memory, "w", format="mp4", options=options) as container:
+            if self.provenance is not None:
+                container.metadata.update(self.provenance.metadata())
+            picture_track = self._picture_track(container)
+            sound_track = None if self._aac is None else self._sound_track(container)
+            for packet in [] if pictures is None else self._encode_pictures(picture_track, pictures):
+                container.mux(packet)
+            for packet in sound:
+                packet.stream = sound_track
+                if not is_first:  # the track's clock starts with the run-in; the muxer knows that only where it wrote the header
+                    packet.pts += AAC_BLOCK
+                    packet.dts += AAC_BLOCK
+                container.mux(packet)
+        header, fragment = split(memory.getvalue())
+        return header if is_first else b"", fragment
+
+    # ---- pictures ----
+
+    def _picture_track(self, container):
+        track = container.add_stream("libx264", rate=self.fps, options=QUALITY)
+        track.width, track.height, track.pix_fmt = self.width, self.height, "yuv420p"
+        track.codec_context.time_base = 1 / self.fps
+        # BT.709, written down: otherwise players guess by size, and skin changes its colour
+        for name in ("color_primaries", "color_trc", "colorspace"):
+            setattr(track.codec_context, name, 1)
+        track.codec_context.color_range = 1
+        return track
+
+    def _encode_pictures(self, track, pictures: Tensor) -> list[av.Packet]:
+        packets = []
+        bytes_fhwc = (pictures.detach().float().clamp(0, 1) * 255).round().to(device="cpu", dtype=torch.uint8).numpy()
+        for offset, picture in enumerate(bytes_fhwc):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+            frame.pts, frame.time_base = self.num_pictures + offset, 1 / self.fps
+            packets += track.encode(frame)
+        return packets + track.encode(None)
+
+    # ---- sound ----
+
+    def _sound_track(self, container):
+        track = container.add_stream("aac", rate=self.sample_rate)  # its own encoder only describes the track
+        self._configured(track.codec_context)
+        return track
+
+    def _configured(self, context):
+        context.sample_rate, context.format = self.sample_rate, "fltp"
+        context.layout = "mono" if self.channels == 1 else "stereo"
+        context.bit_rate = AAC_BITS_PER_SECOND
+        context.time_base = Fraction(1, self.sample_rate)
+        return context
+
+    def _fit(self, sound: np.ndarray | None, samples: int) -> np.ndarray:
+        """Sound as [channels, samples], with silence where it ends early."""
+        if sound is None:
+            return np.zeros((self.channels, samples), np.float32)
+        sound = np.asarray(sound, np.float32)
+        sound = sound[None] if sound.ndim == 1 else sound.T
+        if len(sound) != self.channels or sound.shape[1] > samples:
+            raise ValueError(f"sound of [at most {samples}, {self.channels}] was expected, got {list(sound.T.shape)}")
+        return np.pad(sound, ((0, 0), (0, samples - sound.shape[1])))
+
+    def _encode_sound(self, block: np.ndarray, start: int) -> list[av.Packet]:
+        if not block.shape[1]:
+            return []
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block.clip(-1, 1)), format="fltp", layout=self._aac.layout.name)
+        self._has_heard = True
+        frame.sample_rate, frame.pts, frame.time_base = self.sample_rate, start, Fraction(1, self.sample_rate)
+        return self._wanted(self._aac.encode(frame))
+
+    def _wanted(self, packets: list[av.Packet]) -> list[av.Packet]:
+        """Those that are not in the file yet; a warmed-up encoder repeats a few."""
+        return [packet for packet in packets if packet.pts >= self._sound_from]
+
+
+def _kind(width: int, height: int, fps: float, sample_rate: int | None, channels: int | None) -> str:
+    sound = "without sound" if sample_rate is None else f"with {'mono' if channels == 1 else 'stereo'} sound of {sample_rate} Hz"
+    return f"{width}x{height} at {fps:g} pictures a second {sound}"
