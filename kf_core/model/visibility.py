@@ -11,12 +11,12 @@ from ..settings import RolloutSettings
 from ..timeline import LatentSpan
 
 
-def visible(query_frame: int, key_frame: int, settings: RolloutSettings) -> bool:
-    """May the pass that emits (or commits) `query_frame` read `key_frame`?
+def visible(query_frame: int, key_frame: int, settings: RolloutSettings, *, committing: bool = False) -> bool:
+    """May the pass that draws `query_frame` in order to emit it read `key_frame`?
 
-    Frames of the same chunk always see each other; the frames of the knot beyond them are drawn along and are seen as well."""
+    Frames of the same chunk always see each other, and the knot beyond them, which is drawn along; `committing`, they are alone."""
     own = settings.emitted(settings.chunk_of(query_frame))
-    if own.start <= key_frame < own.stop + settings.knot_length:
+    if own.start <= key_frame < own.stop + (0 if committing else settings.knot_length):
         return True
     return key_frame in committed_in_view(own.start, settings)
 
@@ -42,7 +42,7 @@ def training_mask(past: LatentSpan, current: LatentSpan, settings: RolloutSettin
     for row, query in enumerate(frames, start=1):
         for column, key in enumerate(frames, start=1):
             if query < current.start:  # committed: it was drawn before anything of `current` existed
-                mask[row, column] = key < current.start and visible(query, key, settings)
+                mask[row, column] = key < current.start and visible(query, key, settings, committing=True)
             else:
                 mask[row, column] = key >= current.start or visible(current.start, key, settings)
     return mask

@@ -1,0 +1,83 @@
+"""Imports point one way, and do nothing. This test is the architecture."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Each layer may import the layers before it, and files of its own.
+LAYERS = [
+    {"timeline", "errors", "settings", "version"},
+    {"chunks"},
+    {"model", "vae", "media"},
+    {"conditioning", "checkpoints"},
+    {"sampling"},
+    {"stream"},
+    {"evaluation", "training"},
+    {"command_line", "cli", "__main__"},
+]
+FILES = sorted(ROOT.glob("kf_core/**/*.py"))
+
+
+def layer_of(part: str) -> int:
+    return next(i for i, names in enumerate(LAYERS) if part in names)
+
+
+def imports(path: Path) -> set[str]:
+    """Names that a file imports: `kf_core.model.card`, `torch`, ..."""
+    package = path.relative_to(ROOT).parts[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module or "")))
+            found |= {f"{module}.{alias.name}" for alias in node.names} if node.module is None else {module}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    parts = path.relative_to(ROOT / "kf_core").with_suffix("").parts
+    if parts[0] == "__init__":
+        return
+    own = layer_of(parts[0])
+    for name in imports(path):
+        if name.startswith("kf_core."):
+            part = name.split(".")[1]
+            if part in {"model", "vae", "media", "conditioning", "checkpoints", "evaluation", "training", "sampling"} and part == parts[0]:
+                continue
+            if part == "__version__":
+                continue
+            assert layer_of(part) < own or part == parts[0], f"{path.name} ({parts[0]}) imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_core_knows_no_host_and_no_training(path):
+    for name in imports(path):
+        assert not name.startswith(("comfy", "nodes", "server", "folder_paths")), f"{path.name} imports {name}"
+        inside = path.is_relative_to(ROOT / "kf_core" / "training")
+        assert inside or not name.startswith("kf_core.training"), f"{path.name} imports {name}"
+
+
+def test_importing_does_nothing(tmp_path):
+    """No file, no folder, no heavy library that only one command needs."""
+    code = (
+        "import sys; import kf_core.stream; heavy = {'transformers', 'librosa', 'diffusers', 'matplotlib'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_file_opens_by_stating_its_idea(path):
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} has no docstring"
