@@ -1,0 +1,48 @@
+"""Temporal flickering, never without motion: a frozen picture would win the one and lose the other.
+
+score = 100 * (255 - d) / 255, where d is the mean absolute difference of neighbouring pictures on a scale of 0..255; 100 is a still.
+Source: VBench, arXiv 2311.17982, `temporal_flickering.py`. VBench leaves clips with real motion out; we show the motion beside it:
+the same difference between pictures half a second apart. Flicker alone makes both alike, motion makes the second larger.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .frames import Video, feed
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlickerResult:
+    score: float  # 0..100
+    step: float  # 0..255, mean difference of neighbours
+    motion: float  # 0..255, mean difference half a second apart; 0 for a clip shorter than that
+
+
+class Flicker:
+    def __init__(self, fps: float = 16) -> None:
+        self._reach = max(2, round(fps / 2))
+        self._recent: Tensor | None = None  # the last pictures, for differences across blocks
+        self._sums = {1: 0.0, self._reach: 0.0}
+        self._counts = {1: 0, self._reach: 0}
+
+    def add(self, frames: Tensor, truth: Tensor | None = None) -> None:
+        seen = 0 if self._recent is None else len(self._recent)
+        frames = frames if self._recent is None else torch.cat([self._recent, frames])
+        for distance in self._sums:
+            first = max(distance, seen)  # differences that end in the new pictures
+            difference = (frames[first:] - frames[first - distance : len(frames) - distance]).abs()
+            self._sums[distance] += 255 * difference.flatten(1).mean(1).sum().item()
+            self._counts[distance] += len(difference)
+        self._recent = frames[-self._reach :]
+
+    def result(self) -> FlickerResult:
+        step, motion = (self._sums[distance] / max(1, self._counts[distance]) for distance in (1, self._reach))
+        return FlickerResult(score=100 * (255 - step) / 255, step=step, motion=motion)
+
+
+def flicker(video: Video, fps: float = 16) -> FlickerResult:
+    meter = Flicker(fps)
+    feed([meter], video)
+    return meter.result()
