@@ -21,6 +21,7 @@ from ..timeline import PixelSpan
 from .openpose import draw_pose, keypoints_from_angles, reduce_pose
 
 _KEPT_SECONDS = 10.0  # what a reader of a video remembers; asked for something older, it begins again
+BLINK_EVERY = 3.6  # seconds
 BLINK_SECONDS = 0.11  # half the width of a blink
 
 
@@ -49,7 +50,7 @@ class HeadAngles:
     keys: tuple[tuple[float, float, float, float], ...]
     start: float = 0.0  # seconds
     stop: float | None = None  # None: for ever
-    blink_every: float = 3.6  # seconds, on average; 0: never
+    blink_every: float = BLINK_EVERY  # seconds, on average; 0: never
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -70,7 +71,7 @@ class HeadAngles:
     def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
         times = torch.tensor([max(0, picture) / fps for picture in span], dtype=torch.float64)
         yaw, pitch, roll = self.angles(times).deg2rad().float().unbind(1)
-        drawn = draw_pose(keypoints_from_angles(yaw, pitch, roll, blink=self._blinks(times)), latent_h, latent_w)
+        drawn = draw_pose(keypoints_from_angles(yaw, pitch, roll, blink=blinks(times, self.blink_every)), latent_h, latent_w)
         seen = times >= self.start if self.stop is None else (times >= self.start) & (times < self.stop)
         return drawn * seen[:, None, None, None]
 
@@ -81,13 +82,6 @@ class HeadAngles:
         before, after = keys[after - 1], keys[after.clamp(max=len(keys) - 1)]
         part = ((times - before[:, 0]) / (after[:, 0] - before[:, 0]).clamp(min=1e-9)).clamp(0, 1)[:, None]
         return torch.lerp(before[:, 1:], after[:, 1:], part.square() * (3 - 2 * part))
-
-    def _blinks(self, times: Tensor) -> Tensor:
-        if not self.blink_every:
-            return torch.zeros(len(times))
-        nearest = (times / self.blink_every - 0.5).round() + torch.tensor([[-1.0], [0.0], [1.0]])
-        moments = (nearest + 0.5 + 0.28 * (nearest * 2.4).sin()) * self.blink_every  # uneven, the same every time
-        return torch.exp(-(((times - moments) / BLINK_SECONDS) ** 4)).amax(0).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +179,15 @@ class PoseVideoReader:
             self._kept[self._next] = reduce_pose(picture[None], *self._grid)[0]
             self._next += 1
         return self._kept
+
+
+def blinks(times: Tensor, every: float) -> Tensor:
+    """Lids that shut about every so many seconds, unevenly, at the same moments every time: [n] 0..1. Never, if `every` is 0."""
+    if not every:
+        return torch.zeros(len(times))
+    nearest = (times / every - 0.5).round() + torch.tensor([[-1.0], [0.0], [1.0]])
+    moments = (nearest + 0.5 + 0.28 * (nearest * 2.4).sin()) * every
+    return torch.exp(-(((times - moments) / BLINK_SECONDS) ** 4)).amax(0).float()
 
 
 def _own_picture(picture: int, fps: float, own_fps: float) -> int:

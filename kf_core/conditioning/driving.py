@@ -1,0 +1,219 @@
+"""What drives a stream: sound, pose, expression, motion strength, words. A recipe, and what it becomes for one model.
+
+`Driving` holds sources and strengths and knows no model. `bind(card)` opens the sources and answers with features in windows,
+made when they are asked for, so a stream of hours starts at once and takes the memory of seconds. Asked again for the same
+frames it gives the same numbers.
+
+When signals disagree: what is given as such beats what a script says. A pose source covers the script's nods and turns, an
+expression track the script's smiles, a motion track the script's calm and lively; a plain motion number is what the script's
+words stand out from. When a source ends the stream goes on: the sound in silence, the pose unseen (the model is free), tracks
+with their last value.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .. import timeline
+from ..chunks import ChunkConditioning, Signal, TextContext
+from ..errors import KnotForcingError
+from ..model.card import ModelCard
+from ..timeline import PIXELS_PER_LATENT, LatentSpan, PixelSpan
+from .audio import AudioSource
+from .expression import ExpressionTrack, expression_steps, merged
+from .log_mel import LogMel
+from .pose import PoseSource
+from .script import Script, parse_script
+from .scripted_head import ScriptedHead
+from .text import Prompts, TextEncoder
+from .track import Keyframes, Layers, Track, constant
+from .vocabulary import MOTION_AT_REST
+
+STRONGEST = 2.0
+IGNORED_SHOWN = 8  # words of a script quoted in a remark
+
+
+@dataclass(frozen=True, kw_only=True)
+class Driving:
+    """Sources and how strongly each is obeyed: 0 ignores it, 1 is as trained, 2 is the most."""
+
+    audio: AudioSource | None = None
+    pose: PoseSource | None = None
+    expression: tuple[ExpressionTrack, ...] = ()  # where two have one name, the later covers the earlier
+    motion: float | Track | None = None  # 0 still .. 1 usual .. 2 lively; None: the model's choice
+    prompt: str = ""  # holds for ever
+    script: str = ""  # lines with times, see `script.py`
+    audio_strength: float = 1.0
+    pose_strength: float = 1.0
+    expression_strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        named = {"audio_strength": self.audio_strength, "pose_strength": self.pose_strength}
+        named |= {"expression_strength": self.expression_strength}
+        if isinstance(self.motion, int | float):
+            named["motion"] = self.motion
+        elif isinstance(self.motion, Keyframes):
+            named |= {f"motion at {moment:g} s": value for moment, value in self.motion.keys}
+        for name, value in named.items():
+            if not 0 <= value <= STRONGEST:
+                raise KnotForcingError(f"The {name} is {value:g}; it must lie between 0 and {STRONGEST:g}. 1 is as the model was trained.")
+        _ = self.words  # a script that cannot be meant is refused here, not in the middle of a stream
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it drives: as long as the sound, or else the pose; None: nobody knows yet, or for ever."""
+        for source in (self.audio, self.pose):
+            if source is not None:
+                return source.seconds
+        return None
+
+    @cached_property
+    def words(self) -> Script:
+        """Prompt and script as one script."""
+        return parse_script(f"{self.prompt}\n{self.script}")
+
+    def bind(
+        self,
+        card: ModelCard,
+        *,
+        latent_height: int,
+        latent_width: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        encoder: nn.Module | None = None,
+        text_encoder: TextEncoder | None = None,
+    ) -> "BoundDriving":
+        """Open the sources for the model of `card`. `encoder` is its wav2vec 2.0 and `text_encoder` its reader, where it has them."""
+        return BoundDriving(self, card, (latent_height, latent_width), device, dtype, encoder, text_encoder)
+
+
+class BoundDriving:
+    """A recipe's features for one model, window by window.
+
+    Invariants
+    - Windows of any cut equal the whole.
+    - Memory does not grow with the length.
+    - What the model cannot use is said in `unused`, never silently dropped.
+    """
+
+    def __init__(
+        self,
+        driving: Driving,
+        card: ModelCard,
+        grid: tuple[int, int],
+        device: torch.device | str,
+        dtype: torch.dtype,
+        encoder: nn.Module | None,
+        text_encoder: TextEncoder | None,
+    ) -> None:
+        self.driving = driving
+        self.card = card
+        self._grid = grid
+        self._device, self._dtype = device, dtype
+        reads = card.text.kind != "none"
+        said = Script().tracks() if reads else driving.words.tracks()
+        self._audio = self._bind_audio(encoder)
+        self._expression = merged(chain(said.expression, driving.expression)) if card.expression else {}
+        self._motion = _motion(driving.motion, said.motion) if card.motion_strength else None
+        scripted = ScriptedHead(**said.head, blink=merged(said.expression).get("blink", Layers(()))) if said.head else None
+        pose = driving.pose if driving.pose is not None else scripted
+        self._pose = pose.open() if pose is not None and card.pose is not None and driving.pose_strength > 0 else None
+        self._prompts = Prompts(text_encoder) if reads and text_encoder is not None else None
+        self.unused = tuple(self._remarks())
+
+    @property
+    def seconds(self) -> float | None:
+        return self.driving.seconds
+
+    def window(self, span: LatentSpan) -> ChunkConditioning:
+        """Everything that drives the frames of `span`. Blocks while a live source has not come so far."""
+        audio = pose = expression = motion = None
+        if self._audio is not None:
+            audio = Signal(self._by_frame(span, self._audio.steps), self.driving.audio_strength)
+        if self._pose is not None:
+            between = lambda steps: self._pose.between(steps, self.card.fps, *self._grid)
+            pose = Signal(self._by_frame(span, between), self.driving.pose_strength)
+        if self._expression and self.driving.expression_strength > 0:
+            values = lambda steps: expression_steps(self._expression, self.card.expression, self._times(steps))
+            expression = Signal(self._by_frame(span, values), self.driving.expression_strength)
+        if self._motion is not None:
+            strength = lambda steps: torch.from_numpy(self._motion.at(self._times(steps)).values.clip(0, STRONGEST))[:, None]
+            motion = Signal(self._by_frame(span, strength).mean(-1, keepdim=True))
+        return ChunkConditioning(span=span, text=self._text(span), audio=audio, pose=pose, expression=expression, motion=motion)
+
+    def _text(self, span: LatentSpan) -> TextContext | None:
+        """The words that hold when the first picture of `span` is shown."""
+        if self._prompts is None:
+            return None
+        return self._prompts.context(self.driving.words.prompt_at(timeline.seconds(timeline.pixels(span), self.card.fps)[0]))
+
+    def _by_frame(self, span: LatentSpan, steps: Callable[[PixelSpan], Tensor]) -> Tensor:
+        """Driving steps [s, c, ...] of the frames of `span`, four to a frame, time-major: [1, f, 4c, ...]. Steps below 0 are step 0."""
+        wanted = timeline.groups(span)
+        first = max(0, wanted.start)
+        found = steps(PixelSpan(first, max(wanted.stop, first)))
+        found = torch.cat((found[:1].expand(first - wanted.start, *found.shape[1:]), found)).to(self._device, self._dtype)
+        return rearrange(found, "(f p) c ... -> 1 f (p c) ...", p=PIXELS_PER_LATENT)
+
+    def _times(self, steps: PixelSpan) -> np.ndarray:
+        return np.arange(steps.start, steps.stop) / self.card.fps
+
+    def _bind_audio(self, encoder: nn.Module | None) -> LogMel | None:
+        spec, audio = self.card.audio, self.driving.audio
+        if spec is None or audio is None or self.driving.audio_strength == 0:
+            return None
+        features = LogMel(audio.open(), self.card.fps)
+        if features.width != spec.width:
+            raise KnotForcingError(
+                f"{self.card.name} hears {spec.width} numbers per picture, and its kind of sound ({spec.kind}) gives {features.width}. "
+                f"The model was made by another version of Knot Forcing; update the pack or the model."
+            )
+        return features
+
+    def _remarks(self) -> Iterator[str]:
+        """What was given and is not used, in words."""
+        driving, card, words = self.driving, self.card, self.driving.words
+        moved = words.tracks()
+        if driving.audio is not None and card.audio is None:
+            yield f"{card.name} does not listen: the sound is put under the video but moves nothing."
+        if driving.pose is not None and card.pose is None:
+            yield f"{card.name} takes no pose: the pose source is not used."
+        elif driving.pose is not None and moved.head and card.text.kind == "none":
+            yield "Both a pose source and the script move the head: the pose source is used, the script's head movements are not."
+        if card.text.kind == "none":
+            if moved.head and card.pose is None:
+                yield f"{card.name} takes no pose: the script's head movements are not used."
+            if moved.motion is not None and not card.motion_strength:
+                yield f"{card.name} has no motion strength: the script's words for it are not used."
+            elif moved.motion is not None and driving.motion is not None and not isinstance(driving.motion, int | float):
+                yield "Both a motion track and the script set the motion strength: the track is used, the script's words for it are not."
+            if words.ignored:
+                shown = ", ".join(f"'{ignored}'" for ignored in words.ignored[:IGNORED_SHOWN])
+                more = f" and {len(words.ignored) - IGNORED_SHOWN} more" if len(words.ignored) > IGNORED_SHOWN else ""
+                known = ", ".join(f"'{phrase}'" for phrase in words.understood) or "nothing"
+                yield f"{card.name} reads by a fixed vocabulary. Understood: {known}. Not understood: {shown}{more}."
+        elif self._prompts is None and words.lines:
+            yield f"{card.name} reads prompts, but no text encoder is loaded: the words are not used. Load its UMT5 text encoder."
+        wanted = {track.name for track in driving.expression}
+        if card.text.kind == "none":
+            wanted |= {track.name for track in moved.expression}
+        if unknown := sorted(wanted - set(card.expression)):
+            yield f"{card.name} does not obey {', '.join(unknown)}: such expression is not used."
+        if driving.motion is not None and not card.motion_strength:
+            yield f"{card.name} has no motion strength: it is not used."
+
+
+def _motion(given: float | Track | None, said: Track | None) -> Track | None:
+    """A track that was given stands alone; a number is what the script's words lie over."""
+    if given is not None and not isinstance(given, int | float):
+        return given
+    if given is None and said is None:
+        return None
+    base = constant(MOTION_AT_REST if given is None else given)
+    return base if said is None else Layers((base, said))

@@ -1,0 +1,116 @@
+"""A value over time: smile, motion strength, an angle. Tracks may be silent at times, and later ones lie over earlier ones.
+
+A track answers for many moments at once with `At`: what it says, already faded by how much it has to say. So layers compose
+like translucent pictures, everything fades in and out of rest (0), and a moment nobody speaks for has weight 0: not known.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from ..errors import KnotForcingError
+
+EASE_SECONDS = 0.3
+
+
+class At(NamedTuple):
+    values: np.ndarray  # [n] faded: multiplied by the weight
+    weights: np.ndarray  # [n] 0..1; 0: nothing is known here
+
+
+class Track(Protocol):
+    def at(self, times: np.ndarray) -> At:
+        """`times` in seconds, ascending."""
+        ...
+
+
+@dataclass(frozen=True)
+class Keyframes:
+    """(seconds, value) pairs, eased from one to the next; the first holds before its moment, the last one after it."""
+
+    keys: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", tuple((float(moment), float(value)) for moment, value in self.keys))
+        if not self.keys:
+            raise KnotForcingError("A track over time has no key. Give at least one pair of seconds and value.")
+        if not np.isfinite(self.keys).all():
+            raise KnotForcingError("A key of a track over time is not a number. Give each key as seconds and value.")
+        moments = [moment for moment, _ in self.keys]
+        if any(later <= earlier for earlier, later in zip(moments, moments[1:], strict=False)):
+            raise KnotForcingError(f"The keys of a track stand at {moments} s; each must come later than the one before it.")
+
+    def at(self, times: np.ndarray) -> At:
+        moments, values = np.array(self.keys).T
+        after = np.searchsorted(moments, times, side="right").clip(1, max(1, len(moments) - 1))
+        before, after = after - 1, np.minimum(after, len(moments) - 1)
+        part = smoothstep((times - moments[before]) / np.maximum(moments[after] - moments[before], 1e-9))
+        return At(values[before] + (values[after] - values[before]) * part, np.ones(len(times)))
+
+
+def constant(value: float) -> Keyframes:
+    return Keyframes(((0.0, value),))
+
+
+@dataclass(frozen=True)
+class Held:
+    """One value from `start` to `stop` seconds: eases in from its start, eases out after its end."""
+
+    value: float
+    start: float = 0.0
+    stop: float = float("inf")
+
+    def at(self, times: np.ndarray) -> At:
+        weights = presence(times, self.start, self.stop)
+        return At(self.value * weights, weights)
+
+
+@dataclass(frozen=True)
+class Gesture:
+    """A movement that comes again: in the first `burst` seconds of every `period`, swings of `value` at `hz`, then rest."""
+
+    value: float
+    hz: float
+    burst: float
+    period: float
+    is_two_sided: bool = False  # to both sides (shaking the head) or to one and back (nodding)
+    start: float = 0.0
+    stop: float = float("inf")
+
+    def at(self, times: np.ndarray) -> At:
+        weights = presence(times, self.start, self.stop)
+        phase = np.mod(times - self.start, self.period)
+        if self.is_two_sided:
+            swing = np.sin(2 * np.pi * self.hz * phase) * np.sin(np.pi * phase / self.burst)
+        else:
+            swing = np.sin(np.pi * self.hz * phase) ** 2
+        return At(self.value * swing * (phase < self.burst) * weights, weights)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Tracks over one another: where a later one speaks, it covers the earlier ones."""
+
+    tracks: tuple[Track, ...]
+
+    def at(self, times: np.ndarray) -> At:
+        values, weights = np.zeros(len(times)), np.zeros(len(times))
+        for track in self.tracks:
+            over = track.at(times)
+            values, weights = over.values + (1 - over.weights) * values, over.weights + (1 - over.weights) * weights
+        return At(values, weights)
+
+
+def presence(times: np.ndarray, start: float, stop: float) -> np.ndarray:
+    """0 outside [start, stop], 1 inside, eased on the way in and out. What begins with the stream is there from its first picture."""
+    ease = min(EASE_SECONDS, (stop - start) / 2)
+    if len(times) == 0 or times[-1] < start or times[0] > stop + ease:
+        return np.zeros(len(times))
+    rising = np.ones(len(times)) if start <= 0 else smoothstep((times - start) / ease)
+    return rising if np.isinf(stop) else rising * (1 - smoothstep((times - stop) / ease))
+
+
+def smoothstep(part: np.ndarray) -> np.ndarray:
+    part = np.clip(part, 0, 1)
+    return part * part * (3 - 2 * part)
