@@ -2,7 +2,7 @@ import pytest
 
 from kf_core.errors import KnotForcingError
 from kf_core.model.card import ModelCard
-from kf_core.sampling.schedule import few_steps, warped
+from kf_core.schedule import few_steps, warped
 from kf_core.settings import Ahead, Behind, Fixed, RolloutSettings
 from kf_core.timeline import LatentSpan
 

@@ -13,7 +13,7 @@ from kf_core.model.causal import Generator
 from kf_core.model.wan import WanModel
 from kf_core.sampling.noise import SeededNoise
 from kf_core.sampling.rollout import rollout
-from kf_core.sampling.schedule import warped
+from kf_core.schedule import warped
 from kf_core.settings import Ahead, RolloutSettings
 from kf_core.timeline import LatentSpan
 

@@ -7,7 +7,7 @@ from kf_core.chunks import TextContext
 from kf_core.model.card import ModelCard, TextSpec
 from kf_core.model.causal import Generator, Segment
 from kf_core.model.wan import WanModel
-from kf_core.sampling.schedule import warped
+from kf_core.schedule import warped
 from kf_core.settings import RolloutSettings
 
 from .recordings import relative_error

@@ -7,7 +7,7 @@ from kf_core.errors import KnotForcingError
 from kf_core.model.kv_cache import KVCache
 from kf_core.model.rope import Grid, rotation
 from kf_core.model.visibility import committed_in_view
-from kf_core.sampling.schedule import warped
+from kf_core.schedule import warped
 from kf_core.settings import Ahead, RolloutSettings
 from kf_core.timeline import LatentSpan
 

@@ -1,7 +1,7 @@
 import torch
 
 from kf_core.model.visibility import training_mask, visible
-from kf_core.sampling.schedule import warped
+from kf_core.schedule import warped
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan
 

@@ -12,7 +12,7 @@ from kf_core.conditioning.anchor import Anchor
 from kf_core.model.causal import Segment
 from kf_core.sampling.knot import tie
 from kf_core.sampling.rollout import RolloutState, anchor_position, commit, prefill, rollout
-from kf_core.sampling.schedule import warped
+from kf_core.schedule import warped
 from kf_core.settings import Behind, Fixed, RolloutSettings
 from kf_core.timeline import LatentSpan
 

@@ -3,7 +3,7 @@
 Source: Wan 2.1's shifted flow matching; the 4 steps as in Self-Forcing ("warped": 1000, 750, 500, 250 through shift 5).
 """
 
-from ..errors import KnotForcingError
+from .errors import KnotForcingError
 
 Schedule = tuple[tuple[float, float], ...]
 
