@@ -18,7 +18,8 @@ LAYERS = [
     {"conditioning", "checkpoints"},
     {"sampling"},
     {"stream"},
-    {"evaluation", "training"},
+    {"evaluation"},
+    {"training"},  # what is trained is measured
     {"command_line", "cli", "__main__"},
 ]
 FILES = sorted(ROOT.glob("kf_core/**/*.py"))
