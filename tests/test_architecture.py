@@ -11,12 +11,12 @@ ROOT = Path(__file__).parents[1]
 
 # Each layer may import the layers before it, and files of its own.
 LAYERS = [
-    {"timeline", "errors", "schedule"},
+    {"timeline", "errors", "fingerprint", "schedule"},
     {"settings"},
     {"chunks"},
     {"model", "vae", "media"},
     {"conditioning", "checkpoints"},
-    {"sampling"},
+    {"sampling", "spool"},
     {"stream"},
     {"evaluation"},
     {"training"},  # what is trained is measured

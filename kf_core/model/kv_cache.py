@@ -121,8 +121,9 @@ class KVCache:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Remember what `tensors()` of a cache with the same settings and sizes gave."""
         next_frame, self.next_frame = self.next_frame, int(tensors["next_frame"])
-        self._has_anchor = bool(self._anchor_slots)
-        used, keys, values = self._used(), tensors["keys"], tensors["values"]
+        keys, values = tensors["keys"], tensors["values"]
+        self._has_anchor = self._anchor_slots > 0 and keys.shape[3] > 0  # a cache saved before its first use is empty
+        used = self._used()
         expected = (*self._keys.shape[:3], used, self.head_dim)
         if tuple(keys.shape) != expected:
             self.next_frame = next_frame

@@ -1,0 +1,74 @@
+"""What a value is, as a short text: equal recipes have equal fingerprints, on any day and in any process.
+
+Looks into dataclasses, tensors, networks and files. Of large files and networks it looks at samples taken all over, so that a
+14-billion-parameter model costs as little as a small one. What cannot be repeated (a live source) has no fingerprint.
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+BLOCKS, BLOCK_BYTES = 64, 65536  # looked at in a file, evenly spaced
+SAMPLED_VALUES = 64  # looked at in each tensor of a network
+
+
+class Unrepeatable(ValueError):
+    """The value is not one that another run could have again."""
+
+
+def fingerprint(*values) -> str:
+    """32 hexadecimal digits. Raises Unrepeatable."""
+    digest = hashlib.sha256()
+    for value in values:
+        _feed(digest, value)
+    return digest.hexdigest()[:32]
+
+
+def _feed(digest, value) -> None:
+    digest.update(f"<{type(value).__name__}>".encode())
+    if value is None or isinstance(value, bool | int | float | str):
+        digest.update(repr(value).encode())
+    elif isinstance(value, bytes):
+        digest.update(value)
+    elif isinstance(value, Path):
+        _feed_file(digest, value)
+    elif isinstance(value, np.ndarray | Tensor):
+        _feed_tensor(digest, torch.as_tensor(value))
+    elif isinstance(value, nn.Module):
+        for name, tensor in value.state_dict().items():
+            digest.update(f"{name} {list(tensor.shape)}".encode())
+            _feed_tensor(digest, tensor.flatten()[:: max(1, tensor.numel() // SAMPLED_VALUES)])
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            digest.update(field.name.encode())
+            _feed(digest, getattr(value, field.name))
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _feed(digest, item)
+    elif isinstance(value, dict):
+        for key in sorted(value):
+            _feed(digest, key)
+            _feed(digest, value[key])
+    else:
+        raise Unrepeatable(f"a {type(value).__name__} has no fingerprint")
+    digest.update(b"</>")
+
+
+def _feed_tensor(digest, tensor: Tensor) -> None:
+    tensor = tensor.detach().cpu().contiguous()
+    digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+
+
+def _feed_file(digest, path: Path) -> None:
+    length = path.stat().st_size
+    digest.update(str(length).encode())
+    step = max(BLOCK_BYTES, (length - BLOCK_BYTES) // (BLOCKS - 1))
+    with path.open("rb") as file:
+        for start in range(0, length, step):
+            file.seek(start)
+            digest.update(file.read(BLOCK_BYTES))

@@ -1,0 +1,205 @@
+"""A stream: the recipe of a video without end, and what must be kept to continue it bit for bit.
+
+    portrait, driving, model --rollout--> latents (--> spool) --decoder--> pictures
+
+Iterating a stream starts afresh and gives the same pictures each time; iterating with a `StreamState` goes on where it was saved.
+Knows no files but its own, and no host: it yields, the caller decides about progress, preview, interruption and saving.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from . import __version__
+from .chunks import FrameChunk, LatentChunk, Step
+from .conditioning.anchor import Anchor
+from .conditioning.driving import Driving
+from .conditioning.text import TextEncoder
+from .fingerprint import Unrepeatable, fingerprint
+from .model.causal import Generator
+from .sampling.noise import SeededNoise
+from .sampling.rollout import RolloutState, rollout
+from .settings import RolloutSettings
+from .spool import Spool
+from .timeline import PixelSpan, pixel_frames, pixel_frames_in
+from .vae.streaming import DecoderState, VideoDecoder
+
+STATE_KEY = "knot_forcing_stream"  # the entry of a state file's header that says whose state it is
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stream:
+    """The recipe. Holds nothing that changes; two streams may share a model and a decoder."""
+
+    model: Generator
+    decoder: VideoDecoder
+    anchor: Anchor
+    driving: Driving
+    settings: RolloutSettings
+    seed: int = 0
+    seconds: float | None = None  # None: as long as the driving; for ever where nobody knows
+    audio_encoder: nn.Module | None = None  # for models that hear through wav2vec 2.0
+    text_encoder: TextEncoder | None = None  # for models that read
+
+    @property
+    def fps(self) -> float:
+        return self.model.card.fps
+
+    @property
+    def num_pictures(self) -> int | None:
+        """How many pictures the stream has; None: no end is known, or not yet (a live source)."""
+        seconds = self.driving.seconds if self.seconds is None else self.seconds
+        return None if seconds is None else pixel_frames_in(seconds, self.fps)
+
+    def __iter__(self) -> Iterator[FrameChunk]:
+        return self.frames()
+
+    def frames(self, state: "StreamState | None" = None, spool: Spool | None = None) -> Iterator[FrameChunk]:
+        """The pictures, chunk by chunk; the last chunk is cut so that the length is exact."""
+        for item in self.steps(state, spool):
+            if isinstance(item, FrameChunk):
+                yield item
+
+    def steps(self, state: "StreamState | None" = None, spool: Spool | None = None) -> Iterator[Step | LatentChunk | FrameChunk]:
+        """All that happens: denoising steps, finished latents, pictures. A `state` is continued, and changed in place.
+
+        After a Step or a FrameChunk the state is whole and may be saved. What the spool holds is read, what it lacks is added to it."""
+        state = state or StreamState.start(self)
+        while not self._is_over(state):
+            for item in self._latents(state, spool):
+                yield item
+                if isinstance(item, LatentChunk):
+                    chunk = self.decoder.decode(LatentChunk(item.index, item.span, item.latents.to(self.anchor.latent)), state.decoder)
+                    yield self._trimmed(chunk)
+                    if self._is_over(state):
+                        return
+
+    def recipe(self) -> str | None:
+        """A name for all that decides the latents: equal recipes give equal latents. None for what cannot be repeated (live sources).
+
+        Length is no part of it: a longer stream begins like a shorter one."""
+        try:
+            return fingerprint(
+                __version__,
+                self.model.card.to_json(),
+                self.model.modules,
+                self.model.adapters,
+                str(self.model.dtype),
+                self.anchor,
+                self.driving,
+                self.settings,
+                self.seed,
+                self.audio_encoder,
+            )
+        except Unrepeatable:
+            return None
+
+    def _latents(self, state: "StreamState", spool: Spool | None) -> Iterator[Step | LatentChunk]:
+        """Latents from the first chunk that is not decoded yet: from the spool as far as it goes, then drawn."""
+        wanted = self.settings.chunk_of(state.decoder.next_frame)
+        while spool is not None and (found := spool.read(wanted)) is not None:
+            yield found
+            wanted += 1
+        if state.rollout.chunk > wanted:
+            raise ValueError(f"the state has drawn chunks up to {state.rollout.chunk - 1}, but the latents of chunk {wanted} are nowhere")
+        for item in rollout(self.model, self.anchor, self._bound(), self.settings, self._noise(), state.rollout):
+            if isinstance(item, LatentChunk):
+                if item.index < wanted:
+                    continue  # the spool had it; the rollout's state is only catching up
+                if spool is not None:
+                    spool.append(item)
+            yield item
+
+    def _bound(self):
+        _, _, _, height, width = self.anchor.latent.shape
+        return self.driving.bind(
+            self.model.card,
+            latent_height=height,
+            latent_width=width,
+            device=self.model.device,
+            dtype=self.anchor.latent.dtype,
+            encoder=self.audio_encoder,
+            text_encoder=self.text_encoder,
+        )
+
+    def _noise(self) -> SeededNoise:
+        b, c, _, h, w = self.anchor.latent.shape
+        return SeededNoise(self.seed, (b, c, h, w))
+
+    def _is_over(self, state: "StreamState") -> bool:
+        return self.num_pictures is not None and state.next_picture >= self.num_pictures
+
+    def _trimmed(self, chunk: FrameChunk) -> FrameChunk:
+        end = self.num_pictures
+        if end is None or chunk.span.stop <= end:
+            return chunk
+        return FrameChunk(chunk.index, PixelSpan(chunk.span.start, end), chunk.frames[: end - chunk.span.start])
+
+
+@dataclass(eq=False)
+class StreamState:
+    """All that a running stream changes: what the generator remembers, and what the decoder does.
+
+    Counts whole chunks, also where the stream's end cuts the last one: a longer stream of the same recipe can go on from it."""
+
+    rollout: RolloutState
+    decoder: DecoderState
+
+    @property
+    def next_picture(self) -> int:
+        """The first picture that has not been made."""
+        return pixel_frames(self.decoder.next_frame)
+
+    @classmethod
+    def start(cls, stream: Stream) -> "StreamState":
+        return cls(RolloutState.start(stream.model, stream.anchor, stream.settings), DecoderState())
+
+    def save(self, path: Path | str, stream: Stream) -> None:
+        """Write the state to a file, which is replaced whole or not at all."""
+        path = Path(path)
+        tensors = {f"rollout.{name}": tensor for name, tensor in self.rollout.tensors().items()}
+        for name, value in self.decoder.state_dict().items():
+            tensors[f"decoder.{name}"] = torch.as_tensor(value)
+        # A convolution may sum in another order when its input lies otherwise in memory, so the layout is part of the state.
+        channels_last = [name for name, t in tensors.items() if t.ndim == 5 and _lies_channels_last(t)]
+        header = {"recipe": stream.recipe(), "decoder": fingerprint(stream.decoder.vae), "channels_last": channels_last}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        fresh = path.with_name(path.name + ".new")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(tensors, fresh, metadata={STATE_KEY: json.dumps(header)})
+            os.replace(fresh, path)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path | str, stream: Stream) -> "StreamState | None":
+        """The state in a file; None when there is none, when it is broken or when it belongs to another recipe.
+
+        Where only the decoder is another one, its part begins anew: the latents must then come from a spool."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {}).get(STATE_KEY, "{}"))
+                if header.get("recipe") is None or header["recipe"] != stream.recipe():
+                    return None
+                tensors = {name: file.get_tensor(name).to(stream.anchor.latent.device) for name in file.keys()}  # noqa: SIM118  no dict
+        except (OSError, SafetensorError, ValueError):
+            return None
+        for name in header["channels_last"]:
+            tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last_3d)
+        part = lambda prefix: {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        drawn = RolloutState.restore(part("rollout."), stream.model, stream.anchor, stream.settings)
+        if header["decoder"] != fingerprint(stream.decoder.vae):
+            return cls(drawn, DecoderState())
+        return cls(drawn, DecoderState.from_state_dict(part("decoder.")))
+
+
+def _lies_channels_last(tensor: Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last_3d) and not tensor.is_contiguous()

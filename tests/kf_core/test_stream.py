@@ -1,0 +1,220 @@
+"""Laws of a stream: repeatable, exact in length, continued bit for bit, read from its spool instead of computed."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from kf_core.chunks import FrameChunk, LatentChunk, Step
+from kf_core.conditioning.audio import AudioArray, LiveAudio
+from kf_core.conditioning.driving import Driving
+from kf_core.spool import Spool
+from kf_core.stream import Stream, StreamState
+from kf_core.vae.streaming import VideoDecoder, prepare
+from kf_core.vae.wan import WanVAE
+
+from . import tiny
+
+CARD = replace(tiny.CARD, audio=replace(tiny.CARD.audio, width=256))
+
+
+def decoder(seed: int = 5) -> VideoDecoder:
+    torch.manual_seed(seed)
+    return VideoDecoder(prepare(WanVAE(dim=4).eval(), torch.float32))
+
+
+def speech(seconds: float) -> AudioArray:
+    time = np.arange(round(seconds * 16000)) / 16000
+    return AudioArray(0.4 * np.sin(2 * np.pi * 300 * time) * np.sin(2 * np.pi * 3 * time), 16000)
+
+
+@pytest.fixture(scope="module")
+def stream() -> Stream:
+    model = tiny.generator(CARD, torch.float32)
+    driving = Driving(audio=speech(2.0), script="[00:01-] smile")
+    return Stream(model=model, decoder=decoder(), anchor=tiny.portrait(torch.float32), driving=driving, settings=CARD.rollout, seed=3)
+
+
+@pytest.fixture(scope="module")
+def whole(stream) -> torch.Tensor:
+    return pictures(stream.frames())
+
+
+def pictures(chunks) -> torch.Tensor:
+    return torch.cat([chunk.frames for chunk in chunks])
+
+
+def run_to(stream: Stream, state: StreamState, count: int, spool: Spool | None = None) -> torch.Tensor:
+    """Pictures until at least `count` of the stream have been made."""
+    made = []
+    for chunk in stream.frames(state, spool):
+        made.append(chunk)
+        if state.next_picture >= count:
+            break
+    return pictures(made)
+
+
+def test_the_length_is_that_of_the_sound_to_the_picture(stream, whole):
+    assert len(whole) == stream.num_pictures == 32
+    assert len(pictures(replace(stream, seconds=0.05))) == 1
+
+
+def test_iterating_again_gives_the_same_pictures(stream, whole):
+    assert torch.equal(pictures(stream), whole)
+
+
+def test_a_prefix_does_not_depend_on_the_length_asked_for(stream, whole):
+    assert torch.equal(pictures(replace(stream, seconds=1.3)), whole[:21])
+
+
+def test_spans_meet_and_count_every_picture_once(stream):
+    spans = [chunk.span for chunk in stream]
+    assert spans[0].start == 0 and spans[-1].stop == 32
+    assert all(a.stop == b.start for a, b in itertools.pairwise(spans))
+
+
+def test_a_stream_without_end_goes_on(stream):
+    endless = replace(stream, driving=Driving())
+    assert endless.num_pictures is None
+    assert [chunk.span.stop for chunk in itertools.islice(endless, 6)] == [9, 21, 33, 45, 57, 69]
+
+
+def test_two_streams_on_one_model_do_not_disturb_each_other(stream, whole):
+    other = replace(stream, seed=4)
+    alternating = [(a, b) for a, b in zip(stream, other, strict=True)]
+    assert torch.equal(pictures(a for a, _ in alternating), whole)
+    assert not torch.equal(pictures(b for _, b in alternating), whole)
+
+
+@pytest.mark.parametrize("stop", [9, 21])
+def test_continued_from_a_saved_state_equals_uninterrupted(stream, whole, tmp_path, stop):
+    state = StreamState.start(stream)
+    first = run_to(stream, state, stop)
+    state.save(tmp_path / "state", stream)
+    again = StreamState.load(tmp_path / "state", stream)
+    assert again.next_picture == len(first) == stop
+    assert torch.equal(torch.cat((first, pictures(stream.frames(again)))), whole)
+
+
+def test_a_state_saved_between_two_steps_is_that_of_the_last_chunk(stream, whole, tmp_path):
+    state, seen = StreamState.start(stream), 0
+    for item in stream.steps(state):
+        seen += isinstance(item, FrameChunk)
+        if isinstance(item, Step) and seen == 1 and item.index == 1:
+            break
+    state.save(tmp_path / "state", stream)
+    assert torch.equal(pictures(stream.frames(StreamState.load(tmp_path / "state", stream))), whole[9:])
+
+
+def test_a_longer_stream_goes_on_from_the_state_of_a_shorter_one(stream, whole, tmp_path):
+    short, state = replace(stream, seconds=1.0), StreamState.start(stream)
+    assert len(pictures(short.frames(state))) == 16
+    state.save(tmp_path / "state", short)
+    again = StreamState.load(tmp_path / "state", stream)
+    assert again.next_picture == 21  # whole chunks, though 16 pictures were shown
+    assert torch.equal(pictures(stream.frames(again)), whole[21:])
+
+
+def test_a_state_is_taken_only_by_its_own_recipe(stream, tmp_path):
+    StreamState.start(stream).save(tmp_path / "state", stream)
+    for other in (
+        replace(stream, seed=9),
+        replace(stream, driving=Driving(audio=speech(2.1))),
+        replace(stream, settings=replace(stream.settings, fuse=False)),
+        replace(stream, anchor=tiny.portrait(torch.float32, seed=8)),
+        replace(stream, model=tiny.generator(CARD, torch.float32, seed=8)),
+    ):
+        assert StreamState.load(tmp_path / "state", other) is None
+    assert StreamState.load(tmp_path / "state", replace(stream, seconds=99)) is not None
+
+
+@pytest.mark.parametrize("broken", [b"", b"\xff" * 8, None])
+def test_a_broken_state_is_no_state(stream, tmp_path, broken):
+    StreamState.start(stream).save(tmp_path / "state", stream)
+    data = (tmp_path / "state").read_bytes()
+    (tmp_path / "state").write_bytes(data[:-40] if broken is None else broken)
+    assert StreamState.load(tmp_path / "state", stream) is None
+    assert StreamState.load(tmp_path / "none", stream) is None
+
+
+def test_what_the_spool_holds_is_read_and_not_drawn(stream, whole, tmp_path):
+    spool = Spool(tmp_path, stream.recipe())
+    assert torch.equal(pictures(stream.frames(spool=spool)), whole) and len(spool) == 3
+    again = list(stream.steps(spool=Spool(tmp_path, stream.recipe())))
+    assert not any(isinstance(item, Step) for item in again)
+    assert torch.equal(pictures(item for item in again if isinstance(item, FrameChunk)), whole)
+
+
+def test_a_spool_that_ends_early_is_continued(stream, whole, tmp_path):
+    spool = Spool(tmp_path, "a")
+    run_to(stream, StreamState.start(stream), 21, spool)
+    assert len(spool) == 2
+    assert torch.equal(pictures(stream.frames(spool=spool)), whole) and len(spool) == 3
+
+
+def test_another_decoder_reads_the_latents_of_the_first(stream, tmp_path):
+    spool, state = Spool(tmp_path, "a"), StreamState.start(stream)
+    run_to(stream, state, 21, spool)
+    state.save(tmp_path / "state", stream)
+    other = replace(stream, decoder=decoder(seed=6))
+    again = StreamState.load(tmp_path / "state", other)
+    assert again.next_picture == 0 and again.rollout.chunk == 2
+    assert torch.equal(pictures(other.frames(again, spool)), pictures(other))
+
+
+def test_latents_that_are_nowhere_are_asked_for_in_vain(stream, tmp_path):
+    state = StreamState.start(stream)
+    run_to(stream, state, 21)
+    state.decoder = StreamState.start(stream).decoder
+    with pytest.raises(ValueError, match="chunk 0 are nowhere"):
+        next(stream.frames(state))
+
+
+def test_a_record_that_was_cut_off_is_written_again(stream, tmp_path):
+    spool = Spool(tmp_path, "a")
+    run_to(stream, StreamState.start(stream), 21, spool)
+    data = spool.path.read_bytes()
+    for cut in (3, len(data) // 2 + 30, len(data) - 1):
+        spool.path.write_bytes(data[:cut])
+        again = Spool(tmp_path, "a")
+        assert len(again) == (0 if cut == 3 else 1)
+        run_to(stream, StreamState.start(stream), 21, again)
+        assert spool.path.read_bytes() == data
+
+
+def test_a_record_whose_bytes_have_changed_is_not_there(stream, tmp_path):
+    spool = Spool(tmp_path, "a")
+    run_to(stream, StreamState.start(stream), 21, spool)
+    data = bytearray(spool.path.read_bytes())
+    data[-5] ^= 1
+    spool.path.write_bytes(data)
+    assert len(Spool(tmp_path, "a")) == 1
+
+
+def test_a_reader_sees_the_spool_grow(stream, tmp_path):
+    writer, reader = Spool(tmp_path, "a"), Spool(tmp_path, "a")
+    assert reader.read(0) is None
+    for item in stream.steps(spool=writer):
+        if isinstance(item, LatentChunk):
+            assert torch.equal(reader.read(item.index).latents, item.latents) and reader.read(item.index + 1) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_spool_keeps_every_bit(tmp_path, dtype):
+    spool, latents = Spool(tmp_path, "a"), torch.randn(1, 16, 3, 4, 6).to(dtype)
+    spool.append(LatentChunk(0, stream_span(0), latents))
+    assert torch.equal(spool.read(0).latents, latents) and spool.read(0).latents.dtype == dtype
+    with pytest.raises(ValueError, match="number 2 cannot be appended"):
+        spool.append(LatentChunk(2, stream_span(2), latents))
+
+
+def test_equal_recipes_have_equal_names(stream):
+    same = replace(stream, driving=Driving(audio=speech(2.0), script="[00:01-] smile"), model=tiny.generator(CARD, torch.float32))
+    assert same.recipe() == stream.recipe() and len(stream.recipe()) == 32
+    assert replace(stream, driving=Driving(audio=LiveAudio())).recipe() is None
+
+
+def stream_span(index: int):
+    return CARD.rollout.emitted(index)
