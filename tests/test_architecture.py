@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 # Each layer may import the layers before it, and files of its own.
 LAYERS = [
-    {"timeline", "errors", "fingerprint", "schedule"},
-    {"settings"},
+    {"timeline", "errors", "fingerprint"},
+    {"schedule", "settings"},
     {"chunks"},
     {"model", "vae", "media"},
     {"conditioning", "checkpoints"},

@@ -1,0 +1,140 @@
+"""How fast a stream runs and whether it stays so: first picture, pictures a second, seconds and memory per chunk.
+
+Measures the real stream, generator and decoder together, chunk by chunk. A speed means nothing without the machine it was
+measured on: `machine()` says which.
+"""
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from ..chunks import FrameChunk, LatentChunk
+from ..stream import Stream, StreamState
+
+SETTLED = 3  # chunks after which every buffer exists
+COMPARED = 100  # chunks at either end of a long run whose medians are compared
+
+
+@dataclass(frozen=True)
+class ChunkTime:
+    """One chunk: seconds for its latents and for its pictures, memory of the process afterwards."""
+
+    pictures: int
+    drawing: float
+    decoding: float
+    memory: int  # bytes
+
+    @property
+    def seconds(self) -> float:
+        return self.drawing + self.decoding
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A measured run."""
+
+    chunks: tuple[ChunkTime, ...]
+    first_picture: float  # seconds from the start until the first pictures were there, anchor included
+    fps: float  # at which the stream plays
+
+    @property
+    def pictures_per_second(self) -> float:
+        """Sustained: without the first chunk, which warms up."""
+        rest = self.chunks[1:] or self.chunks
+        return sum(c.pictures for c in rest) / sum(c.seconds for c in rest)
+
+    @property
+    def times_real_time(self) -> float:
+        return self.pictures_per_second / self.fps
+
+    @property
+    def growth(self) -> int | None:
+        """Bytes by which the process grew between chunk 3 and the last; None for a run that is too short to say."""
+        return self.chunks[-1].memory - self.chunks[SETTLED - 1].memory if len(self.chunks) > SETTLED else None
+
+    @property
+    def slowdown(self) -> float | None:
+        """Median time of the last hundred chunks over that of the first hundred (settled ones); None when there are too few."""
+        settled = [c.seconds for c in self.chunks[SETTLED:]]
+        if len(settled) < 2 * COMPARED:
+            return None
+        return median(settled[-COMPARED:]) / median(settled[:COMPARED])
+
+    def summary(self) -> str:
+        drawing, decoding = (median(getattr(c, part) for c in self.chunks[1:] or self.chunks) for part in ("drawing", "decoding"))
+        lines = [
+            f"{self.pictures_per_second:.1f} pictures a second ({self.times_real_time:.2f} x real time at {self.fps:g} fps), "
+            f"first picture after {self.first_picture:.2f} s",
+            f"a chunk: {drawing * 1000:.0f} ms to draw, {decoding * 1000:.0f} ms to decode (medians of {len(self.chunks)})",
+        ]
+        if self.growth is not None:
+            lines.append(
+                f"memory: {self.chunks[-1].memory / 2**20:.0f} MiB, {self.growth / 2**20:+.1f} MiB since chunk {SETTLED} "
+                f"({len(self.chunks)} chunks)"
+            )
+        if self.slowdown is not None:
+            lines.append(f"time per chunk, last {COMPARED} over first {COMPARED}: {self.slowdown:.3f}")
+        return "\n".join(lines)
+
+
+def measure(stream: Stream, chunks: int, progress: Callable[[ChunkTime], object] = lambda time: None) -> Speed:
+    """Run `stream` for some chunks and time it. The stream must be long enough; pictures are thrown away."""
+    times: list[ChunkTime] = []
+    state = StreamState.start(stream)
+    start = before = perf_counter()
+    first_picture = drawn = 0.0
+    for item in stream.steps(state):
+        _wait_for(stream.model.device)
+        now = perf_counter()
+        if isinstance(item, LatentChunk):
+            drawn, before = now - before, now
+        elif isinstance(item, FrameChunk):
+            times.append(ChunkTime(item.span.length, drawn, now - before, process_memory()))
+            first_picture = first_picture or now - start
+            progress(times[-1])
+            if len(times) == chunks:
+                break
+            before = perf_counter()
+    return Speed(tuple(times), first_picture, stream.fps)
+
+
+def process_memory() -> int:
+    """Resident bytes of this process; 0 where the system does not tell without help."""
+    try:
+        import psutil
+
+        return psutil.Process().memory_info().rss
+    except ImportError:
+        pages = Path("/proc/self/statm")
+        return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
+
+
+def machine() -> str:
+    """This machine in a line: processor, threads, what it computes bfloat16 with, device, PyTorch."""
+    name = platform.processor() or platform.machine()
+    facts = Path("/proc/cpuinfo")
+    if facts.exists():
+        name = next((line.split(":", 1)[1].strip() for line in facts.read_text().splitlines() if line.startswith("model name")), name)
+    flags = [flag for flag, has in cpu_flags().items() if has]
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {torch.get_num_threads()} threads, {' '.join(flags) or 'no AVX-512'}{gpu}, PyTorch {torch.__version__}"
+
+
+def cpu_flags() -> dict[str, bool]:
+    """The instruction sets that decide how fast a CPU computes in bfloat16."""
+    return {
+        "avx512": torch.cpu._is_avx512_supported(),
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+        "amx": torch.cpu._is_amx_tile_supported(),
+    }
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
