@@ -34,6 +34,7 @@ from .scripted_head import ScriptedHead
 from .text import Prompts, TextEncoder
 from .track import Keyframes, Layers, Track, constant
 from .vocabulary import MOTION_AT_REST
+from .wav2vec2 import Wav2Vec2
 
 STRONGEST = 2.0
 IGNORED_SHOWN = 8  # words of a script quoted in a remark
@@ -164,15 +165,19 @@ class BoundDriving:
     def _times(self, steps: PixelSpan) -> np.ndarray:
         return np.arange(steps.start, steps.stop) / self.card.fps
 
-    def _bind_audio(self, encoder: nn.Module | None) -> LogMel | None:
+    def _bind_audio(self, encoder: nn.Module | None) -> LogMel | Wav2Vec2 | None:
         spec, audio = self.card.audio, self.driving.audio
         if spec is None or audio is None or self.driving.audio_strength == 0:
             return None
-        features = LogMel(audio.open(), self.card.fps)
+        if spec.kind == "wav2vec2" and encoder is None:
+            raise KnotForcingError(
+                f"{self.card.name} hears through wav2vec 2.0, and no such encoder is loaded. Load facebook/wav2vec2-base-960h beside it."
+            )
+        features = LogMel(audio.open(), self.card.fps) if spec.kind == "log-mel" else Wav2Vec2(audio, self.card.fps, encoder)
         if features.width != spec.width:
             raise KnotForcingError(
-                f"{self.card.name} hears {spec.width} numbers per picture, and its kind of sound ({spec.kind}) gives {features.width}. "
-                f"The model was made by another version of Knot Forcing; update the pack or the model."
+                f"{self.card.name} hears {spec.width} numbers per picture, and the sound ({spec.kind}) gives {features.width}. "
+                f"Load the encoder the model was trained with, or update the pack and the model to versions that belong together."
             )
         return features
 
