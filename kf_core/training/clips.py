@@ -84,7 +84,7 @@ def sample_clip(seed: int, library: Library, *, pictures: int = max(LENGTHS), si
 
     steps = timeline.groups(LatentSpan(0, timeline.latent_frames(pictures)))
     grid = size // SPATIAL_STRIDE
-    pose = draw_pose(drawn.keypoints[0], grid, grid)
+    pose = draw_pose(drawn.keypoints[0], grid, grid, _thickness(generator))
     expression = torch.stack([getattr(motion, name)[0] for name in EXPRESSION], -1)
     drivers = Drivers(
         audio=by_frame(LogMel(AudioArray(take.samples, SAMPLE_RATE).open(), FPS).steps(PixelSpan(0, pictures)), steps).flatten(1),
@@ -114,6 +114,12 @@ def _motion_strength(pictures: int, generator: torch.Generator) -> Tensor:
         return torch.full((1, pictures), 2 * before)
     ramp = ((torch.arange(pictures) - place * pictures) / (FPS / 2) + 0.5).clamp(0, 1)
     return 2 * torch.lerp(torch.tensor(before), torch.tensor(after), ramp)[None]
+
+
+def _thickness(generator: torch.Generator) -> float:
+    """Lines as the standard has them, or in half of the clips 0.7 .. 1.5 times as thick: a user's pictures have any size."""
+    chance, share = torch.rand(2, generator=generator).tolist()
+    return 1.0 if chance < 0.5 else 0.7 + 0.8 * share
 
 
 @torch.no_grad()

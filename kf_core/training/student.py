@@ -1,0 +1,219 @@
+"""The causal student: flow matching on [anchor | past | current] in one masked pass, so that four steps later suffice.
+
+Velocity target noise - clean; mouth and eyes count up to four times; the knot's frames carry loss like any other. The budget is
+minutes of wall-clock time, and a run that was killed goes on where its last checkpoint stood.
+Source: Knot Forcing, arXiv 2512.21734; frame-wise times and masked passes as in Self Forcing, arXiv 2506.08009.
+"""
+
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..model.adapters import Adapters
+from ..model.card import ModelCard
+from ..model.causal import Generator
+from ..model.wan import WanModel
+from .batches import Batch, Sampler
+from .clips import ClipFolder, ClipLatents
+from .muon import Muon
+
+CHECKPOINT = "student-checkpoint.pt"
+MUON_RATE = 0.015
+ADAM_RATE = 1.5e-3
+WARM_UP_STEPS = 40
+EMA_DECAY = 0.995
+MOST_GRADIENT = 1.0  # norm
+SECONDS_BETWEEN_CHECKPOINTS = 120
+SECONDS_BETWEEN_LOOKS = 30  # for new clips
+STEPS_BETWEEN_PROBES = 100
+PROBE_SAMPLES = 24
+
+
+class Networks(nn.Module):
+    """The generator's two module trees; `generator` runs them, with gradients."""
+
+    def __init__(self, card: ModelCard) -> None:
+        super().__init__()
+        self.card = card
+        self.modules_tree = WanModel(card)
+        self.adapters = Adapters(card)
+
+    def generator(self) -> Generator:
+        device = next(self.parameters()).device
+        return Generator(self.card, self.modules_tree, self.adapters, device=device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights under the names of a checkpoint."""
+        return {**self.modules_tree.state_dict(), **self.adapters.state_dict()}
+
+
+def initialise(networks: Networks) -> Networks:
+    """Linear layers evenly scaled, gates nearly shut, and a head that predicts nothing yet."""
+    for module in networks.modules():
+        if isinstance(module, nn.Linear | nn.Conv3d):
+            nn.init.xavier_uniform_(module.weight.flatten(1))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    wan = networks.modules_tree
+    nn.init.normal_(wan.time_embedding[0].weight, std=0.02)
+    nn.init.normal_(wan.time_embedding[2].weight, std=0.02)
+    nn.init.zeros_(wan.time_projection[1].weight)
+    nn.init.zeros_(wan.head.head.weight)
+    return networks
+
+
+def parameter_groups(networks: Networks) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(matrices between hidden states, for Muon; first and last layers, modulations, gains and biases, for AdamW)."""
+    wan = networks.modules_tree
+    outer = {id(p) for module in (wan.patch_embedding, wan.head, wan.text_embedding) for p in module.parameters()}
+    parameters = [p for p in networks.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim == 2 and id(p) not in outer]
+    chosen = {id(p) for p in matrices}
+    return matrices, [p for p in parameters if id(p) not in chosen]
+
+
+def velocity_loss(flow: Tensor, noise: Tensor, batch: Batch) -> Tensor:
+    """Squared error of noise - clean, weighted by where the loss should look."""
+    weights = batch.weights[:, None]
+    error = (flow - (noise - batch.clean)).square()
+    return (weights * error).sum() / (weights.sum() * error.shape[1])
+
+
+class StudentTraining:
+    """Everything that training changes: weights, their running mean, optimisers, the generator of its chance, the clock."""
+
+    def __init__(self, card: ModelCard, *, device: str = "cpu", seed: int = 0, batch: int = 16) -> None:
+        torch.manual_seed(seed)
+        self.card, self.device, self.batch = card, device, batch
+        self.networks = initialise(Networks(card)).to(device)
+        self.mean = Networks(card).to(device).requires_grad_(False)
+        self.mean.load_state_dict(self.networks.state_dict())
+        self.chance = torch.Generator().manual_seed(seed)
+        self.sampler = Sampler(card.rollout, self.chance, device)
+        matrices, rest = parameter_groups(self.networks)
+        self.optimisers = [Muon(matrices, lr=MUON_RATE), torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0)]
+        self.step = 0
+        self.seconds = 0.0  # spent training
+
+    def train_step(self, rate: float = 1.0) -> float:
+        """One step at `rate` times the base rates; returns the loss."""
+        return self.learn(self.sampler.batch(self.batch), rate)
+
+    def learn(self, batch: Batch, rate: float = 1.0) -> float:
+        sigma = self.sampler.times(len(batch.clean), self.card.rollout.schedule)
+        noise = self.sampler.noise_like(batch.clean)
+        loss = velocity_loss(self._flow(self.networks, batch, noise, sigma), noise, batch)
+        self.update(loss, rate)
+        return loss.item()
+
+    def update(self, loss: Tensor, rate: float) -> None:
+        """One step of the optimisers down `loss`."""
+        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
+        for optimiser, base in zip(self.optimisers, (MUON_RATE, ADAM_RATE), strict=True):
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = base * rate * warm
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.networks.parameters(), MOST_GRADIENT)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16):  # Muon's products; its result is rough by design
+            for optimiser in self.optimisers:
+                optimiser.step()
+        self.step += 1
+        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.mean.parameters()), list(self.networks.parameters()), 1 - decay)
+
+    def _flow(self, networks: Networks, batch: Batch, noise: Tensor, sigma: Tensor) -> Tensor:
+        """What the network predicts for the current frames: [b, 16, f, h, w] float32."""
+        generator = networks.generator()
+        s = sigma[:, None, None, None, None]
+        noisy = (1 - s) * batch.clean + s * noise
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+            segment = batch.segment(noisy, 1000 * sigma, self.card.in_channels)
+            (flow,) = generator.forward([segment], generator.read_text(None))
+        return flow[:, :, -batch.clean.shape[2] :].float()
+
+    @torch.no_grad()
+    def probe(self, clips: list[ClipLatents]) -> dict[str, float]:
+        """How well held-out chunks are drawn in one step from pure noise by the running mean: dB in latent space, all and mouth."""
+        sampler = Sampler(self.card.rollout, torch.Generator().manual_seed(1), self.device)
+        sampler.add(clips)
+        batch = sampler.batch(PROBE_SAMPLES, sampler.layouts[1])
+        noise = sampler.noise_like(batch.clean)
+        flow = self._flow(self.mean, batch, noise, torch.ones(len(noise), device=self.device))
+        error = (noise - flow - batch.clean).square().mean(1)
+        decibels = lambda weight: -10 * math.log10(((error * weight).sum() / weight.sum()).item())
+        return {"x0": decibels(torch.ones_like(error)), "mouth": decibels(batch.mouth)}
+
+    def save(self, path: Path) -> None:
+        """Writes a checkpoint that is whole or not there at all."""
+        state = {"step": self.step, "seconds": self.seconds, "chance": self.chance.get_state(), "card": self.card.to_json()}
+        state |= {"networks": self.networks.state_dict(), "mean": self.mean.state_dict()}
+        state |= {"optimisers": [optimiser.state_dict() for optimiser in self.optimisers]}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, path.with_suffix(".unfinished"))
+        os.replace(path.with_suffix(".unfinished"), path)
+
+    def load(self, path: Path) -> None:
+        """Goes on exactly where `save` was called."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if ModelCard.from_json(state["card"]) != self.card:
+            raise ValueError(f"{path} holds another model than {self.card.name}: {state['card']}")
+        self.networks.load_state_dict(state["networks"])
+        self.mean.load_state_dict(state["mean"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.chance.set_state(state["chance"].cpu())
+
+
+def learning_rate(share: float) -> float:
+    """Full until half of the budget is spent, then evenly down to a twentieth."""
+    return 1.0 if share < 0.5 else 1.0 - 0.95 * min(1.0, (share - 0.5) / 0.5)
+
+
+def train_student(
+    run_dir: Path, card: ModelCard, clips: ClipFolder, held_out: ClipFolder, *, minutes: float, device: str = "cpu", seed: int = 0,
+    batch: int = 16,
+) -> StudentTraining:  # fmt: skip
+    """Train for `minutes` (counting what an earlier, interrupted run spent) on the clips in the folder, new ones as they come."""
+    training = StudentTraining(card, device=device, seed=seed, batch=batch)
+    checkpoint = run_dir / CHECKPOINT
+    if checkpoint.exists():
+        training.load(checkpoint)
+    training.sampler.add(clips.read_new())
+    probes = [shard[row : row + 1] for shard in held_out.read_new() for row in range(len(shard))]
+    run(training, checkpoint, training.train_step, clips, probes, minutes, learning_rate, "student")
+    return training
+
+
+def run(training: StudentTraining, checkpoint: Path, step, clips: ClipFolder, probes: list[ClipLatents], minutes: float, rate, name: str):
+    """Call `step(rate)` until the budget is spent; save, look for new clips and show progress on the way."""
+    budget = 60 * minutes
+    last_save = last_look = training.seconds
+    shown: dict[str, str] = {}
+    with tqdm(total=round(budget), initial=round(training.seconds), unit="s", desc=name, mininterval=10) as bar:
+        while training.seconds < budget:
+            started = time.monotonic()
+            loss = step(rate(training.seconds / budget))
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"{name}: the loss became {loss} at step {training.step}; go on from the last checkpoint")
+            shown |= {"loss": f"{loss:.3f}", "step": str(training.step), "clips": str(len(training.sampler.clips))}
+            if probes and training.step % STEPS_BETWEEN_PROBES == 0:
+                shown |= {key: f"{value:.2f}" for key, value in training.probe(probes).items()}
+                tqdm.write(f"{name} {training.seconds / 60:.1f} min: {shown}")
+            if training.seconds - last_look > SECONDS_BETWEEN_LOOKS:
+                training.sampler.add(clips.read_new())
+                last_look = training.seconds
+            training.seconds += time.monotonic() - started
+            if training.seconds - last_save > SECONDS_BETWEEN_CHECKPOINTS:
+                training.save(checkpoint)
+                last_save = training.seconds
+            bar.set_postfix(shown, refresh=False)
+            bar.update(round(training.seconds) - bar.n)
+    training.save(checkpoint)
