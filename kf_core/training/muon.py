@@ -24,7 +24,10 @@ def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """`lr` is the spectral size of one step; it is scaled by sqrt(out / in) where a layer widens."""
+    """`lr` is how much one step may change a layer's output, root mean square in to root mean square out, in any direction.
+
+    So a step's largest singular value is lr * sqrt(out / in). Without the second factor the last layer (432 numbers in, three
+    out) shifted the colour of the whole picture at every step."""
 
     def __init__(self, parameters, lr: float, momentum: float = 0.95):
         super().__init__(parameters, dict(lr=lr, momentum=momentum))
@@ -42,8 +45,8 @@ class Muon(torch.optim.Optimizer):
                 momentum.lerp_(weight.grad, 1 - group["momentum"])
                 ahead = weight.grad.lerp(momentum, group["momentum"])  # Nesterov
                 direction = orthogonalise(ahead.flatten(1))
-                widening = max(1.0, direction.shape[0] / direction.shape[1]) ** 0.5
-                weight.add_(direction.view_as(weight), alpha=-group["lr"] * widening)
+                shape = (direction.shape[0] / direction.shape[1]) ** 0.5
+                weight.add_(direction.view_as(weight), alpha=-group["lr"] * shape)
 
 
 def parameter_groups(modules: list[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from ..checkpoints.load import fast_dtype
 from ..vae.streaming import DecoderState, EncoderState, decode_latents, encode_clip, encode_pictures, prepare
-from ..vae.wan import LATENT_MEAN, LATENT_STD, Z_DIM, CausalConv3d, Downsample, Upsample, WanVAE
+from ..vae.wan import LATENT_MEAN, LATENT_STD, SPATIAL_STRIDE, Z_DIM, CausalConv3d, Downsample, Upsample, WanVAE
 from .drawing import render
 from .muon import Muon, parameter_groups
 from .portraits import Split, sample_identities, sample_motion
@@ -38,6 +39,8 @@ FEATURE_WEIGHT = 2.0  # added in mouth and eye boxes, so they count three times
 ADAM_SHARE = 0.1  # AdamW's rate as a share of Muon's
 EMA_DECAY = 0.995
 SECONDS_BETWEEN_CHECKPOINTS = 120
+STATISTICS_CLIPS = 64  # from which the latents' mean and deviation are taken
+MEASURED_CLIPS = 16
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,15 @@ class Stage:
     frames: tuple[int, ...]  # pictures per clip; one is drawn for each step
     pictures: int  # pictures per step, about
     rate: tuple[float, float]
+    crop: float = 1.0  # side of a random cut, as a share of the picture: more faces for the same work
     decoder_only: bool = False
 
 
 STAGES = (
-    Stage("pictures", 0.22, (1,), 16, (1.0, 0.8)),
-    Stage("short clips", 0.48, (5, 9), 18, (0.8, 0.6)),
-    Stage("long clips", 0.68, (9, 17, 33), 34, (0.6, 0.15)),
-    Stage("decoder", 1.0, (9, 17, 33), 34, (0.6, 0.0), decoder_only=True),
+    Stage("pictures", 0.22, (1,), 16, (1.0, 0.9)),
+    Stage("short clips", 0.48, (5, 9), 36, (0.9, 0.6), crop=2 / 3),
+    Stage("long clips", 0.68, (9, 17, 33), 27, (0.6, 0.1)),
+    Stage("decoder", 1.0, (9, 17, 33), 27, (0.6, 0.0), decoder_only=True),
 )
 
 
@@ -78,7 +82,16 @@ def draw(clips: int, frames: int, size: int, generator: torch.Generator, split: 
     drawn = render(sample_identities(clips, generator, split), motion, size)
     mouth = _inside(drawn.mouth_box[:, :, None], size)
     eyes = _inside(drawn.eye_boxes, size)
-    return Clips(rearrange(drawn.pictures, "b f c h w -> b c f h w").contiguous(memory_format=torch.channels_last_3d), mouth, eyes)
+    return Clips(rearrange(drawn.pictures, "b f c h w -> b c f h w"), mouth, eyes)
+
+
+def cut(clips: Clips, share: float, generator: torch.Generator) -> Clips:
+    """The same random square of every clip, a multiple of 8 pixels wide."""
+    size = clips.pictures.shape[-1]
+    side = min(size, round(size * share / SPATIAL_STRIDE) * SPATIAL_STRIDE)
+    top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for _ in range(2))
+    window = (..., slice(top, top + side), slice(left, left + side))
+    return Clips(clips.pictures[window].contiguous(memory_format=torch.channels_last_3d), clips.mouth[window], clips.eyes[window])
 
 
 def _inside(boxes: Tensor, size: int) -> Tensor:
@@ -93,7 +106,7 @@ def _inside(boxes: Tensor, size: int) -> Tensor:
 class VAETraining:
     """Everything a training run changes: weights, their running mean, optimisers, the generator of its data, the clock."""
 
-    def __init__(self, *, size: int, device: str = "cpu", seed: int = 0, dim: int = DIM, rate: float = 0.02):
+    def __init__(self, *, size: int, device: str = "cpu", seed: int = 0, dim: int = DIM, rate: float = 0.03):
         torch.manual_seed(seed)
         self.size, self.device, self.rate, self.dim = size, device, rate, dim
         self.vae = prepare(initialise(WanVAE(dim)), torch.float32, device)
@@ -111,19 +124,20 @@ class VAETraining:
         self.optimisers = [Muon(weights, lr=self.rate), torch.optim.AdamW(rest, lr=self.rate * ADAM_SHARE, weight_decay=0.0)]
         self.first_step = self.step  # of these optimisers; they warm up
 
-    def train_step(self, frames: int, clips: int, rate: float) -> dict[str, float]:
+    def train_step(self, frames: int, clips: int, rate: float, crop: float = 1.0) -> dict[str, float]:
         """One step on freshly drawn clips at `rate` times the base rate; returns what the progress bar shows."""
-        batch = draw(clips, frames, self.size, self.generator).to(self.device)
+        batch = cut(draw(clips, frames, self.size, self.generator), crop, self.generator).to(self.device)
         warm = min(1.0, (self.step - self.first_step + 1) / 30)
         for optimiser, base in zip(self.optimisers, (self.rate, self.rate * ADAM_SHARE), strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = base * rate * warm
             optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+        with mixed_precision(self.device):
             with torch.set_grad_enabled(not self.is_frozen):
                 mean, log_variance = self.vae.encode(batch.pictures * 2 - 1, {})
             mean, log_variance = mean.float(), log_variance.float().clamp(-20, 10)
-            raw = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+            noise = torch.randn(mean.shape, generator=self.generator).to(mean)
+            raw = mean + noise * (log_variance / 2).exp()
             made = self.vae.decode(raw, {})
         made = made.float() / 2 + 0.5
         loss = reconstruction_loss(made, batch)
@@ -158,7 +172,6 @@ class VAETraining:
         state = {name: getattr(self, name) for name in ("step", "first_step", "seconds", "is_frozen", "size", "dim")}
         state |= {"vae": self.vae.state_dict(), "mean_vae": self.mean_vae.state_dict()}
         state |= {"optimisers": [o.state_dict() for o in self.optimisers], "generator": self.generator.get_state()}
-        state |= {"noise": torch.get_rng_state()}
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
         torch.save(state, unfinished)
@@ -181,14 +194,13 @@ class VAETraining:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.generator.set_state(state["generator"].cpu())
-        torch.set_rng_state(state["noise"].cpu())
 
 
-def train_vae(run_dir: Path, *, size: int, minutes: float, device: str = "cpu", threads: int = 1, seed: int = 0) -> Path:
+def train_vae(run_dir: Path, *, size: int, minutes: float, device: str = "cpu", threads: int = 1, seed: int = 0, dim: int = DIM) -> Path:
     """Trains for `minutes` (counting what an earlier, interrupted run spent) and returns the autoencoder's file."""
     torch.set_num_threads(threads)
     checkpoint, file = run_dir / CHECKPOINT, run_dir / FILE
-    training = VAETraining(size=size, device=device, seed=seed)
+    training = VAETraining(size=size, device=device, seed=seed, dim=dim)
     if checkpoint.exists():
         training.load(checkpoint)
     budget = minutes * 60
@@ -203,7 +215,7 @@ def train_vae(run_dir: Path, *, size: int, minutes: float, device: str = "cpu", 
             export(training, file)
         frames = stage.frames[int(torch.randint(len(stage.frames), (), generator=training.generator))]
         clips = max(1, round(stage.pictures / frames))
-        shown = training.train_step(frames, clips, learning_rate(training.seconds / budget))
+        shown = training.train_step(frames, clips, learning_rate(training.seconds / budget), stage.crop)
         spent = time.monotonic() - started
         training.seconds += spent
         bar.set_postfix({k: f"{v:.3g}" for k, v in shown.items()} | {"pictures/s": f"{frames * clips / spent:.1f}", "step": training.step},
@@ -218,6 +230,11 @@ def train_vae(run_dir: Path, *, size: int, minutes: float, device: str = "cpu", 
         training.freeze_encoder()
     training.save(checkpoint)
     return finish(training, file)
+
+
+def mixed_precision(device: torch.device | str) -> torch.autocast:
+    """bfloat16 products where the device has them in hardware (1.5 to 2 times as fast), else none."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=fast_dtype(device) != torch.float32)
 
 
 def current_stage(share: float) -> Stage:
@@ -236,15 +253,15 @@ def learning_rate(share: float) -> float:
 def initialise(vae: WanVAE) -> WanVAE:
     """Every picture by itself at first: only the present tap of a time convolution is used, and time resampling copies."""
     with torch.no_grad():
-        for module in vae.modules():
-            if isinstance(module, CausalConv3d) and module.kernel_size[0] > 1:
-                module.weight[:, :, :-1] = 0
-                module.weight[:, :, -1] *= module.kernel_size[0] ** 0.5  # the other taps' share of the variance
-            if isinstance(module, (Downsample, Upsample)) and module.in_time:
-                out, width = module.time_conv.weight.shape[:2]
-                module.time_conv.weight.zero_()
-                module.time_conv.weight[:, :, -1, 0, 0] = torch.eye(width).repeat(out // width, 1)
-                module.time_conv.bias.zero_()
+        convolutions = [m for m in vae.modules() if isinstance(m, CausalConv3d) and m.kernel_size[0] > 1]
+        resamplers = [m.time_conv for m in vae.modules() if isinstance(m, (Downsample, Upsample)) and m.in_time]
+        for convolution in convolutions:
+            convolution.weight[:, :, :-1] = 0
+            convolution.weight[:, :, -1] *= convolution.kernel_size[0] ** 0.5  # the other taps' share of the variance
+        for convolution in resamplers:
+            out, width = convolution.weight.shape[:2]
+            convolution.weight[:, :, -1, 0, 0] = torch.eye(width).repeat(out // width, 1)
+            convolution.bias.zero_()
         vae.conv1.weight[Z_DIM:] = 0
         vae.conv1.bias[Z_DIM:] = -5  # the posterior starts narrow
     return vae
@@ -271,14 +288,14 @@ def psnr(squared_error: Tensor, mask: Tensor | None = None) -> float:
 
 
 @torch.no_grad()
-def measure_statistics(vae: WanVAE, size: int, device: str, clips: int = 64, frames: int = 17) -> tuple[Tensor, Tensor]:
+def measure_statistics(vae: WanVAE, size: int, device: str, frames: int = 17) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each raw latent channel over held-out clips: two of [16]."""
-    latents = torch.cat([_raw_latents(vae, batch) for batch in held_out(size, device, clips, frames)])
+    latents = torch.cat([_raw_latents(vae, batch) for batch in held_out(size, device, STATISTICS_CLIPS, frames)])
     return latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
 
 
 def _raw_latents(vae: WanVAE, batch: Clips) -> Tensor:
-    with torch.autocast(batch.pictures.device.type, torch.bfloat16):
+    with mixed_precision(batch.pictures.device):
         return vae.encode(batch.pictures * 2 - 1, {})[0].float()
 
 
@@ -302,11 +319,11 @@ def held_out(size: int, device: str, clips: int, frames: int, seed: int = HELD_O
 
 
 @torch.no_grad()
-def measure(vae: WanVAE, size: int, device: str, clips: int = 16) -> dict[str, float]:
+def measure(vae: WanVAE, size: int, device: str) -> dict[str, float]:
     """PSNR on held-out clips (whole, mouth, eyes), on single pictures, and late in a long clip; streamed against whole."""
     report = {}
     errors, mouths, eyes = [], [], []
-    for batch in held_out(size, device, clips, 17, HELD_OUT_SEED + 1):
+    for batch in held_out(size, device, MEASURED_CLIPS, 17, HELD_OUT_SEED + 1):
         errors.append((_reconstruct(vae, batch.pictures) - batch.pictures).square())
         mouths.append(batch.mouth)
         eyes.append(batch.eyes)
@@ -314,9 +331,9 @@ def measure(vae: WanVAE, size: int, device: str, clips: int = 16) -> dict[str, f
     report["psnr"] = psnr(error)
     report["psnr_mouth"] = psnr(error, torch.cat(mouths))
     report["psnr_eyes"] = psnr(error, torch.cat(eyes))
-    pictures = torch.cat([b.pictures for b in held_out(size, device, 2 * clips, 1, HELD_OUT_SEED + 2)])
+    pictures = torch.cat([b.pictures for b in held_out(size, device, 2 * MEASURED_CLIPS, 1, HELD_OUT_SEED + 2)])
     report["psnr_picture"] = psnr((_reconstruct(vae, pictures) - pictures).square())
-    long = torch.cat([b.pictures for b in held_out(size, device, 4, 65, HELD_OUT_SEED + 3)])
+    long = torch.cat([b.pictures for b in held_out(size, device, MEASURED_CLIPS // 4, 65, HELD_OUT_SEED + 3)])
     made = _reconstruct(vae, long)
     report["psnr_long_first"] = psnr((made - long).square()[:, :, 1:17])
     report["psnr_long_last"] = psnr((made - long).square()[:, :, -16:])
@@ -326,7 +343,7 @@ def measure(vae: WanVAE, size: int, device: str, clips: int = 16) -> dict[str, f
 
 
 def _reconstruct(vae: WanVAE, pictures: Tensor) -> Tensor:
-    with torch.autocast(pictures.device.type, torch.bfloat16):
+    with mixed_precision(pictures.device):
         return decode_latents(vae, encode_clip(vae, pictures), DecoderState())
 
 

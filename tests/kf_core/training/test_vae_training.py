@@ -1,0 +1,153 @@
+"""What the autoencoder's training promises, on a tiny network and tiny pictures."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from kf_core.training import vae as recipe
+from kf_core.training.vae import VAETraining, current_stage, cut, draw, fold_statistics, initialise, learning_rate, train_vae
+from kf_core.vae.streaming import DecoderState, decode_latents, encode_clip
+from kf_core.vae.wan import LATENT_MEAN, LATENT_STD, WanVAE
+
+SIZE, DIM = 16, 4
+
+
+@pytest.fixture(autouse=True)
+def few_measurements(monkeypatch):
+    monkeypatch.setattr(recipe, "STATISTICS_CLIPS", 4)
+    monkeypatch.setattr(recipe, "MEASURED_CLIPS", 4)
+
+
+def training(seed: int = 0) -> VAETraining:
+    return VAETraining(size=SIZE, seed=seed, dim=DIM)
+
+
+def weights(of: VAETraining) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in (*of.vae.parameters(), *of.mean_vae.parameters())])
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_resumed_equals_uninterrupted(tmp_path: Path, frozen: bool):
+    straight, interrupted = training(), training()
+    for run in (straight, interrupted):
+        run.train_step(1, 2, 1.0)
+        if frozen:
+            run.freeze_encoder()
+        run.train_step(5, 1, 1.0)
+    interrupted.save(tmp_path / "checkpoint.pt")
+    resumed = training(seed=1)
+    resumed.load(tmp_path / "checkpoint.pt")
+    for run in (straight, resumed):
+        run.train_step(5, 1, 0.5, crop=0.5)
+    assert resumed.step == 3 and resumed.is_frozen == frozen
+    assert torch.equal(weights(straight), weights(resumed))
+
+
+def test_a_run_that_was_killed_goes_on_from_its_checkpoint(tmp_path: Path):
+    script = f"""
+from pathlib import Path
+from kf_core.training import vae
+vae.SECONDS_BETWEEN_CHECKPOINTS = 0
+vae.train_vae(Path({str(tmp_path)!r}), size={SIZE}, minutes=60, dim={DIM})
+"""
+    checkpoint = tmp_path / recipe.CHECKPOINT
+    run = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    before = torch.load(checkpoint, weights_only=True)
+    assert before["step"] > 0
+    train_vae(tmp_path, size=SIZE, minutes=(before["seconds"] + 0.01) / 60, dim=DIM)
+    after = torch.load(checkpoint, weights_only=True)
+    assert after["step"] > before["step"] and after["seconds"] > before["seconds"]
+
+
+def test_the_file_holds_wans_names_in_half_precision_and_what_was_measured(tmp_path: Path):
+    file = train_vae(tmp_path, size=SIZE, minutes=0.005, dim=DIM)
+    with safe_open(file, "pt") as opened:
+        assert set(opened.keys()) == set(WanVAE(DIM).state_dict())
+        assert opened.get_tensor("decoder.head.0.gamma").shape[0] == DIM and opened.get_tensor("conv1.weight").dtype == torch.float16
+        measured = json.loads(opened.metadata()["kf_tiny_vae"])
+    assert measured["psnr"] > 3 and measured["streamed_minus_whole"] < 1e-4
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_latents_stay_the_same_once_the_encoder_is_frozen():
+    run = training()
+    run.train_step(1, 2, 1.0)
+    run.freeze_encoder()
+    pictures = draw(1, 5, SIZE, torch.Generator().manual_seed(1)).pictures
+
+    @torch.no_grad()
+    def both(vae: WanVAE):
+        latents = encode_clip(vae, pictures)
+        return latents, decode_latents(vae, latents, DecoderState())
+
+    before = both(run.vae)
+    for _ in range(2):
+        run.train_step(5, 1, 1.0)
+    after = both(run.mean_vae)
+    assert torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
+
+
+def test_folding_gives_latents_wans_statistics_and_leaves_the_pictures():
+    torch.manual_seed(0)
+    vae = initialise(WanVAE(DIM)).double()
+    pictures = torch.rand(2, 3, 9, SIZE, SIZE, dtype=torch.float64)
+    with torch.no_grad():
+        raw, _ = vae.encode(pictures, {})
+        made = vae.decode(raw, {})
+        fold_statistics(vae, raw.mean((0, 2, 3, 4)), raw.std((0, 2, 3, 4)))
+        folded, _ = vae.encode(pictures, {})
+        assert torch.allclose(folded.mean((0, 2, 3, 4)), folded.new_tensor(LATENT_MEAN))
+        assert torch.allclose(folded.std((0, 2, 3, 4)), folded.new_tensor(LATENT_STD))
+        assert (vae.decode(folded, {}) - made).abs().max() < 1e-10
+
+
+def test_an_untrained_network_treats_every_picture_alone_and_repeats_it():
+    vae = initialise(WanVAE(DIM))
+    still = torch.rand(1, 3, 1, SIZE, SIZE)
+    with torch.no_grad():
+        one, nine = (vae.decode(vae.encode(still.expand(-1, -1, f, -1, -1), {})[0], {}) for f in (1, 9))
+    assert nine.shape[2] == 9 and (nine - one).abs().max() < 1e-5
+
+
+def test_training_learns_to_reconstruct():
+    run = training()
+    losses = [run.train_step(1, 8, 1.0)["loss"] for _ in range(25)]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_the_stages_fill_the_budget_and_the_rate_ends_at_nothing():
+    assert current_stage(0.0).frames == (1,) and current_stage(1.0).decoder_only and learning_rate(1.0) == 0
+    assert [stage.until for stage in recipe.STAGES] == sorted({stage.until for stage in recipe.STAGES}) and recipe.STAGES[-1].until == 1
+    assert all((frames - 1) % 4 == 0 for stage in recipe.STAGES for frames in stage.frames)
+
+
+def test_a_cut_keeps_pictures_and_boxes_together():
+    clips = draw(2, 5, 32, torch.Generator().manual_seed(0))
+    part = cut(clips, 0.5, torch.Generator().manual_seed(1))
+    assert part.pictures.shape[-2:] == part.mouth.shape[-2:] == (16, 16)
+    places = [
+        (top, left)
+        for top in range(17)
+        for left in range(17)
+        if torch.equal(clips.pictures[..., top : top + 16, left : left + 16], part.pictures)
+    ]
+    assert any(torch.equal(clips.mouth[..., t : t + 16, l : l + 16], part.mouth) for t, l in places)
+
+
+def test_boxes_hold_mouth_and_eyes():
+    clips = draw(4, 5, 48, torch.Generator().manual_seed(0))
+    for mask in (clips.mouth, clips.eyes):
+        assert 0.005 < mask.mean() < 0.3 and set(mask.unique().tolist()) == {0.0, 1.0}
+    assert (clips.mouth * clips.eyes).mean() < 0.01
