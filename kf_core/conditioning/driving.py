@@ -25,7 +25,7 @@ from ..chunks import ChunkConditioning, Signal, TextContext
 from ..errors import KnotForcingError
 from ..model.card import ModelCard
 from ..timeline import PIXELS_PER_LATENT, LatentSpan, PixelSpan
-from .audio import AudioSource
+from .audio import AudioFile, AudioSource
 from .expression import ExpressionTrack, expression_steps, merged
 from .log_mel import LogMel
 from .pose import PoseSource
@@ -182,9 +182,11 @@ class BoundDriving:
         return features
 
     def _remarks(self) -> Iterator[str]:
-        """What was given and is not used, in words."""
+        """What was given and is not used, or not all of it, in words."""
         driving, card, words = self.driving, self.card, self.driving.words
         moved = words.tracks()
+        if isinstance(driving.audio, AudioFile) and driving.audio.note:
+            yield driving.audio.note
         if driving.audio is not None and card.audio is None:
             yield f"{card.name} does not listen: the sound is put under the video but moves nothing."
         if driving.pose is not None and card.pose is None:

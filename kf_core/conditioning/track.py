@@ -80,6 +80,8 @@ class Gesture:
 
     def at(self, times: np.ndarray) -> At:
         weights = presence(times, self.start, self.stop)
+        if not weights.any():
+            return At(weights, weights)
         phase = np.mod(times - self.start, self.period)
         if self.is_two_sided:
             swing = np.sin(2 * np.pi * self.hz * phase) * np.sin(np.pi * phase / self.burst)
@@ -98,6 +100,8 @@ class Layers:
         values, weights = np.zeros(len(times)), np.zeros(len(times))
         for track in self.tracks:
             over = track.at(times)
+            if not over.weights.any():
+                continue
             values, weights = over.values + (1 - over.weights) * values, over.weights + (1 - over.weights) * weights
         return At(values, weights)
 

@@ -140,6 +140,17 @@ def test_whatever_the_model_cannot_use_is_said_in_words():
     assert "no text encoder" in bind(Driving(prompt="a woman"), READER).unused[0]
 
 
+def test_a_recording_that_is_cut_off_is_driven_as_far_as_it_goes_and_said(tmp_path):
+    import soundfile
+
+    soundfile.write(tmp_path / "voice.flac", voice(6).waveform[0], SAMPLE_RATE)
+    data = (tmp_path / "voice.flac").read_bytes()
+    (tmp_path / "voice.flac").write_bytes(data[: len(data) // 2])
+    bound = bind(Driving(audio=AudioFile(tmp_path / "voice.flac")))
+    assert 1 < bound.seconds < 5 and "cut off" in bound.unused[0]
+    assert bound.window(LatentSpan(30, 32)).audio.features.unique().tolist() == [-1.5]
+
+
 def test_words_nobody_knows_are_listed_with_what_was_understood():
     (remark,) = bind(Driving(prompt="smile", script="[1-2] juggle, nod")).unused
     assert "'juggle'" in remark and "'smile', 'nod'" in remark
