@@ -8,6 +8,7 @@ Source: Knot Forcing, arXiv 2512.21734; frame-wise times and masked passes as in
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -50,6 +51,11 @@ class Networks(nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """All weights under the names of a checkpoint."""
         return {**self.modules_tree.state_dict(), **self.adapters.state_dict()}
+
+    def load_weights(self, tensors: dict[str, Tensor]) -> None:
+        """The counterpart of `tensors`."""
+        for tree in (self.modules_tree, self.adapters):
+            tree.load_state_dict({name: tensors[name].float() for name in tree.state_dict()})
 
 
 def initialise(networks: Networks) -> Networks:
@@ -112,16 +118,23 @@ class StudentTraining:
         return loss.item()
 
     def update(self, loss: Tensor, rate: float) -> None:
-        """One step of the optimisers down `loss`."""
-        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
-        for optimiser, base in zip(self.optimisers, (MUON_RATE, ADAM_RATE), strict=True):
-            optimiser.zero_grad(set_to_none=True)
-            for group in optimiser.param_groups:
-                group["lr"] = base * rate * warm
+        """One step down `loss`."""
+        self.forget_gradients()
         loss.backward()
+        self.descend(rate)
+
+    def forget_gradients(self) -> None:
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+
+    def descend(self, rate: float) -> None:
+        """One step of the optimisers along the gradients that were gathered."""
+        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
         nn.utils.clip_grad_norm_(self.networks.parameters(), MOST_GRADIENT)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16):  # Muon's products; its result is rough by design
-            for optimiser in self.optimisers:
+            for optimiser, base in zip(self.optimisers, (MUON_RATE, ADAM_RATE), strict=True):
+                for group in optimiser.param_groups:
+                    group["lr"] = base * rate * warm
                 optimiser.step()
         self.step += 1
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
@@ -188,12 +201,21 @@ def train_student(
         training.load(checkpoint)
     training.sampler.add(clips.read_new())
     probes = [shard[row : row + 1] for shard in held_out.read_new() for row in range(len(shard))]
-    run(training, checkpoint, training.train_step, clips, probes, minutes, learning_rate, "student")
+    run(training, checkpoint, training.train_step, clips, lambda: training.probe(probes), minutes, learning_rate, "student")
     return training
 
 
-def run(training: StudentTraining, checkpoint: Path, step, clips: ClipFolder, probes: list[ClipLatents], minutes: float, rate, name: str):
-    """Call `step(rate)` until the budget is spent; save, look for new clips and show progress on the way."""
+def run(
+    training: StudentTraining,
+    checkpoint: Path,
+    step: Callable[[float], float],  # rate -> loss
+    clips: ClipFolder,
+    probe: Callable[[], dict[str, float]],
+    minutes: float,
+    rate: Callable[[float], float],  # share of the budget -> rate
+    name: str,
+) -> None:
+    """Call `step` until the budget is spent; save, look for new clips and show progress on the way."""
     budget = 60 * minutes
     last_save = last_look = training.seconds
     shown: dict[str, str] = {}
@@ -204,8 +226,8 @@ def run(training: StudentTraining, checkpoint: Path, step, clips: ClipFolder, pr
             if not math.isfinite(loss):
                 raise FloatingPointError(f"{name}: the loss became {loss} at step {training.step}; go on from the last checkpoint")
             shown |= {"loss": f"{loss:.3f}", "step": str(training.step), "clips": str(len(training.sampler.clips))}
-            if probes and training.step % STEPS_BETWEEN_PROBES == 0:
-                shown |= {key: f"{value:.2f}" for key, value in training.probe(probes).items()}
+            if training.step % STEPS_BETWEEN_PROBES == 0:
+                shown |= {key: f"{value:.2f}" for key, value in probe().items()}
                 tqdm.write(f"{name} {training.seconds / 60:.1f} min: {shown}")
             if training.seconds - last_look > SECONDS_BETWEEN_LOOKS:
                 training.sampler.add(clips.read_new())

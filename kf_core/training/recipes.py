@@ -1,0 +1,132 @@
+"""The recipe of kf-tiny: autoencoder, clips, student, own rollouts, files. Each stage reads what the one before left in the run's folder.
+
+Version 0 leaves out the bidirectional teacher and distribution matching (METHOD, "Training" 1 and 3): with pose and sound given, every
+motion is determined, so the student learns from clips directly and from the truth on its own rollouts.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from ..checkpoints.known import kf_tiny
+from ..checkpoints.load import load_generator, load_vae
+from ..errors import KnotForcingError
+from ..model.card import CARD_KEY, ModelCard
+from . import self_forcing, student
+from .clips import SHARD, ClipFolder, make_clips
+from .self_forcing import probe_rollout, train_on_own_rollouts
+from .student import StudentTraining, train_student
+from .takes import Library, speech_library
+from .vae import FILE as VAE_FILE
+from .vae import train_vae
+
+FILE = "kf-tiny.safetensors"
+SPEECH_MINUTES, HELD_OUT_SPEECH_MINUTES = 30.0, 6.0
+HELD_OUT_CLIPS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class KfTiny:
+    """One run of the recipe. A public method is a stage and may be called again after it was killed."""
+
+    run: Path
+    size: int
+    vae_minutes: float
+    clips: int
+    student_minutes: float
+    rollout_minutes: float
+    batch: int
+    device: str
+    threads: int
+    seed: int
+    out: Path | None = None
+
+    @property
+    def card(self) -> ModelCard:
+        return kf_tiny(self.size)
+
+    @property
+    def stages(self) -> dict[str, Callable[[], object]]:
+        """In the order in which they are run."""
+        return {
+            "vae": self.train_vae,
+            "clips": self.make_clips,
+            "student": self.train_student,
+            "rollouts": self.train_rollouts,
+            "files": self.write_files,
+        }
+
+    def train_vae(self) -> None:
+        train_vae(self.run, size=self.size, minutes=self.vae_minutes, device=self.device, threads=self.threads, seed=self.seed)
+
+    def make_clips(self) -> None:
+        """Needs the autoencoder's file, which is there as soon as its encoder is frozen. Held-out clips come first: probes need them."""
+        file = self._needed(VAE_FILE, "vae")
+        vae = load_vae(file, dtype=torch.float32, device=self.device)
+        for split, minutes, count in (("held-out", HELD_OUT_SPEECH_MINUTES, HELD_OUT_CLIPS), ("train", SPEECH_MINUTES, self.clips)):
+            make_clips(self._folder(split), vae, self._library(split, minutes), count=count, size=self.size, split=split)
+
+    def train_student(self) -> None:
+        train_student(self.run, self.card, *self._folders(), minutes=self.student_minutes, **self._how())
+
+    def train_rollouts(self) -> None:
+        self._needed(student.CHECKPOINT, "student")
+        train_on_own_rollouts(self.run, self.card, *self._folders(), minutes=self.rollout_minutes, **self._how())
+
+    def write_files(self) -> None:
+        """The running mean in float16 with its card and what was measured on exactly these weights, and the autoencoder beside it."""
+        out = self.out or Path(str(resources.files("kf_core") / "assets"))
+        out.mkdir(parents=True, exist_ok=True)
+        checkpoint = self.run / self_forcing.CHECKPOINT
+        checkpoint = checkpoint if checkpoint.exists() else self._needed(student.CHECKPOINT, "student")
+        training = StudentTraining(self.card, device="cpu", batch=self.batch)
+        training.load(checkpoint)
+        weights = {name: weight.half().contiguous() for name, weight in training.mean.tensors().items()}
+        training.mean.load_weights(weights)
+        held_out = self._folder("held-out").read_new()
+        report = probe_rollout(training.mean.generator(), held_out[0])
+        about = {"steps": training.step, "commit": _commit(), "training_clips": self._folder("train").shards * SHARD, **report}
+        metadata = {"format": "pt", CARD_KEY: self.card.to_json(), "training": json.dumps(about)}
+        save_file(weights, out / f"{FILE}.unfinished", metadata=metadata)
+        os.replace(out / f"{FILE}.unfinished", out / FILE)
+        load_generator(out / FILE, dtype=torch.float32)  # strictly: what was written can be read
+        shutil.copyfile(self._needed(VAE_FILE, "vae"), out / VAE_FILE)
+        tqdm.write(f"{out / FILE}: {json.dumps(about)}")
+
+    def _library(self, split: str, minutes: float) -> Library:
+        file = self.run / f"speech-{split}.safetensors"
+        if not file.exists():
+            speech_library(minutes, held_out=split == "held-out", seed=self.seed).save(file)
+        return Library.load(file)
+
+    def _folder(self, split: str) -> ClipFolder:
+        return ClipFolder(self.run / f"clips-{split}")
+
+    def _folders(self) -> tuple[ClipFolder, ClipFolder]:
+        folders = self._folder("train"), self._folder("held-out")
+        if not all(folder.shards for folder in folders):
+            raise KnotForcingError(f"There are no clips in {self.run} yet. Run the stage `clips` first, or start it and wait a minute.")
+        return folders
+
+    def _how(self) -> dict:
+        return dict(device=self.device, seed=self.seed, batch=self.batch)
+
+    def _needed(self, name: str, stage: str) -> Path:
+        if not (self.run / name).exists():
+            raise KnotForcingError(f"{self.run} holds no {name}, which the stage `{stage}` makes. Run that stage first.")
+        return self.run / name
+
+
+def _commit() -> str:
+    """Which commit this was trained at, or `unknown` outside a checkout."""
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,177 @@
+"""The student learns from its own streams: it rolls out in four steps and is pulled to the truth where the truth is determined.
+
+The rollout is the shipped one. At each chunk a random step's estimate leaves early and carries the gradient; the cache and the knot are
+detached, so backpropagation stays within a chunk. The loss is on the emitted frames, the fused ones, so frames drawn twice count once.
+Clips come with pose, sound and mostly all of the expression, so what is right is known; for motion that no signal determines a
+distribution must be matched instead, which this version does not do: half of its steps go on as the student's own training, without
+which the freedom that was learnt there would be averaged away.
+Source: Self Forcing, arXiv 2506.08009; regression in place of its distribution matching loss.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..chunks import ChunkConditioning, LatentChunk, Signal
+from ..conditioning.anchor import Anchor
+from ..model.card import ModelCard
+from ..model.causal import Generator
+from ..sampling.noise import SeededNoise
+from ..sampling.rollout import rollout
+from ..settings import Ahead, RolloutSettings
+from ..timeline import LatentSpan
+from .clips import ClipFolder, ClipLatents, joined
+from .student import CHECKPOINT as STUDENT_CHECKPOINT
+from .student import StudentTraining, run
+
+CHECKPOINT = "rollout-checkpoint.pt"
+RATE = 0.25  # of the student's
+FIRST_PLACES = (4, 20)  # of the anchor: its lead is drawn anew for each rollout
+LONG_SHARE = 0.25  # of the rollouts run over long clips, half as many at a time
+PROBE_CLIPS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class ClipDriving:
+    """Drives a rollout by what a clip was made with; the last frame holds beyond its end."""
+
+    clips: ClipLatents
+    knows: Tensor  # [b, values] which values of the expression are told
+    hears: Tensor  # [b] 0 or 1: is the sound given?
+    has_motion: Tensor  # [b] 0 or 1: is the motion strength told?
+    device: torch.device | str = "cpu"
+
+    def window(self, span: LatentSpan) -> ChunkConditioning:
+        frames = torch.tensor([min(frame, self.clips.latents.shape[2] - 1) for frame in span])
+        take = lambda track: track[:, frames].to(self.device, torch.float32)
+        strength = lambda given: given.to(self.device, torch.float32)[:, None].expand(-1, span.length)
+        known = self.knows.to(self.device, torch.float32)[:, None, None]
+        values = take(self.clips.expression)
+        return ChunkConditioning(
+            span=span,
+            audio=Signal(take(self.clips.audio), strength(self.hears)),
+            pose=Signal(take(self.clips.pose) / 255),
+            expression=Signal(torch.cat((values * known, known.expand_as(values)), dim=-1).flatten(2)),
+            motion=Signal(take(self.clips.motion), strength(self.has_motion)),
+        )
+
+    @classmethod
+    def everything(cls, clips: ClipLatents, device: torch.device | str = "cpu") -> "ClipDriving":
+        """All that can be told is told."""
+        ones = torch.ones(len(clips))
+        return cls(clips, torch.ones(len(clips), clips.expression.shape[-1]), ones, ones, device)
+
+
+def own_chunks(
+    generator: Generator, clips: ClipLatents, driving: ClipDriving, settings: RolloutSettings, seed: int, exits=None
+):  # fmt: skip
+    """Stream the clips' identities for as many whole chunks as the clips have: LatentChunks."""
+    reference = clips.reference.to(generator.device, torch.float32)
+    b, c, _, h, w = reference.shape
+    chunks = (clips.latents.shape[2] - settings.knot_length) // settings.chunk
+    for made in rollout(generator, Anchor(reference), driving, settings, SeededNoise(seed, (b, c, h, w)), exits=exits):
+        if isinstance(made, LatentChunk):
+            yield made
+            if made.index + 1 == chunks:
+                return
+
+
+class OwnRollouts:
+    """Steps that alternate between the student's own streams and its ordinary batches."""
+
+    def __init__(self, training: StudentTraining) -> None:
+        self.training = training
+
+    def step(self, rate: float) -> float:
+        training = self.training
+        if training.step % 2:
+            return training.train_step(rate)
+        return self.rollout_step(self.draw_clips(), rate)
+
+    def draw_clips(self) -> ClipLatents:
+        """Clips of one length, an eighth of a batch of them or so."""
+        clips, chance = self.training.sampler.clips, self.training.chance
+        longest = max(clip.latents.shape[2] for clip in clips)
+        shortest = min(clip.latents.shape[2] for clip in clips)
+        is_long = torch.rand((), generator=chance) < LONG_SHARE
+        length, count = (longest, max(1, self.training.batch // 4)) if is_long else (shortest, max(1, self.training.batch // 2))
+        fitting = [clip for clip in clips if clip.latents.shape[2] == length]
+        return joined([fitting[int(torch.randint(len(fitting), (), generator=chance))] for _ in range(count)])
+
+    def rollout_step(self, clips: ClipLatents, rate: float) -> float:
+        """One stream of each clip, a gradient from every chunk, one step of the optimisers; returns the mean loss."""
+        training, chance = self.training, self.training.chance
+        settings = replace(training.card.rollout, anchor=Ahead(self._integer(*FIRST_PLACES), 20))
+        driving = ClipDriving(
+            clips,
+            knows=(torch.rand(len(clips), 1, generator=chance) < 0.7).float().expand(-1, clips.expression.shape[-1]),
+            hears=(torch.rand(len(clips), generator=chance) < 0.95).float(),
+            has_motion=(torch.rand(len(clips), generator=chance) < 0.5).float(),
+            device=training.device,
+        )
+        last = len(settings.schedule) - 1
+        exits = lambda chunk: self._integer(0, last)
+        training.forget_gradients()
+        losses = []
+        # The cast weights must not be kept: those of the steps without gradients would be taken for the step that has them.
+        with torch.autocast(torch.device(training.device).type, torch.bfloat16, cache_enabled=False):
+            for made in own_chunks(training.networks.generator(), clips, driving, settings, self._integer(0, 2**62), exits):
+                loss = emitted_loss(made, clips)
+                (loss / _chunks(clips, settings)).backward()
+                losses.append(loss.item())
+        training.descend(rate)
+        return sum(losses) / len(losses)
+
+    def _integer(self, low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=self.training.chance))
+
+
+def emitted_loss(made: LatentChunk, clips: ClipLatents) -> Tensor:
+    """Squared error of emitted frames, weighted by where the loss should look."""
+    within = slice(made.span.start, made.span.stop)
+    truth, weights = (part.to(made.latents.device, torch.float32) for part in (clips.latents[:, :, within], clips.weights[:, None, within]))
+    return (weights * (made.latents.float() - truth).square()).sum() / (weights.sum() * truth.shape[1])
+
+
+@torch.no_grad()
+def probe_rollout(generator: Generator, clips: ClipLatents) -> dict[str, float]:
+    """How near held-out streams come to the truth in latent space, in dB: all, mouth, and all in the last chunk."""
+    driving = ClipDriving.everything(clips, generator.device)
+    with torch.autocast(generator.device.type, torch.bfloat16):
+        made = torch.cat([chunk.latents for chunk in own_chunks(generator, clips, driving, generator.card.rollout, seed=0)], dim=2)
+    error = (made.float().cpu() - clips.latents[:, :, : made.shape[2]].float()).square().mean(1)
+    mouth = clips.mouth[:, : made.shape[2]].float()
+    decibels = lambda squared: -10 * math.log10(squared.mean().item())
+    chunk = generator.card.rollout.chunk
+    return {"rollout": decibels(error), "r-mouth": decibels((error * mouth).sum() / mouth.sum()), "r-last": decibels(error[:, -chunk:])}
+
+
+def _chunks(clips: ClipLatents, settings: RolloutSettings) -> int:
+    return (clips.latents.shape[2] - settings.knot_length) // settings.chunk
+
+
+def learning_rate(share: float) -> float:
+    return RATE * (1 - 0.9 * share)
+
+
+def train_on_own_rollouts(
+    run_dir: Path, card: ModelCard, clips: ClipFolder, held_out: ClipFolder, *, minutes: float, device: str = "cpu", seed: int = 0,
+    batch: int = 16,
+) -> StudentTraining:  # fmt: skip
+    """Train the student of this run for `minutes` more on its own streams, going on where an earlier call was killed."""
+    training = StudentTraining(card, device=device, seed=seed, batch=batch)
+    checkpoint = run_dir / CHECKPOINT
+    if checkpoint.exists():
+        training.load(checkpoint)
+    else:
+        training.load(run_dir / STUDENT_CHECKPOINT)
+        training.networks.load_state_dict(training.mean.state_dict())  # the running mean is the better student
+        training.seconds = 0.0
+    training.sampler.add(clips.read_new())
+    probes = held_out.read_new()[0][:PROBE_CLIPS]
+    probe = lambda: probe_rollout(training.mean.generator(), probes)
+    run(training, checkpoint, OwnRollouts(training).step, clips, probe, minutes, learning_rate, "own rollouts")
+    return training
