@@ -5,6 +5,7 @@ like translucent pictures, everything fades in and out of rest (0), and a moment
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,6 +23,10 @@ class At(NamedTuple):
 class Track(Protocol):
     def at(self, times: np.ndarray) -> At:
         """`times` in seconds, ascending."""
+        ...
+
+    def speaks(self, first: float, last: float) -> bool:
+        """False where the track is certainly silent from `first` to `last` seconds: it need not be asked."""
         ...
 
 
@@ -42,11 +47,18 @@ class Keyframes:
             raise KnotForcingError(f"The keys of a track stand at {moments} s; each must come later than the one before it.")
 
     def at(self, times: np.ndarray) -> At:
-        moments, values = np.array(self.keys).T
+        moments, values = self._columns
         after = np.searchsorted(moments, times, side="right").clip(1, max(1, len(moments) - 1))
         before, after = after - 1, np.minimum(after, len(moments) - 1)
         part = smoothstep((times - moments[before]) / np.maximum(moments[after] - moments[before], 1e-9))
         return At(values[before] + (values[after] - values[before]) * part, np.ones(len(times)))
+
+    def speaks(self, first: float, last: float) -> bool:
+        return True
+
+    @cached_property
+    def _columns(self) -> np.ndarray:
+        return np.array(self.keys).T
 
 
 def constant(value: float) -> Keyframes:
@@ -65,6 +77,9 @@ class Held:
         weights = presence(times, self.start, self.stop)
         return At(self.value * weights, weights)
 
+    def speaks(self, first: float, last: float) -> bool:
+        return self.start <= last and first <= self.stop + EASE_SECONDS
+
 
 @dataclass(frozen=True)
 class Gesture:
@@ -80,14 +95,15 @@ class Gesture:
 
     def at(self, times: np.ndarray) -> At:
         weights = presence(times, self.start, self.stop)
-        if not weights.any():
-            return At(weights, weights)
         phase = np.mod(times - self.start, self.period)
         if self.is_two_sided:
             swing = np.sin(2 * np.pi * self.hz * phase) * np.sin(np.pi * phase / self.burst)
         else:
             swing = np.sin(np.pi * self.hz * phase) ** 2
         return At(self.value * swing * (phase < self.burst) * weights, weights)
+
+    def speaks(self, first: float, last: float) -> bool:
+        return self.start <= last and first <= self.stop + EASE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -98,19 +114,23 @@ class Layers:
 
     def at(self, times: np.ndarray) -> At:
         values, weights = np.zeros(len(times)), np.zeros(len(times))
+        if not len(times):
+            return At(values, weights)
+        first, last = float(times[0]), float(times[-1])
         for track in self.tracks:
-            over = track.at(times)
-            if not over.weights.any():
+            if not track.speaks(first, last):
                 continue
+            over = track.at(times)
             values, weights = over.values + (1 - over.weights) * values, over.weights + (1 - over.weights) * weights
         return At(values, weights)
+
+    def speaks(self, first: float, last: float) -> bool:
+        return any(track.speaks(first, last) for track in self.tracks)
 
 
 def presence(times: np.ndarray, start: float, stop: float) -> np.ndarray:
     """0 outside [start, stop], 1 inside, eased on the way in and out. What begins with the stream is there from its first picture."""
     ease = min(EASE_SECONDS, (stop - start) / 2)
-    if len(times) == 0 or times[-1] < start or times[0] > stop + ease:
-        return np.zeros(len(times))
     rising = np.ones(len(times)) if start <= 0 else smoothstep((times - start) / ease)
     return rising if np.isinf(stop) else rising * (1 - smoothstep((times - stop) / ease))
 
