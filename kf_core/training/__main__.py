@@ -13,12 +13,14 @@ import torch
 from ..errors import KnotForcingError
 from .recipes import KfTiny
 
-STAGES = ("vae", "clips", "student", "rollouts", "files")
+STAGES = ("vae", "clips", "student", "rollouts", "files")  # in order; `examples` is not part of the training
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m kf_core.training", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=("kf-tiny", *STAGES), help="everything, or one stage of it")
+    parser.add_argument(
+        "what", choices=("kf-tiny", *STAGES, "examples"), help="everything, or one stage of it; examples: the bundled portrait and voice"
+    )
     parser.add_argument("--run", type=Path, default=Path("runs/kf-tiny"), help="folder for clips and checkpoints")
     parser.add_argument("--size", type=int, default=96, help="pictures are this many pixels high and wide; a multiple of 16")
     parser.add_argument("--vae-minutes", type=float, default=50)

@@ -23,6 +23,7 @@ from ..errors import KnotForcingError
 from ..model.card import CARD_KEY, ModelCard
 from . import self_forcing, student
 from .clips import SHARD, ClipFolder, make_clips
+from .examples import write_examples
 from .self_forcing import probe_rollout, train_on_own_rollouts
 from .student import StudentTraining, train_student
 from .takes import Library, speech_library
@@ -56,13 +57,14 @@ class KfTiny:
 
     @property
     def stages(self) -> dict[str, Callable[[], object]]:
-        """In the order in which they are run."""
+        """By name, in the order in which they are run; the examples stand apart."""
         return {
             "vae": self.train_vae,
             "clips": self.make_clips,
             "student": self.train_student,
             "rollouts": self.train_rollouts,
             "files": self.write_files,
+            "examples": lambda: write_examples(self._out),
         }
 
     def train_vae(self) -> None:
@@ -84,7 +86,7 @@ class KfTiny:
 
     def write_files(self) -> None:
         """The running mean in float16 with its card and what was measured on exactly these weights, and the autoencoder beside it."""
-        out = self.out or Path(str(resources.files("kf_core") / "assets"))
+        out = self._out
         out.mkdir(parents=True, exist_ok=True)
         checkpoint = self.run / self_forcing.CHECKPOINT
         checkpoint = checkpoint if checkpoint.exists() else self._needed(student.CHECKPOINT, "student")
@@ -101,6 +103,10 @@ class KfTiny:
         load_generator(out / FILE, dtype=torch.float32)  # strictly: what was written can be read
         shutil.copyfile(self._needed(VAE_FILE, "vae"), out / VAE_FILE)
         tqdm.write(f"{out / FILE}: {json.dumps(about)}")
+
+    @property
+    def _out(self) -> Path:
+        return self.out or Path(str(resources.files("kf_core") / "assets"))
 
     def _library(self, split: str, minutes: float) -> Library:
         file = self.run / f"speech-{split}.safetensors"
