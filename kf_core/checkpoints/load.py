@@ -55,9 +55,9 @@ def load_generator(
         )
     with torch.device("meta"):
         modules, adapters = WanModel(card, layers), Adapters(card, layers)
-    fill(path, {"generator": modules, "adapters": adapters}, tensors, shapes)
     dtype = dtype or fast_dtype(device)
-    modules, adapters = (m.to(device, dtype).eval().requires_grad_(False) for m in (modules, adapters))
+    fill(path, {"generator": modules, "adapters": adapters}, tensors, shapes, dtype)
+    modules, adapters = (m.to(device).eval().requires_grad_(False) for m in (modules, adapters))
     return Generator(card, modules, adapters, attention=attention, dtype=dtype, device=device)
 
 
@@ -73,8 +73,9 @@ def load_vae(path: Path | str | None = None, *, dtype: torch.dtype | None = None
         )
     with torch.device("meta"):
         vae = WanVAE(dim=shapes["decoder.head.0.gamma"][0])
-    fill(path, {"VAE": vae}, tensors, shapes)
-    return prepare(vae.eval().requires_grad_(False), dtype or fast_dtype(device), device)
+    dtype = dtype or fast_dtype(device)
+    fill(path, {"VAE": vae}, tensors, shapes, dtype)
+    return prepare(vae.eval().requires_grad_(False), dtype, device)
 
 
 def fast_dtype(device: torch.device | str) -> torch.dtype:
@@ -87,7 +88,13 @@ def fast_dtype(device: torch.device | str) -> torch.dtype:
     return torch.float32
 
 
-def fill(path: Path, networks: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def fill(
+    path: Path,
+    networks: Mapping[str, nn.Module],
+    tensors: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype,
+) -> None:
     """Give networks (on the meta device) their tensors. Every name must fit exactly, or a sentence says which do not."""
     wanted = {name: tuple(tensor.shape) for network in networks.values() for name, tensor in network.state_dict().items()}
     missing = sorted(wanted.keys() - shapes.keys())
@@ -104,7 +111,7 @@ def fill(path: Path, networks: Mapping[str, nn.Module], tensors: Mapping[str, Te
     if broken:
         raise KnotForcingError(f"{path.name} is damaged: {_listing('not finite', sorted(broken))}. Download it again.")
     for network in networks.values():
-        network.load_state_dict({name: tensors[name].float() for name in network.state_dict()}, strict=True, assign=True)
+        network.load_state_dict({name: tensors[name].to(dtype) for name in network.state_dict()}, strict=True, assign=True)
 
 
 def _listing(what: str, names: list[str]) -> str:
