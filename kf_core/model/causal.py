@@ -139,12 +139,17 @@ class Generator:
         seen = torch.cat([view.attend(self.attention, layer, *qkv) for view, *qkv in parts], dim=2)
         x = x + attention.o(rearrange(seen, "b n (f t) d -> b f t (n d)", f=x.shape[1])) * gate_a
 
-        reading = block.cross_attn
-        q = _heads(reading.norm_q(reading.q(block.norm3(x))).flatten(1, 2), reading)
-        keys, values = (kv[layer].expand(x.shape[0], -1, -1, -1) for kv in (text.keys, text.values))
-        x = x + reading.o(rearrange(self.attention(q, keys, values), "b n (f t) d -> b f t (n d)", f=x.shape[1]))
+        x = x + self._read_text(block, x, text.keys[layer], text.values[layer])
 
         return x + block.ffn(block.norm2(x) * (1 + scale_f) + shift_f) * gate_f
+
+    def _read_text(self, block: BlockModules, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        reading = block.cross_attn
+        if keys.shape[2] == 1:  # one word: whoever asks is answered with it whole, so nobody need ask
+            return reading.o(rearrange(values, "b n t d -> b 1 t (n d)"))
+        q = _heads(reading.norm_q(reading.q(block.norm3(x))).flatten(1, 2), reading)
+        keys, values = (kv.expand(x.shape[0], -1, -1, -1) for kv in (keys, values))
+        return reading.o(rearrange(self.attention(q, keys, values), "b n (f t) d -> b f t (n d)", f=x.shape[1]))
 
     def _additions(self, segment: Segment, grid: Grid) -> Additions | None:
         if self.adapters is None or segment.driving is None:

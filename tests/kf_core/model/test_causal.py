@@ -185,3 +185,11 @@ def test_a_changed_prompt_is_read_once_and_encodes_the_anchor_again():
         anchors.append(state.cache.tensors()["keys"][:, :, :, : state.cache.grid.tokens].clone())
     assert reads == [TwoPrompts.first, TwoPrompts.second]
     assert not torch.allclose(anchors[0], anchors[-1])
+
+
+def test_one_word_is_read_as_the_same_word_twice():
+    """Attention over a single key needs no query; the short cut is exact."""
+    model = generator(replace(CARD, text=replace(CARD.text, tokens=1)))
+    once = model.read_text(None)
+    twice = replace(once, keys=tuple(k.repeat(1, 1, 2, 1) for k in once.keys), values=tuple(v.repeat(1, 1, 2, 1) for v in once.values))
+    torch.testing.assert_close(model.forward([segment(0, 3)], once)[0], model.forward([segment(0, 3)], twice)[0], rtol=0, atol=1e-12)

@@ -55,7 +55,8 @@ def test_a_chunk_carries_gradient_and_the_next_one_does_not_reach_back_into_it()
     assert grad is None
     emitted_loss(first, rows).backward()
     emitted_loss(second, rows).backward()  # each graph stands alone
-    missing = [n for n, p in made.networks.named_parameters() if p.grad is None and "text" not in n and "cross_attn" not in n]
+    reads_words = ("text", "cross_attn", "norm3")  # there is one word only
+    missing = [n for n, p in made.networks.named_parameters() if p.grad is None and not any(part in n for part in reads_words)]
     assert not missing
 
 
