@@ -105,6 +105,9 @@ class Sampler:
         self.clips: list[ClipLatents] = []  # one each
 
     def add(self, shards: list[ClipLatents]) -> None:
+        needed = max(layout.past + layout.settings.drawn for layout in self.layouts)
+        if too_short := [shard.latents.shape[2] for shard in shards if shard.latents.shape[2] < needed]:
+            raise ValueError(f"clips of {min(too_short)} latent frames are too short; the longest layout takes {needed}")
         self.clips += [shard[row : row + 1] for shard in shards for row in range(len(shard))]
 
     def batch(self, size: int, layout: Layout | None = None) -> Batch:

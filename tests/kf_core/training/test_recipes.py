@@ -1,0 +1,72 @@
+"""The recipe from clips to files, run small: stages may be repeated, files load strictly, what is missing is said."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from kf_core.checkpoints.load import load_generator, load_vae
+from kf_core.errors import KnotForcingError
+from kf_core.training import clips, recipes
+from kf_core.training.clips import SHARD
+from kf_core.training.recipes import FILE, VAE_FILE, KfTiny
+from kf_core.vae.wan import WanVAE
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch) -> KfTiny:
+    monkeypatch.setattr(clips, "LENGTHS", (41,))
+    monkeypatch.setattr(recipes, "SPEECH_MINUTES", 2.0)
+    monkeypatch.setattr(recipes, "HELD_OUT_SPEECH_MINUTES", 1.0)
+    monkeypatch.setattr(recipes, "HELD_OUT_CLIPS", SHARD)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield KfTiny(
+        run=tmp_path / "run", size=32, vae_minutes=0, clips=SHARD, student_minutes=0.02, rollout_minutes=0.02, batch=2,
+        device="cpu", threads=1, seed=0, out=tmp_path / "out",
+    )  # fmt: skip
+    torch.set_num_threads(threads)
+
+
+def with_vae(recipe: KfTiny) -> None:
+    torch.manual_seed(0)
+    recipe.run.mkdir()
+    save_file({name: weight.half() for name, weight in WanVAE(8).state_dict().items()}, recipe.run / VAE_FILE)
+
+
+def test_from_clips_to_files_and_once_more(recipe):
+    with_vae(recipe)
+    after_vae = ("clips", "student", "rollouts", "files")
+    for stage in after_vae:
+        recipe.stages[stage]()
+    written = load_file(recipe.out / FILE)
+    for stage in after_vae:  # nothing is left to do
+        recipe.stages[stage]()
+    again = load_file(recipe.out / FILE)
+    assert again.keys() == written.keys() and all(torch.equal(again[name], written[name]) for name in written)
+
+    generator = load_generator(recipe.out / FILE)
+    assert generator.card == recipe.card and load_vae(recipe.out / VAE_FILE).dim == 8
+    with safe_open(recipe.out / FILE, "pt") as file:
+        assert all(file.get_tensor(name).dtype == torch.float16 for name in file.keys())
+        about = json.loads(file.metadata()["training"])
+    assert about["training_clips"] == SHARD and about["steps"] > 1 and "rollout" in about
+
+
+def test_a_stage_that_lacks_the_one_before_says_which(recipe):
+    with pytest.raises(KnotForcingError, match="the stage `vae` makes"):
+        recipe.stages["clips"]()
+    with pytest.raises(KnotForcingError, match="Run the stage `clips` first"):
+        recipe.stages["student"]()
+    with pytest.raises(KnotForcingError, match="the stage `student` makes"):
+        recipe.stages["rollouts"]()
+
+
+def test_the_command_says_what_is_missing_and_fails(tmp_path):
+    command = [sys.executable, "-m", "kf_core.training", "student", "--run", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "There are no clips" in done.stderr and "Traceback" not in done.stderr
