@@ -22,6 +22,7 @@ from .chunks import FrameChunk, LatentChunk, Step
 from .conditioning.anchor import Anchor
 from .conditioning.driving import Driving
 from .conditioning.text import TextEncoder
+from .errors import KnotForcingError
 from .fingerprint import Unrepeatable, fingerprint
 from .model.causal import Generator
 from .sampling.noise import SeededNoise
@@ -80,6 +81,10 @@ class Stream:
                     yield self._trimmed(chunk)
                     if self._is_over(state):
                         return
+
+    def remarks(self) -> tuple[str, ...]:
+        """What was given and is not used, in sentences."""
+        return self._bound().unused
 
     def recipe(self) -> str | None:
         """A name for all that decides the latents: equal recipes give equal latents. None for what cannot be repeated (live sources).
@@ -162,7 +167,7 @@ class StreamState:
         return cls(RolloutState.start(stream.model, stream.anchor, stream.settings), DecoderState())
 
     def save(self, path: Path | str, stream: Stream) -> None:
-        """Write the state to a file, which is replaced whole or not at all."""
+        """Write the state to a file, which is replaced whole or not at all. Raises KnotForcingError when it cannot be written."""
         path = Path(path)
         tensors = {f"rollout.{name}": tensor for name, tensor in self.rollout.tensors().items()}
         for name, value in self.decoder.state_dict().items():
@@ -172,10 +177,15 @@ class StreamState:
         header = {"recipe": stream.recipe(), "decoder": fingerprint(stream.decoder.vae), "channels_last": channels_last}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         fresh = path.with_name(path.name + ".new")
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             save_file(tensors, fresh, metadata={STATE_KEY: json.dumps(header)})
             os.replace(fresh, path)
+        except (OSError, SafetensorError) as problem:
+            raise KnotForcingError(
+                f"What is needed to continue the stream cannot be saved in {path} ({problem}). Make room on that disk, or choose another. "
+                f"What was made so far is kept."
+            ) from problem
         finally:
             fresh.unlink(missing_ok=True)
 

@@ -37,12 +37,14 @@ class Provenance:
 
     model: str
     seed: int
+    recipe: str = ""  # the stream's, by which a continued video is known again
     software: str = "Knot Forcing"
 
     def metadata(self) -> dict[str, str]:
         text = (
             f"AI-generated video. Made by {self.software} with the model {self.model}, seed {self.seed}. The person shown did not say this."
         )
+        text += f" Recipe {self.recipe}." if self.recipe else ""
         return {"title": "AI-generated portrait animation", "comment": text, "description": text}
 
 

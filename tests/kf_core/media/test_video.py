@@ -1,7 +1,5 @@
 """Laws of the video file: on the disk at once, equally long sound, continued without a seam, whole after any end."""
 
-import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -164,6 +162,7 @@ def test_a_file_that_was_not_begun_here_is_not_touched(tmp_path, is_video):
     assert path.read_bytes() == before
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX file size limit")
 def test_a_full_disk_is_said_in_words_and_loses_nothing(tmp_path):
     script = textwrap.dedent(
         f"""
@@ -200,7 +199,7 @@ def test_a_killed_writer_leaves_every_written_picture(tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", script, tmp_path / "a.mp4"], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "written\n"
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     assert len(list(pictures(tmp_path / "a.mp4"))) == 21
 

@@ -1,0 +1,76 @@
+"""`evaluate`: measure a finished video, with what is at hand of its portrait, its sound and the truth."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..conditioning.audio import SAMPLE_RATE, AudioFile
+from ..conditioning.portrait import prepare_portrait
+from ..evaluation.contact_sheet import contact_sheet
+from ..evaluation.lip_sync import opening_from_sound
+from ..evaluation.reader import load_reader
+from ..evaluation.report import evaluate
+from ..media.picture import read_picture
+from ..media.playback import pictures, probe
+from ..settings import RolloutSettings
+
+SHEET_COLUMNS = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("video", type=Path, metavar="VIDEO", help="the video to measure")
+    parser.add_argument("--portrait", type=Path, metavar="FILE", help="its portrait: does it still look like that? (cartoons only)")
+    parser.add_argument("--audio", type=Path, metavar="FILE", help="its voice: does the mouth follow? (cartoons only)")
+    parser.add_argument("--truth", type=Path, metavar="VIDEO", help="what it should have been, picture by picture")
+    parser.add_argument("--chunk", type=int, default=RolloutSettings.chunk, metavar="N", help="latent frames in a chunk (default: 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a contact sheet here, a PNG")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    facts = probe(chosen.video)
+    needs_reader = chosen.portrait is not None or chosen.audio is not None
+    report = evaluate(
+        _blocks(chosen.video),
+        fps=facts.fps,
+        chunk=chosen.chunk,
+        truth=None if chosen.truth is None else _blocks(chosen.truth),
+        portrait=None if chosen.portrait is None else _portrait(chosen.portrait, facts.width, facts.height),
+        opening=None if chosen.audio is None else _opening(chosen.audio, facts.fps, facts.pictures),
+        reader=load_reader() if needs_reader else None,
+    )
+    print(report.to_markdown(), end="")
+    if chosen.json is not None:
+        chosen.json.write_text(report.to_json() + "\n", encoding="utf-8")
+    if chosen.sheet is not None:
+        _sheet(chosen, facts.pictures, facts.fps).save(chosen.sheet)
+    return 0
+
+
+def _blocks(path: Path):
+    for picture in pictures(path):
+        yield picture[None]
+
+
+def _portrait(path: Path, width: int, height: int) -> torch.Tensor:
+    return prepare_portrait(read_picture(path), width, height)[0, :, 0].permute(1, 2, 0)
+
+
+def _opening(path: Path, fps: float, count: int) -> torch.Tensor:
+    sound = np.concatenate([block[:, 0] for block in AudioFile(path).blocks(SAMPLE_RATE)])
+    opening = opening_from_sound(sound, SAMPLE_RATE, fps)[:count]
+    return torch.nn.functional.pad(opening, (0, count - len(opening)))
+
+
+def _sheet(chosen: argparse.Namespace, count: int, fps: float):
+    """Only the pictures that are shown are kept."""
+    columns = min(SHEET_COLUMNS, count)
+    wanted = {round((count - 1) * k / max(1, columns - 1)): k for k in range(columns)}
+    rows = {}
+    for name, path in (("video", chosen.video), ("truth", chosen.truth)):
+        if path is not None:
+            rows[name] = torch.stack([picture for index, picture in enumerate(pictures(path)) if index in wanted])
+    step = (count - 1) / max(1, columns - 1) / fps if columns > 1 else 1.0
+    return contact_sheet(rows, fps=1 / step, columns=columns)

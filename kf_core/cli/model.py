@@ -1,0 +1,98 @@
+"""The arguments that choose model, size and precision, shared by the commands that run one."""
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..checkpoints.load import fast_dtype, load_generator, load_vae
+from ..conditioning.wav2vec2 import read_encoder
+from ..errors import KnotForcingError
+from ..model.causal import Generator
+from ..schedule import few_steps
+from ..settings import RolloutSettings
+from ..vae.wan import SPATIAL_STRIDE, WanVAE
+
+PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
+OWN = "kf-tiny"  # the model that brings its VAE along
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """All networks that a stream needs, and the size they are asked for."""
+
+    generator: Generator
+    vae: WanVAE
+    audio_encoder: torch.nn.Module | None
+    width: int
+    height: int
+    settings: RolloutSettings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--checkpoint", type=Path, metavar="FILE", help="model file (default: the bundled kf-tiny)")
+    group.add_argument("--vae", type=Path, metavar="FILE", help="its VAE, where it is not kf-tiny: wan_2.1_vae.safetensors")
+    group.add_argument("--audio-encoder", type=Path, metavar="FOLDER", help="wav2vec2-base-960h, for models that hear through it")
+    group.add_argument("--width", type=int, metavar="PIXELS", help="width of the video (default: the model's own)")
+    group.add_argument("--height", type=int, metavar="PIXELS", help="height of the video (default: the model's own)")
+    group.add_argument("--steps", type=int, metavar="N", help="denoising steps per chunk: fewer is faster (default: the model's own, 4)")
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where this machine computes in it, else fp32")
+    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+
+
+def load_model(chosen: argparse.Namespace) -> LoadedModel:
+    """Load what the arguments name. Raises KnotForcingError."""
+    if chosen.threads is not None:
+        if chosen.threads < 1:
+            raise KnotForcingError(f"{chosen.threads} threads cannot compute. Give --threads 1 or more.")
+        torch.set_num_threads(chosen.threads)
+    device = _device(chosen.device)
+    dtype = PRECISIONS[chosen.precision] or fast_dtype(device)
+    generator = load_generator(chosen.checkpoint, dtype=dtype, device=device)
+    card = generator.card
+    width, height = _size(chosen, generator)
+    settings = card.rollout if chosen.steps is None else replace(card.rollout, schedule=few_steps(chosen.steps), first_schedule=None)
+    encoder = None
+    if card.audio is not None and card.audio.kind == "wav2vec2":
+        if chosen.audio_encoder is None:
+            raise KnotForcingError(
+                f"{card.name} hears through wav2vec 2.0. Give its folder (facebook/wav2vec2-base-960h) by --audio-encoder."
+            )
+        encoder = read_encoder(chosen.audio_encoder).to(device)
+    return LoadedModel(generator, load_vae(_vae_file(chosen, card.name), dtype=dtype, device=device), encoder, width, height, settings)
+
+
+def _vae_file(chosen: argparse.Namespace, name: str) -> Path | None:
+    if chosen.vae is not None:
+        return chosen.vae
+    if chosen.checkpoint is not None:
+        beside = chosen.checkpoint.with_name(f"{chosen.checkpoint.stem}-vae.safetensors")
+        if beside.exists():
+            return beside
+    if not name.startswith(OWN):
+        raise KnotForcingError(f"{name} needs a VAE to make pictures of what it draws. Give wan_2.1_vae.safetensors by --vae.")
+    return None
+
+
+def _size(chosen: argparse.Namespace, generator: Generator) -> tuple[int, int]:
+    width, height = chosen.width or generator.card.width, chosen.height or generator.card.height
+    _, p, q = generator.modules.patch_size
+    for name, size, step in (("width", width, q * SPATIAL_STRIDE), ("height", height, p * SPATIAL_STRIDE)):
+        if size < step or size % step:
+            nearest = max(step, round(size / step) * step)
+            raise KnotForcingError(
+                f"A {name} of {size} pixels does not fit {generator.card.name}: it must be a multiple of {step}. Give {nearest}."
+            )
+    return width, height
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        raise KnotForcingError(f"The device {name} is not there ({str(problem).splitlines()[0][:100]}). Give --device cpu.") from problem
+    return device
