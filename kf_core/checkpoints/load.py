@@ -4,7 +4,6 @@ Reading is `read.py`'s, names are `key_maps.py`'s, cards are the file's header o
 """
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ NAMES_SHOWN = 4
 
 def bundled(name: str) -> Path:
     """A file that comes with the pack."""
-    path = Path(str(resources.files("kf_core") / "assets" / name))
+    path = Path(__file__).parents[1] / "assets" / name  # by place: inside a host the package has another name
     if not path.exists():
         raise KnotForcingError(f"The bundled file {name} is missing from {path.parent}. Install the pack again.")
     return path
