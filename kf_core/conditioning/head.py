@@ -6,12 +6,17 @@ Knows nothing of colours: portraits are drawn on it (training) and pose pictures
 Source of the point layouts: OpenPose, COCO body 18 and face 70.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.11
 
 FACE_POINTS, BODY_POINTS = 70, 18
 NOSE, NECK, RIGHT_SHOULDER, LEFT_SHOULDER, RIGHT_EYE, LEFT_EYE, RIGHT_EAR, LEFT_EAR = (
