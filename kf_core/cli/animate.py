@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from ..chunks import FrameChunk, LatentChunk
 from ..conditioning.anchor import Anchor
 from ..conditioning.audio import AudioFile, AudioSource, Silence
 from ..conditioning.driving import Driving
-from ..conditioning.portrait import advice_on, prepare_portrait
+from ..conditioning.portrait import advice_on, livetalk_portrait, prepare_portrait
 from ..conditioning.pose import PoseVideo
 from ..errors import KnotForcingError
 from ..evaluation.speed import machine
@@ -29,8 +29,10 @@ from ..media.picture import read_picture
 from ..media.playback import probe
 from ..media.soundtrack import Soundtrack
 from ..media.video import Provenance, VideoWriter
+from ..settings import RolloutSettings
 from ..spool import Spool
 from ..stream import Stream, StreamState
+from ..timeline import latent_frames, pixel_frames_in
 from ..vae.streaming import VideoDecoder, encode_clip
 from . import model as model_arguments
 
@@ -85,7 +87,7 @@ def run(chosen: argparse.Namespace) -> int:
         decoder=VideoDecoder(loaded.vae),
         anchor=_anchor(picture, loaded),
         driving=driving,
-        settings=loaded.settings,
+        settings=_settings(loaded, seconds),
         seed=chosen.seed,
         seconds=seconds,
         audio_encoder=loaded.audio_encoder,
@@ -249,9 +251,19 @@ def _driving(chosen: argparse.Namespace, audio: AudioSource) -> Driving:
     )
 
 
+def _settings(loaded: model_arguments.LoadedModel, seconds: float) -> RolloutSettings:
+    """The model's own; one that remembers every frame gets memory for as many as there will be."""
+    settings = loaded.settings
+    if settings.window is not None:
+        return settings
+    frames = latent_frames(pixel_frames_in(seconds, loaded.generator.card.fps))
+    return replace(settings, max_frames=settings.emitted(settings.chunk_of(frames - 1)).stop)
+
+
 def _anchor(picture: torch.Tensor, loaded: model_arguments.LoadedModel) -> Anchor:
-    pictures = prepare_portrait(picture, loaded.width, loaded.height).to(loaded.generator.device)
-    return Anchor(encode_clip(loaded.vae, pictures))
+    generator = loaded.generator
+    cut = livetalk_portrait if generator.card.picture == "portrait" else prepare_portrait
+    return Anchor(encode_clip(loaded.vae, cut(picture, loaded.width, loaded.height).to(generator.device)))
 
 
 def _progress(chosen: argparse.Namespace, stream: Stream, there: int) -> tqdm:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 from skimage import data
 
@@ -124,6 +125,15 @@ def test_a_duration_beyond_the_voice_goes_on_in_silence(files):
 def test_without_a_voice_a_duration_is_enough(files):
     assert files.animate(audio=None, duration=0.5, script="smile") == 0
     assert probe(files.folder / "out.mp4").pictures == 8
+
+
+def test_a_model_that_remembers_every_frame_gets_memory_for_all(files):
+    forgetless = replace(CARD, rollout=replace(CARD.rollout, window=None, max_frames=3))
+    with safe_open(files.folder / "tiny.safetensors", "pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(weights, files.folder / "all.safetensors", metadata={CARD_KEY: forgetless.to_json()})
+    assert files.animate(checkpoint=files.folder / "all.safetensors", vae=files.folder / "tiny-vae.safetensors") == 0
+    assert probe(files.folder / "out.mp4").pictures == 24
 
 
 def test_the_words_change_the_video(files):
