@@ -24,8 +24,8 @@ from .clips import ClipFolder, ClipLatents
 from .muon import Muon
 
 CHECKPOINT = "student-checkpoint.pt"
-MUON_RATE = 0.015
-ADAM_RATE = 1.5e-3
+MUON_RATE = 0.03
+ADAM_RATE = 5e-3
 WARM_UP_STEPS = 40
 EMA_DECAY = 0.995
 MOST_GRADIENT = 1.0  # norm
