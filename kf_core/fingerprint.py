@@ -1,7 +1,8 @@
 """What a value is, as a short text: equal recipes have equal fingerprints, on any day and in any process.
 
 Looks into dataclasses, tensors, networks and files. Of large files and networks it looks at samples taken all over, so that a
-14-billion-parameter model costs as little as a small one. What cannot be repeated (a live source) has no fingerprint.
+14-billion-parameter model costs as little as a small one. What stands for something elsewhere says its own name (`name_for_recipe`).
+What cannot be repeated (a live source) has no fingerprint.
 """
 
 import dataclasses
@@ -38,6 +39,8 @@ def _feed(digest, value) -> None:
         _feed_file(digest, value)
     elif isinstance(value, np.ndarray | Tensor):
         _feed_tensor(digest, torch.as_tensor(value))
+    elif isinstance(getattr(value, "name_for_recipe", None), str):
+        digest.update(value.name_for_recipe.encode())
     elif isinstance(value, nn.Module):
         for name, tensor in value.state_dict().items():
             digest.update(f"{name} {list(tensor.shape)}".encode())

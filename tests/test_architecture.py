@@ -18,6 +18,7 @@ LAYERS = [
     {"conditioning", "checkpoints"},
     {"sampling", "spool"},
     {"stream"},
+    {"film"},
     {"evaluation"},
     {"training"},  # what is trained is measured
     {"cli"},

@@ -1,9 +1,5 @@
 """ComfyUI's module tree satisfies WanModules: the causal forward gives the same on it as on ours."""
 
-import os
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,39 +7,18 @@ from kf_core.model.causal import Generator
 from kf_core.model.wan import WanModel
 from kf_core.sampling.rollout import rollout
 
+from ...host.place import enter_host
 from ..tiny import CARD, Waves, noise, portrait
 from .test_causal import segment
 
-PLACES = (os.environ.get("COMFYUI_PATH"), Path.home() / "comfy" / "ComfyUI", Path.home() / "ComfyUI")
-
 
 def host_modules():
-    """ComfyUI's WanModel class and its plain layers, or a skip with one loud line (a failure under KF_REQUIRE_HOST=1)."""
-    for place in filter(None, PLACES):
-        if (Path(place) / "comfy" / "ldm" / "wan" / "model.py").exists():
-            break
-    else:
-        return refuse("NO COMFYUI FOUND: set COMFYUI_PATH to its folder to test against a real host")
-    sys.path.append(str(place))
-    argv, sys.argv = sys.argv, ["pytest", "--cpu"]
-    try:
-        import comfy.options
+    """ComfyUI's WanModel class and its plain layers."""
+    enter_host("comfy.ldm.wan.model", "comfy.ops")
+    import comfy.ldm.wan.model as wan
+    import comfy.ops
 
-        comfy.options.enable_args_parsing()
-        import comfy.ldm.wan.model as wan
-        import comfy.ops
-    except ImportError as problem:
-        return refuse(f"COMFYUI AT {place} CANNOT BE IMPORTED ({problem}): install its requirements to test against a real host")
-    finally:
-        sys.argv = argv
-        sys.path.remove(str(place))
     return wan.WanModel, comfy.ops.disable_weight_init
-
-
-def refuse(reason: str):
-    if os.environ.get("KF_REQUIRE_HOST") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.mark.reference

@@ -1,0 +1,113 @@
+"""A stream becomes a video file that plays while it grows, and that can be taken up again whatever ended it.
+
+    stream --> pictures and sound to the file, state beside it every few seconds, latents to the spool
+
+Knows no host and shows nothing: it yields what happens after it is on the disk, and the caller decides when to stop.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .chunks import FrameChunk, LatentChunk, Step
+from .conditioning.audio import AudioSource, Silence
+from .fingerprint import fingerprint
+from .media.fragments import read_fragments
+from .media.soundtrack import Soundtrack
+from .media.video import Provenance, VideoWriter
+from .spool import Spool
+from .stream import Stream, StreamState
+from .vae.streaming import DecoderState
+from .vae.wan import SPATIAL_STRIDE
+
+SAMPLE_RATE, CHANNELS = 48_000, 2
+SAVE_SECONDS = 3.0  # at least, between two savings of the state ...
+SAVE_SHARE = 20  # ... and at least so many times what saving takes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Film:
+    """One video of one stream.
+
+    Invariants
+    - What `record` has yielded is on the disk; whatever ends it, the file plays.
+    - Recorded in one go or in many, the file holds the same pictures, each once.
+    """
+
+    stream: Stream
+    path: Path
+    state_file: Path
+    spool: Spool | None = None
+
+    @property
+    def pictures(self) -> int:
+        """How many there are in the file now."""
+        if not self.path.exists():
+            return 0
+        with self.path.open("rb") as file:
+            return read_fragments(file).pictures
+
+    def is_whole(self) -> bool:
+        return self.pictures >= self.stream.num_pictures
+
+    def record(self, is_from_the_start: bool = False) -> Iterator[Step | LatentChunk | FrameChunk]:
+        """Make what is missing. `is_from_the_start`: yield the pictures that are in the file, too; they are decoded again, not drawn."""
+        stream, end = self.stream, self.stream.num_pictures
+        with self._writer() as video:
+            there = video.num_pictures
+            state, spool = self._state(0 if is_from_the_start else there)
+            soundtrack = Soundtrack(_sound(stream).blocks(SAMPLE_RATE, CHANNELS)) if there < end else None
+            saved, cost, is_even = time.perf_counter(), 0.0, True
+            try:
+                for item in stream.steps(state, spool):
+                    is_even = not isinstance(item, LatentChunk)
+                    if isinstance(item, FrameChunk):
+                        fresh = item.frames[max(0, video.num_pictures - item.span.start) :]
+                        if len(fresh):
+                            video.write(fresh, soundtrack.between(*video.sound_for(len(fresh))))
+                        if video.num_pictures < end and time.perf_counter() - saved > max(SAVE_SECONDS, SAVE_SHARE * cost):
+                            before = time.perf_counter()
+                            state.save(self.state_file, stream)
+                            saved = time.perf_counter()
+                            cost = saved - before
+                    yield item
+            finally:
+                if video.num_pictures >= end:
+                    self.state_file.unlink(missing_ok=True)
+                elif is_even and video.num_pictures > there:
+                    state.save(self.state_file, stream)
+
+    def _state(self, first: int) -> tuple[StreamState, Spool | None]:
+        """Where to go on so that picture `first` comes next, or as little before it as can be; and the spool, where it reaches that far."""
+        found = StreamState.load(self.state_file, self.stream) or StreamState.start(self.stream)
+        there = 0 if self.spool is None else len(self.spool)
+        if found.next_picture > first:
+            found = StreamState(found.rollout, DecoderState())  # the pictures again, but from the spool
+        wanted = self.stream.settings.chunk_of(found.decoder.next_frame)
+        if found.rollout.chunk > max(wanted, there):
+            return StreamState.start(self.stream), self.spool
+        return found, self.spool if there >= wanted else None
+
+    def _writer(self) -> VideoWriter:
+        stream = self.stream
+        height, width = (SPATIAL_STRIDE * size for size in stream.anchor.latent.shape[-2:])
+        return VideoWriter(
+            self.path,
+            width=width,
+            height=height,
+            fps=stream.fps,
+            sample_rate=SAMPLE_RATE,
+            channels=CHANNELS,
+            provenance=Provenance(model=stream.model.card.name, seed=stream.seed),
+            resume=True,
+        )
+
+
+def film_name(stream: Stream, recipe: str) -> str:
+    """A short name for the file of a stream: another one for another recipe, decoder or length."""
+    return fingerprint(recipe, stream.decoder.vae, stream.num_pictures)[:8]
+
+
+def _sound(stream: Stream) -> AudioSource:
+    return stream.driving.audio or Silence(stream.seconds)

@@ -1,0 +1,15 @@
+"""The method as nodes: each a form with a few lines behind it, and everything else in `kf_core`.
+
+Needs ComfyUI; the pack's own `__init__.py` imports this only when the host asks for it.
+"""
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import conditioning, decoding, loaders, sampling
+
+
+class KnotForcing(ComfyExtension):
+    """The nodes, in the order of a workflow."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [*loaders.NODES, *conditioning.NODES, *sampling.NODES, *decoding.NODES]

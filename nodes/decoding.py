@@ -1,0 +1,124 @@
+"""Streaming Decode: the stream is drawn, shown, and written to a video file, all at once.
+
+What was made before, by another node or by a run that was cancelled, is read and not made again.
+"""
+
+from contextlib import closing
+
+import torch
+from comfy_api.latest import InputImpl, io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
+
+from ..kf_core.chunks import FrameChunk, LatentChunk, Step
+from ..kf_core.errors import KnotForcingError
+from ..kf_core.film import Film, film_name
+from ..kf_core.spool import Spool
+from . import host, live
+from .loaders import CATEGORY
+from .wires import Recipe, StreamWire
+
+BYTES_PER_GIB = 2**30
+
+
+class StreamingDecode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KnotForcingDecode",
+            display_name="Streaming Decode",
+            category=CATEGORY,
+            description="Makes the video and shows it while it is made. The file grows in the output folder and plays at any moment; "
+            "cancel, and the next run goes on from there.",
+            search_aliases=["video", "save video", "preview", "vae decode", "talking head"],
+            inputs=[
+                StreamWire.Input("stream", tooltip="What to make, from Knot Forcing Sampler."),
+                io.Vae.Input("vae", tooltip="The VAE from Load KF Model, or any Wan 2.1 VAE."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="knot_forcing/video",
+                    tooltip="Folder and name in ComfyUI's output folder; a short code for the stream is added.",
+                ),
+                io.Boolean.Input(
+                    "keep_pictures",
+                    default=False,
+                    tooltip="Also hand out the pictures as IMAGE. They fill the memory: a minute at 832x480 takes 4.6 GB.",
+                ),
+                io.Int.Input(
+                    "max_frames",
+                    default=480,
+                    min=1,
+                    max=100000,
+                    advanced=True,
+                    tooltip="With keep_pictures: how many pictures at most. A longer stream is refused; use Next Segment for it.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output(tooltip="The finished file with its sound."),
+                io.Image.Output(tooltip="All pictures, where keep_pictures is on."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, stream: Recipe, vae, filename_prefix: str, keep_pictures: bool, max_frames: int) -> io.NodeOutput:
+        with host.running(stream, vae) as running:
+            if keep_pictures:
+                refuse_too_many(running.num_pictures, max_frames, running.anchor.latent.shape)
+            film, subfolder = film_of(running, filename_prefix)
+            pictures = make(film, cls.hidden.unique_id, keep_pictures)
+        if not keep_pictures:
+            pictures = ExecutionBlocker(
+                "Streaming Decode gave no pictures, because `keep_pictures` is off. Switch it on, or use its VIDEO."
+            )
+        shown = ui.PreviewVideo([ui.SavedResult(film.path.name, subfolder, io.FolderType.output)])
+        return io.NodeOutput(InputImpl.VideoFromFile(str(film.path)), pictures, ui=shown)
+
+
+def film_of(running, prefix: str) -> tuple[Film, str]:
+    """The file that a stream belongs in, and its subfolder."""
+    recipe = running.recipe()
+    height, width = (8 * size for size in running.anchor.latent.shape[-2:])
+    path, subfolder = host.output_file(prefix, film_name(running, recipe), width, height)
+    folder = host.stream_folder()
+    return Film(stream=running, path=path, state_file=folder / f"{path.stem}.state", spool=Spool(folder, recipe)), subfolder
+
+
+def make(film: Film, node_id: str, keep_pictures: bool) -> torch.Tensor | None:
+    """Record the film, showing it; the pictures [f, h, w, 3] if they are to be kept. Ends at once when the user cancels."""
+    stream, kept, there = film.stream, [], film.pictures
+    remarks = " ".join(stream.remarks())
+    if film.is_whole() and not keep_pictures:
+        live.say(node_id, f"{there / stream.fps:.1f} s were there already: {film.path}. {remarks}")
+        return None
+    try:
+        with live.Show(node_id, stream.num_pictures, there, stream.fps) as show, closing(film.record(keep_pictures)) as happening:
+            for item in happening:
+                if isinstance(item, Step):
+                    show.step(item)
+                elif isinstance(item, FrameChunk):
+                    show.show(item)
+                    if keep_pictures:
+                        kept.append(item.frames.cpu())
+                if not isinstance(item, LatentChunk):
+                    live.stop_if_cancelled()
+    finally:
+        if not film.is_whole():
+            seconds = film.pictures / stream.fps
+            live.say(node_id, f"Stopped. {seconds:.1f} s are in {film.path} and can be played. Queue again to go on.")
+    live.say(node_id, f"{film.pictures / stream.fps:.1f} s in {film.path}, {show.speed:.1f} FPS. {remarks}")
+    return torch.cat(kept) if keep_pictures else None
+
+
+def refuse_too_many(pictures: int, most: int, latent_shape: torch.Size) -> None:
+    """Raises KnotForcingError when so many pictures should not be held in memory."""
+    if pictures <= most:
+        return
+    size = pictures * latent_shape[-1] * latent_shape[-2] * 64 * 3 * 4 / BYTES_PER_GIB
+    raise KnotForcingError(
+        f"The stream has {pictures} pictures, which would take {size:.1f} GiB of memory, and `max_frames` is {most}. "
+        f"Switch `keep_pictures` off and use the VIDEO, take the pictures piece by piece with Next Segment, or raise `max_frames`."
+    )
+
+
+NODES = [StreamingDecode]

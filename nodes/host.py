@@ -1,0 +1,381 @@
+"""The only file that knows ComfyUI's models, memory and folders.
+
+A generator travels as the host's own MODEL with its card attached and its adapters beside it, so LoRA, fp8, GGUF and offloading are the
+host's business; `running` brings it into memory once, together with the decoder, and hands out a stream of kf_core. Nothing of the host is
+subclassed or patched. What a run shows while it goes is `live.py`'s.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.ldm.wan.vae
+import comfy.model_detection
+import comfy.model_management as management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.utils
+import folder_paths
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor, nn
+
+from ..kf_core.checkpoints.key_maps import unpacked, wan_name
+from ..kf_core.checkpoints.known import recognise
+from ..kf_core.checkpoints.load import bundled, fast_dtype
+from ..kf_core.checkpoints.read import read_tensors
+from ..kf_core.conditioning.anchor import Anchor
+from ..kf_core.errors import KnotForcingError
+from ..kf_core.fingerprint import fingerprint
+from ..kf_core.model.adapters import Adapters
+from ..kf_core.model.card import CARD_KEY, ModelCard
+from ..kf_core.model.causal import Generator
+from ..kf_core.model.protocol import Attention
+from ..kf_core.settings import RolloutSettings
+from ..kf_core.stream import Stream
+from ..kf_core.vae.streaming import VideoDecoder, prepare
+from ..kf_core.vae.wan import WanVAE, to_model_space
+from .wires import Recipe
+
+KEY = "knot_forcing"
+BUNDLED = "kf-tiny (bundled)"
+BUNDLED_MODEL, BUNDLED_VAE = "kf-tiny.safetensors", "kf-tiny-vae.safetensors"
+FOLDERS = ("diffusion_models", KEY)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What is attached to a MODEL: its card, and a name for its weights before any LoRA."""
+
+    card: ModelCard
+    weights: str
+
+
+# ---- folders ----
+
+
+def model_files() -> list[str]:
+    """Generators that can be chosen: the bundled one, then models/diffusion_models and models/knot_forcing."""
+    _know_folder()
+    return [BUNDLED, *dict.fromkeys(name for folder in FOLDERS for name in folder_paths.get_filename_list(folder))]
+
+
+def vae_files() -> list[str]:
+    return [BUNDLED, *folder_paths.get_filename_list("vae")]
+
+
+def output_file(prefix: str, name: str, width: int, height: int) -> tuple[Path, str]:
+    """Where a video called `prefix` and `name` belongs: its path and its subfolder of the host's output folder."""
+    try:
+        folder, stem, _, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory(), width, height)
+    except Exception as problem:  # the host raises a bare Exception for a place outside its output folder
+        raise KnotForcingError(
+            f"The video cannot be put at '{prefix}'. Give a name, or folder/name, inside ComfyUI's output folder."
+        ) from problem
+    return Path(folder) / f"{stem}_{name}.mp4", subfolder
+
+
+def stream_folder() -> Path:
+    """Where latents and states are kept, so that a stream outlives its run and the server."""
+    return Path(folder_paths.get_output_directory()) / KEY / ".streams"
+
+
+def _know_folder() -> None:
+    if KEY not in folder_paths.folder_names_and_paths:
+        places = [str(Path(folder_paths.models_dir) / KEY)]
+        folder_paths.folder_names_and_paths[KEY] = (places, set(folder_paths.supported_pt_extensions))
+
+
+def _path_of(name: str) -> Path:
+    _know_folder()
+    found = next(filter(None, (folder_paths.get_full_path(folder, name) for folder in FOLDERS)), None)
+    if found is None:
+        raise KnotForcingError(f"The model {name} is not in models/diffusion_models or models/knot_forcing any more. Choose another one.")
+    return Path(found)
+
+
+# ---- models ----
+
+
+def load_model(name: str):
+    """A generator's file as the host's MODEL, its adapters beside it and its card attached. Raises KnotForcingError."""
+    path = bundled(BUNDLED_MODEL) if name == BUNDLED else _path_of(name)
+    tensors, metadata = read_tensors(path)
+    tensors = {wan_name(key): tensor for key, tensor in unpacked(tensors).items()}
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    card = ModelCard.from_json(metadata[CARD_KEY]) if CARD_KEY in metadata else recognise(shapes, path.name)
+    if card is None:
+        raise KnotForcingError(
+            f"{path.name} is not a generator this version knows: it has {len(shapes)} tensors and no Knot Forcing card. "
+            f"Use kf-tiny, or one of the checkpoints in docs/checkpoints.md."
+        )
+    with torch.device("meta"):
+        adapters = Adapters(card, comfy.ops.manual_cast)
+    beside = {key: tensors.pop(key) for key in adapters.state_dict() if key in tensors}
+    model = _host_model(path, card, tensors, dict(metadata))
+    model.set_attachments(KEY, Identity(card, fingerprint(path)))
+    _fill(path, adapters, beside)
+    if beside:
+        patcher = comfy.model_patcher.CoreModelPatcher(adapters, load_device=model.load_device, offload_device=model.offload_device)
+        model.set_additional_models(KEY, [patcher])
+    return model
+
+
+def adopt(model):
+    """A MODEL that the host loaded (UNETLoader, GGUF, with or without LoRA), recognised by its shapes. Raises KnotForcingError."""
+    if model.get_attachment(KEY) is not None:
+        return model
+    weights = model.model_state_dict()
+    shapes = {key.removeprefix("diffusion_model."): _shape(tensor) for key, tensor in weights.items() if key.startswith("diffusion_model.")}
+    card = recognise(shapes)
+    if card is None or card.audio is not None:
+        raise KnotForcingError(
+            f"The connected MODEL is a {type(model.model).__name__}, and not a causal Wan 2.1 generator that this version knows. "
+            f"Choose a file in Load KF Model instead, or connect a Self-Forcing checkpoint."
+        )
+    model = model.clone()
+    model.set_attachments(KEY, Identity(card, _samples(model, weights)))
+    return model
+
+
+def card_of(model) -> ModelCard:
+    """What a MODEL is. Raises KnotForcingError for one that did not come through Load KF Model."""
+    return _identity(model).card
+
+
+def load_vae(name: str):
+    """A VAE's file as the host's VAE."""
+    path = bundled(BUNDLED_VAE) if name == BUNDLED else Path(folder_paths.get_full_path_or_raise("vae", name))
+    weights, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+    vae = comfy.sd.VAE(sd=weights, metadata=metadata)
+    vae.throw_exception_if_invalid()
+    refuse_other_vae(vae)
+    return vae
+
+
+def refuse_other_vae(vae) -> None:
+    """Raises KnotForcingError unless the VAE is Wan 2.1's, at any width."""
+    network = vae.first_stage_model
+    if not isinstance(network, comfy.ldm.wan.vae.WanVAE) or vae.latent_channels != 16:
+        raise KnotForcingError(
+            f"The connected VAE is a {type(network).__module__.split('.')[-2]} {type(network).__name__}, and the generator draws "
+            f"Wan 2.1 latents. Connect the VAE of Load KF Model, or load wan_2.1_vae.safetensors."
+        )
+
+
+def encode_portrait(vae, prepared: Tensor) -> Anchor:
+    """A prepared portrait [1, 3, 1, h, w] as anchor, through the host's VAE."""
+    refuse_other_vae(vae)
+    raw = vae.encode(prepared[0, :, 0].movedim(0, -1)[None])
+    return Anchor(to_model_space(raw.float().cpu().reshape(1, 16, 1, *raw.shape[-2:])))
+
+
+def _host_model(path: Path, card: ModelCard, tensors: dict[str, Tensor], metadata: dict[str, str]):
+    """As the host's own loader does it, but at the card's sizes, which the host would have to guess."""
+    tensors, metadata = comfy.utils.convert_old_quants(tensors, "", metadata=metadata)
+    config = comfy.model_detection.model_config_from_unet(tensors, "", metadata=metadata) if "head.modulation" in tensors else None
+    if config is None:
+        raise KnotForcingError(f"{path.name} holds no Wan 2.1 generator. Download it again, or choose another file.")
+    config.unet_config.update(num_heads=card.heads, freq_dim=card.freq_dim, text_dim=card.text.width)
+    device, offload = management.get_torch_device(), management.unet_offload_device()
+    supported = list(config.supported_inference_dtypes)
+    is_quantised = config.quant_config is not None
+    dtype = management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(tensors),
+        supported_dtypes=supported,
+        weight_dtype=None if is_quantised else comfy.utils.weight_dtype(tensors),
+    )
+    if management.is_device_cpu(device) and not is_quantised:
+        dtype = fast_dtype(device)  # the host would take float32 on every CPU
+        cast = None
+    else:
+        cast = management.unet_manual_cast(None if is_quantised else dtype, device, supported)
+    config.set_inference_dtype(dtype, cast)
+    model = config.get_model(tensors, "")
+    patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
+    if not management.is_device_cpu(offload):
+        model.to(offload)
+    wanted = model.diffusion_model.state_dict()
+    _refuse_misfit(path, {key: tuple(t.shape) for key, t in wanted.items()}, tensors, is_quantised)
+    model.load_model_weights(dict(tensors), "", assign=patcher.is_dynamic())
+    return patcher
+
+
+def _fill(path: Path, adapters: Adapters, tensors: dict[str, Tensor]) -> None:
+    _refuse_misfit(path, {key: tuple(tensor.shape) for key, tensor in adapters.state_dict().items()}, tensors, False)
+    adapters.load_state_dict({key: tensor.clone() for key, tensor in tensors.items()}, strict=True, assign=True)
+    adapters.eval().requires_grad_(False)
+
+
+def _refuse_misfit(path: Path, wanted: dict[str, tuple[int, ...]], tensors: dict[str, Tensor], is_quantised: bool) -> None:
+    missing, surplus = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    misshapen = sorted(key for key in wanted.keys() & tensors.keys() if wanted[key] != tuple(tensors[key].shape))
+    if is_quantised:
+        missing, surplus, misshapen = [], [], []  # the host lays quantised tensors out in its own way, and checks them
+    if missing or surplus or misshapen:
+        problems = (("missing", missing), ("left over", surplus), ("of another size", misshapen))
+        said = "; ".join(f"{len(keys)} {what} ({', '.join(keys[:3])} ...)" for what, keys in problems if keys)
+        raise KnotForcingError(f"{path.name} does not fit its card: {said}. The file is damaged or of another model; download it again.")
+
+
+def _identity(model) -> Identity:
+    identity = model.get_attachment(KEY) if hasattr(model, "get_attachment") else None
+    if identity is None:
+        raise KnotForcingError(
+            "The connected MODEL has no Knot Forcing card. Put Load KF Model in between: choose the file there, or connect it."
+        )
+    return identity
+
+
+def _shape(tensor) -> tuple[int, ...]:
+    return tuple(getattr(tensor, "tensor_shape", tensor.shape))  # GGUF keeps the true shape beside the packed one
+
+
+def _samples(model, weights: dict[str, Tensor]) -> str:
+    """A name for the weights as they were before any LoRA: a few values of each."""
+    digest = []
+    for key in sorted(weights):
+        tensor = model.backup[key].weight if key in model.backup else weights[key]
+        data = getattr(tensor, "_qdata", tensor).detach().as_subclass(Tensor).reshape(-1)
+        digest.append((key, data[:: max(1, data.numel() // 64)].clone().view(torch.uint8)))
+    return fingerprint(digest)
+
+
+def _patches(model) -> tuple:
+    """The LoRAs on a MODEL, as values."""
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, Tensor) or part is None or isinstance(part, bool | int | float | str):
+            return part
+        if isinstance(part, list | tuple):
+            return tuple(plain(inner) for inner in part)
+        if hasattr(part, "weights"):
+            return (type(part).__name__, plain(part.weights))
+        return repr(type(part))
+
+    return tuple((str(key), plain(patches)) for key, patches in sorted(model.patches.items(), key=lambda item: str(item[0])))
+
+
+# ---- running ----
+
+
+@contextmanager
+def running(recipe: Recipe, vae) -> Iterator[Stream]:
+    """The recipe as a stream of kf_core, with generator, adapters and decoder in memory while it lasts."""
+    refuse_other_vae(vae)
+    model, identity = recipe.model, _identity(recipe.model)
+    card, device = identity.card, recipe.model.load_device
+    dtype = model.model.get_dtype_inference()
+    beside = model.get_nested_additional_models()
+    latent = recipe.anchor.latent
+    decoder_dtype = fast_dtype(device) if management.is_device_cpu(device) else vae.vae_dtype
+    frames = recipe.settings.drawn
+    shape = (1, card.in_channels, frames, *latent.shape[-2:])
+    needed = model.memory_required(shape) + cache_bytes(card, recipe.settings, latent.shape[-2:], dtype)
+    needed += vae.memory_used_decode((1, 16, frames, *latent.shape[-2:]), decoder_dtype) + vae.model_size()
+    encoders = _encoders(recipe, card)
+    management.load_models_gpu([model, *beside, *encoders.patchers], memory_required=needed)
+    model.pre_run()
+    try:
+        adapters = next((patcher.model for patcher in model.get_additional_models_with_key(KEY)), None)
+        tree = HostModules(model.model.diffusion_model, fingerprint(identity.weights, _patches(model)))
+        attention = _attention(model.model_options.get("transformer_options", {}))
+        yield Stream(
+            model=Generator(card, tree, adapters, attention=attention, dtype=dtype, device=device),
+            decoder=VideoDecoder(_decoder(vae, decoder_dtype, device)),
+            anchor=Anchor(latent.to(device)),
+            driving=recipe.guidance.driving,
+            settings=recipe.settings,
+            seed=recipe.seed,
+            seconds=recipe.seconds,
+            audio_encoder=encoders.hears,
+            text_encoder=encoders.reads,
+        )
+    finally:
+        model.cleanup()
+
+
+class HostModules:
+    """The host's module tree as the causal forward wants it: the same modules, called as the host calls them."""
+
+    def __init__(self, tree: nn.Module, weights: str) -> None:
+        self._tree = tree
+        self.name_for_recipe = weights
+
+    def patch_embedding(self, latents: Tensor) -> Tensor:
+        return self._tree.patch_embedding(latents.float()).to(latents.dtype)  # the host keeps this one in float32
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tree, name)
+
+
+def cache_bytes(card: ModelCard, settings: RolloutSettings, latent_size: tuple[int, int], dtype: torch.dtype) -> int:
+    """What the generator's memory of the past takes: keys as drawn, keys placed in time, and values."""
+    tokens = latent_size[0] * latent_size[1] // 4
+    frames = settings.past + settings.pinned + (settings.anchor is not None)
+    return 3 * frames * tokens * card.dim * card.layers * dtype.itemsize
+
+
+def _decoder(vae, dtype: torch.dtype, device: torch.device) -> WanVAE:
+    """kf_core's decoder with the weights of the host's VAE: it keeps its past outside itself, so streams do not disturb each other."""
+    weights = vae.first_stage_model.state_dict()
+    with torch.device("meta"):
+        ours = WanVAE(dim=weights["decoder.head.0.gamma"].shape[0])
+    ours.load_state_dict({key: weights[key].to(device=device, dtype=dtype) for key in ours.state_dict()}, strict=True, assign=True)
+    return prepare(ours.eval().requires_grad_(False), dtype, device)
+
+
+def _attention(options: dict) -> Attention:
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        return optimized_attention(q, k, v, q.shape[1], mask=mask, skip_reshape=True, skip_output_reshape=True, transformer_options=options)
+
+    return attend
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoders:
+    """What hears and reads for the generator, and what the host must load for it."""
+
+    hears: nn.Module | None
+    reads: Any
+    patchers: tuple = ()
+
+
+def _encoders(recipe: Recipe, card: ModelCard) -> _Encoders:
+    guidance, patchers, hears, reads = recipe.guidance, [], None, None
+    if card.audio is not None and card.audio.kind == "wav2vec2" and guidance.driving.audio is not None:
+        if guidance.audio_encoder is None:
+            raise KnotForcingError(
+                f"{card.name} hears through wav2vec 2.0. Load it with AudioEncoderLoader and connect it to Audio Conditioning."
+            )
+        hears = HostWav2Vec2(guidance.audio_encoder.model)
+        patchers.append(guidance.audio_encoder.patcher)
+    if card.text.kind != "none" and guidance.clip is not None:
+        reads = lambda prompt: guidance.clip.encode_from_tokens(guidance.clip.tokenize(prompt))[:, : card.text.tokens]
+    return _Encoders(hears, reads, tuple(patchers))
+
+
+class HostWav2Vec2(nn.Module):
+    """The host's wav2vec 2.0 called as kf_core calls transformers' one: the same layers, handed over in the other order of axes."""
+
+    def __init__(self, theirs: nn.Module) -> None:
+        super().__init__()
+        self.theirs = theirs
+        self.config = SimpleNamespace(do_stable_layer_norm=theirs.encoder.do_stable_layer_norm)
+        self.encoder = theirs.encoder
+
+    def feature_extractor(self, wave: Tensor) -> Tensor:
+        return self.theirs.feature_extractor(wave).transpose(1, 2)
+
+    def feature_projection(self, heard: Tensor) -> tuple[Tensor, Tensor]:
+        return self.theirs.feature_projection(heard), heard
+
+
+def note(text: str) -> None:
+    """A line in the host's log."""
+    logging.info("Knot Forcing: %s", text)

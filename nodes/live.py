@@ -1,0 +1,104 @@
+"""What a run shows while it goes: pictures on the node at playing speed, progress, a line of text; and where Cancel is heard.
+
+A helper thread shows the pictures of a chunk one after the other, because they are made a chunk at a time. Knows nothing of models.
+"""
+
+import threading
+import time
+
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.utils import ProgressBar
+from comfy_execution.progress import get_progress_state
+from PIL import Image
+from server import PromptServer
+from torch import Tensor
+
+from ..kf_core.chunks import FrameChunk, Step
+
+SHOWN_SIZE = 512  # pixels, the longer side
+
+
+def stop_if_cancelled() -> None:
+    """Raises the host's own exception when the user has pressed Cancel."""
+    throw_exception_if_processing_interrupted()
+
+
+def say(node_id: str, text: str) -> None:
+    """A line on the node."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and text:
+        server.send_progress_text(text, node_id)
+
+
+class Show:
+    """One run on one node. `steps` counts denoising steps; pictures come with `show`."""
+
+    def __init__(self, node_id: str, pictures: int, there: int, fps: float) -> None:
+        self._node_id, self._pictures, self._fps = node_id, pictures, fps
+        self._there = self._made = there
+        self._value = there
+        self._began = time.perf_counter()
+        self._bar = ProgressBar(pictures, node_id=node_id)
+        self._chunk: list[Image.Image] = []
+        self._is_over = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._play, name="knot-forcing-preview", daemon=True)
+
+    @property
+    def speed(self) -> float:
+        """Pictures a second, of those made in this run."""
+        return (self._made - self._there) / max(1e-9, time.perf_counter() - self._began)
+
+    def step(self, step: Step) -> None:
+        """A denoising step is done: the bar moves on by its share of the chunk."""
+        share = (step.index + 1) / (step.total + 1) * 4 * (step.span.length - 1)
+        self._tell(min(self._pictures, self._made + int(share)))
+
+    def show(self, chunk: FrameChunk) -> None:
+        """Pictures are done: play them, and say how fast they come."""
+        self._made = max(self._made, chunk.span.stop)
+        self._tell(self._made)
+        speed = f", {self.speed:.1f} FPS" if self._made > self._there else ""
+        say(self._node_id, f"{self._made / self._fps:.1f} of {self._pictures / self._fps:.1f} s{speed}")
+        images = [_small(picture) for picture in chunk.frames]
+        with self._changed:
+            self._chunk = images
+            self._changed.notify()
+
+    def _tell(self, value: int) -> None:
+        self._value = value
+        self._bar.update_absolute(value, self._pictures)
+
+    def _play(self) -> None:
+        """Pictures in time; when the next chunk is there before its time, what is left of the old one is skipped."""
+        while True:
+            with self._changed:
+                while not self._chunk and not self._is_over:
+                    self._changed.wait()
+                if self._is_over:
+                    return
+                images, self._chunk = self._chunk, []
+            for image in images:
+                shown_at = time.monotonic()
+                get_progress_state().update_progress(self._node_id, self._value, self._pictures, ("JPEG", image, SHOWN_SIZE))
+                with self._changed:
+                    self._changed.wait_for(lambda: self._is_over, max(0.0, shown_at + 1 / self._fps - time.monotonic()))
+                    if self._is_over or self._chunk:
+                        break
+
+    def __enter__(self) -> "Show":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+        self._thread.join(timeout=5)
+
+
+def _small(picture: Tensor) -> Image.Image:
+    """[h, w, 3] 0..1 -> at most SHOWN_SIZE pixels, so that a browser on a slow line keeps up."""
+    image = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().cpu().numpy())
+    image.thumbnail((SHOWN_SIZE, SHOWN_SIZE))
+    return image

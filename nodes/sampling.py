@@ -1,0 +1,164 @@
+"""Knot Forcing Sampler: everything that decides a stream, put together as a recipe. Nothing is drawn here.
+
+Drawing begins where somebody wants to see it (`decoding.py`): a recipe passes the wire at once, may be used twice, and gives the same
+pictures each time. Every switch of the method is here; what stays on "the model's own" follows the model's card.
+"""
+
+from dataclasses import replace
+
+from comfy_api.latest import io
+
+from ..kf_core.errors import KnotForcingError
+from ..kf_core.schedule import few_steps
+from ..kf_core.settings import Ahead, AnchorRule, Behind, Fixed, RolloutSettings
+from ..kf_core.timeline import latent_frames, pixel_frames_in
+from . import host
+from .loaders import CATEGORY
+from .wires import AnchorWire, DrivingWire, Guidance, Recipe, StreamWire
+
+OWN = "the model's own"
+OWN_NUMBER = -1  # the same, where a number stands
+ON, OFF = "on", "off"
+
+
+class Sampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def frames(name: str, most: int, tooltip: str) -> io.Int.Input:
+            return io.Int.Input(
+                name, default=OWN_NUMBER, min=OWN_NUMBER, max=most, advanced=True, tooltip=f"{tooltip} {OWN_NUMBER}: {OWN}."
+            )
+
+        def choice(name: str, options: list[str], tooltip: str) -> io.Combo.Input:
+            return io.Combo.Input(name, options=[OWN, *options], default=OWN, advanced=True, tooltip=tooltip)
+
+        return io.Schema(
+            node_id="KnotForcingSampler",
+            display_name="Knot Forcing Sampler",
+            category=CATEGORY,
+            description="Puts the stream together: generator, portrait and what drives it. The pictures are made by Streaming Decode.",
+            search_aliases=["rollout", "causal", "autoregressive", "streaming video", "self forcing", "endless"],
+            inputs=[
+                io.Model.Input("model", tooltip="The generator from Load KF Model, with or without a LoRA."),
+                AnchorWire.Input("anchor", tooltip="The portrait, from Encode Reference Anchor."),
+                DrivingWire.Input("driving", optional=True, tooltip="What drives it: audio, pose, expression, script. None: it idles."),
+                io.Float.Input(
+                    "seconds",
+                    default=0.0,
+                    min=0.0,
+                    max=86400.0,
+                    step=0.1,
+                    tooltip="Length of the video in seconds. 0: exactly as long as the audio (or the pose pictures). "
+                    "Beyond the audio it is silent.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Another number, another performance. The same number gives the same pictures.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=0,
+                    min=0,
+                    max=50,
+                    tooltip="Denoising steps for each chunk: fewer is faster. 0: the model's own, usually 4.",
+                ),
+                frames("chunk", 64, "Latent frames drawn at a time, four pictures each. Fewer: earlier to see, less coherent."),
+                choice(
+                    "knot",
+                    ["inpaint", "blend", "pin", "none"],
+                    "How the last frames of a chunk tie it to the next one: as known frames (inpaint), mixed into the noise (blend), "
+                    "copied (pin), or not at all (none).",
+                ),
+                frames("knot_frames", 16, "Latent frames that two chunks share."),
+                choice("fuse", [ON, OFF], "Average what two chunks drew of the same frames (on), or take the second drawing (off)."),
+                frames("window", 512, "Latent frames attended at a time, past and current. 0: all of them, memory grows with the length."),
+                choice(
+                    "anchor_rule",
+                    ["ahead", "behind", "fixed", "none"],
+                    "Where the portrait stands in time: running ahead of the frames being drawn (the method), behind them, in one place, "
+                    "or nowhere: then nothing keeps the person the same.",
+                ),
+                frames("anchor_start", 4096, "ahead: where the portrait begins; behind: how far back; fixed: where. In latent frames."),
+                frames("anchor_stride", 4096, "ahead: how far the portrait jumps when the video reaches it, in latent frames."),
+                frames("pinned", 512, "First latent frames that are never forgotten (others call them a sink)."),
+                choice(
+                    "pinned_place", ["absolute", "in front"], "Where pinned frames stand in time: at their own place, or before the window."
+                ),
+                choice("first_frame", ["free", "pin"], "pin: the first picture is the portrait itself."),
+            ],
+            outputs=[StreamWire.Output(display_name="stream", tooltip="To Streaming Decode, Next Segment or Stream to Latent.")],
+        )
+
+    @classmethod
+    def execute(cls, model, anchor, seconds: float, seed: int, driving: Guidance | None = None, **switches) -> io.NodeOutput:
+        guidance, card = driving or Guidance(), host.card_of(model)
+        seconds = seconds or guidance.driving.seconds
+        if not seconds:
+            raise KnotForcingError("How long should the video be? Connect Audio Conditioning to `driving`, or set `seconds`.")
+        settings = chosen(card.rollout, latent_frames(pixel_frames_in(seconds, card.fps)), **switches)
+        return io.NodeOutput(Recipe(model=model, anchor=anchor, guidance=guidance, settings=settings, seed=seed, seconds=seconds))
+
+
+def chosen(
+    own: RolloutSettings,
+    length: int,
+    *,
+    steps: int,
+    chunk: int,
+    knot: str,
+    knot_frames: int,
+    fuse: str,
+    window: int,
+    anchor_rule: str,
+    anchor_start: int,
+    anchor_stride: int,
+    pinned: int,
+    pinned_place: str,
+    first_frame: str,
+) -> RolloutSettings:
+    """The model's settings with what was chosen instead, for a stream of `length` latent frames. Raises KnotForcingError."""
+    changed = {}
+    if steps:
+        changed |= {"schedule": few_steps(steps), "first_schedule": None}
+    if chunk > 0:
+        changed |= {"chunk": chunk, "first_chunk": None}
+    for name, value in (("knot_frames", knot_frames), ("pinned", pinned)):
+        if value != OWN_NUMBER:
+            changed[name] = value
+    for name, value in (("pinned_place", pinned_place), ("first_frame", first_frame)):
+        if value != OWN:
+            changed[name] = value
+    if knot != OWN:
+        changed["knot"] = None if knot == "none" else knot
+    if fuse != OWN:
+        changed["fuse"] = fuse == ON
+    elif changed.get("knot") == "pin":
+        changed["fuse"] = False  # a copied knot has nothing to average
+    if window != OWN_NUMBER:
+        changed["window"] = window or None
+    if changed.get("window", own.window) is None:
+        # everything is remembered, so the cache must hold the whole stream and what the last chunk draws beyond it
+        changed["max_frames"] = length + 2 * (changed.get("chunk", own.chunk) + max(0, changed.get("knot_frames", own.knot_frames)))
+    changed["anchor"] = _anchor(own.anchor, anchor_rule, anchor_start, anchor_stride)
+    return replace(own, **changed)
+
+
+def _anchor(own: AnchorRule | None, rule: str, start: int, stride: int) -> AnchorRule | None:
+    given = lambda value, default: default if value == OWN_NUMBER else value
+    name = type(own).__name__.lower() if rule == OWN and own is not None else rule
+    match name:
+        case "ahead":
+            before = own if isinstance(own, Ahead) else Ahead()
+            return Ahead(given(start, before.start), given(stride, before.stride))
+        case "behind":
+            return Behind(given(start, own.gap if isinstance(own, Behind) else Behind().gap))
+        case "fixed":
+            return Fixed(given(start, own.position if isinstance(own, Fixed) else Fixed().position))
+    return None
+
+
+NODES = [Sampler]

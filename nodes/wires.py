@@ -1,0 +1,52 @@
+"""What the pack's own wires carry from node to node, and their names on the canvas.
+
+Values and recipes only, never something that runs: the host keeps what passed a wire and hands it out again.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..kf_core.conditioning.anchor import Anchor
+from ..kf_core.conditioning.driving import Driving
+from ..kf_core.settings import RolloutSettings
+
+AnchorWire = io.Custom("KF_ANCHOR")  # kf_core's Anchor
+DrivingWire = io.Custom("KF_DRIVING")  # Guidance
+StreamWire = io.Custom("KF_STREAM")  # Recipe
+SegmentWire = io.Custom("KF_SEGMENT")  # Segment
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Guidance:
+    """What drives a stream, and the host's encoders that its sound and its words may need."""
+
+    driving: Driving = Driving()
+    audio_encoder: Any = None  # the host's AUDIO_ENCODER, for models that hear through wav2vec 2.0
+    clip: Any = None  # the host's CLIP, for models that read
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recipe:
+    """All that decides a stream but the decoder."""
+
+    model: Any  # the host's MODEL, with a card attached
+    anchor: Anchor  # on the CPU
+    guidance: Guidance
+    settings: RolloutSettings
+    seed: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Some pictures of a stream, as they went out for others to work on."""
+
+    stream: str  # the name of the stream they are from
+    index: int
+    start: int  # the first picture, counted from the beginning of the stream
+    pictures: int
+    of: int  # pictures in the whole stream
+    fps: float
+    guidance: Guidance  # has the sound of the whole stream

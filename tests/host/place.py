@@ -1,0 +1,51 @@
+"""Where a ComfyUI is, and the way into it. Without one, tests that need it skip with one loud line, or fail under KF_REQUIRE_HOST=1."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+PACK = Path(__file__).parents[2]
+
+
+def places() -> list[Path]:
+    """Where a ComfyUI may be, the likeliest first."""
+    named = [Path(os.environ["COMFYUI_PATH"])] if os.environ.get("COMFYUI_PATH") else []
+    around = [PACK.parents[1]] if PACK.parent.name == "custom_nodes" else []
+    home = Path.home()
+    usual = [home / "comfy" / "ComfyUI", home / "Documents" / "comfy" / "ComfyUI", home / "ComfyUI", PACK.parent / "ComfyUI"]
+    return [*named, *around, *usual]
+
+
+def host_folder() -> Path:
+    for place in places():
+        if (place / "comfy_api" / "latest").is_dir() and (place / "execution.py").exists():
+            return place
+    refuse("NO COMFYUI FOUND: set COMFYUI_PATH to its folder to test against a real host")
+
+
+def enter_host(*needed: str) -> Path:
+    """Make the host importable in this process, on the CPU, and import what is needed. Its `nodes` must be found before this pack's."""
+    place = host_folder()
+    if str(place) not in sys.path:
+        sys.path.insert(0, str(place))
+    argv, sys.argv = sys.argv, ["pytest", "--cpu"]
+    try:
+        import comfy.options
+
+        comfy.options.enable_args_parsing()
+        for module in needed:
+            importlib.import_module(module)
+    except ImportError as problem:
+        refuse(f"COMFYUI AT {place} CANNOT BE IMPORTED ({problem}): install its requirements to test against a real host")
+    finally:
+        sys.argv = argv
+    return place
+
+
+def refuse(reason: str):
+    if os.environ.get("KF_REQUIRE_HOST") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
