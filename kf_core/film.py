@@ -14,6 +14,7 @@ from .chunks import FrameChunk, LatentChunk, Step
 from .conditioning.audio import AudioSource, Silence
 from .fingerprint import fingerprint
 from .media.fragments import read_fragments
+from .media.playback import probe
 from .media.soundtrack import Soundtrack
 from .media.video import Provenance, VideoWriter
 from .spool import Spool
@@ -51,6 +52,10 @@ class Film:
     def is_whole(self) -> bool:
         return self.pictures >= self.stream.num_pictures
 
+    def is_other(self) -> bool:
+        """Whether the file was begun by another recipe, so that going on with it would join two videos."""
+        return self.pictures > 0 and (self.stream.recipe() or "") not in probe(self.path).metadata.get("comment", "")
+
     def record(self, is_from_the_start: bool = False) -> Iterator[Step | LatentChunk | FrameChunk]:
         """Make what is missing. `is_from_the_start`: yield the pictures that are in the file, too; they are decoded again, not drawn."""
         stream, end = self.stream, self.stream.num_pictures
@@ -58,7 +63,8 @@ class Film:
             there = video.num_pictures
             state, spool = self._state(0 if is_from_the_start else there)
             soundtrack = Soundtrack(_sound(stream).blocks(SAMPLE_RATE, CHANNELS)) if there < end else None
-            saved, cost, is_even = time.perf_counter(), 0.0, True
+            saved, cost = time.perf_counter(), 0.0
+            is_even = True  # every latent that was drawn has become pictures
             try:
                 for item in stream.steps(state, spool):
                     is_even = not isinstance(item, LatentChunk)
@@ -75,7 +81,7 @@ class Film:
             finally:
                 if video.num_pictures >= end:
                     self.state_file.unlink(missing_ok=True)
-                elif is_even and video.num_pictures > there:
+                elif (is_even or spool is not None) and video.num_pictures > there:
                     state.save(self.state_file, stream)
 
     def _state(self, first: int) -> tuple[StreamState, Spool | None]:
@@ -99,7 +105,7 @@ class Film:
             fps=stream.fps,
             sample_rate=SAMPLE_RATE,
             channels=CHANNELS,
-            provenance=Provenance(model=stream.model.card.name, seed=stream.seed),
+            provenance=Provenance(model=stream.model.card.name, seed=stream.seed, recipe=stream.recipe() or ""),
             resume=True,
         )
 

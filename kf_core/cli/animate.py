@@ -1,7 +1,7 @@
 """`animate`: portrait and voice become a video that is on the disk while it is made.
 
-The loop is the whole command: pictures go to the writer, the state to a file beside the video every few seconds. Ctrl-C ends after the
-step that is running; whatever ends it, the video plays, and `--resume` goes on from its last picture.
+How that is done is `film.py`; here words become a recipe, and its progress is shown. Ctrl-C ends after the step that is running;
+whatever ends it, the video plays, and `--resume` goes on from its last picture.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,21 +24,16 @@ from ..conditioning.portrait import advice_on, livetalk_portrait, prepare_portra
 from ..conditioning.pose import PoseVideo
 from ..errors import KnotForcingError
 from ..evaluation.speed import machine
-from ..media.fragments import read_fragments
+from ..film import Film
 from ..media.picture import read_picture
 from ..media.playback import probe
-from ..media.soundtrack import Soundtrack
-from ..media.video import Provenance, VideoWriter
 from ..settings import RolloutSettings
 from ..spool import Spool
-from ..stream import Stream, StreamState
+from ..stream import Stream
 from ..timeline import latent_frames, pixel_frames_in
 from ..vae.streaming import VideoDecoder, encode_clip
 from . import model as model_arguments
 
-SAMPLE_RATE, CHANNELS = 48_000, 2
-SAVE_SECONDS = 3.0  # at least, between two savings of the state ...
-SAVE_SHARE = 20  # ... and at least so many times what saving takes
 STOPPED = 130
 
 EXAMPLES = """examples
@@ -92,125 +87,86 @@ def run(chosen: argparse.Namespace) -> int:
         seconds=seconds,
         audio_encoder=loaded.audio_encoder,
     )
-    card = loaded.generator.card
-    for note in (card.note, getattr(audio, "note", ""), *advice_on(picture, loaded.width, loaded.height), *stream.remarks()):
-        if note:
-            print(f"Note: {note}", file=sys.stderr)
-    job = _Job(chosen, stream, stream.recipe(), audio)
-    with _writer(job, loaded) as video, _stop_on_request() as stop:
-        made = _make(job, video, stop, began)
-    if not made.is_whole:
-        print(
-            f"Stopped. {video.seconds:.1f} s are in {chosen.out} and can be played. Continue with:\n  {_command(chosen, sys.argv)}",
-            file=sys.stderr,
-        )
+    notes = (loaded.generator.card.note, getattr(audio, "note", ""), *advice_on(picture, loaded.width, loaded.height), *stream.remarks())
+    for note in filter(None, notes):
+        print(f"Note: {note}", file=sys.stderr)
+    film = _film(chosen, stream)
+    took = _record(film, began, chosen.quiet)
+    if not film.is_whole():
+        seconds = film.pictures / stream.fps
+        said = f"Stopped. {seconds:.1f} s are in {film.path} and can be played. Continue with:\n  {_command(sys.argv)}"
+        print(said, file=sys.stderr)
         return STOPPED
-    job.state_file.unlink(missing_ok=True)
     if not chosen.quiet:
-        print(made.summary(chosen.out, loaded, video))
+        print(_summary(film, loaded, took))
     return 0
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    chosen: argparse.Namespace
-    stream: Stream
-    recipe: str
-    audio: AudioSource
+@dataclass(frozen=True, kw_only=True)
+class _Took:
+    """Seconds since the command was given, and what came of them."""
 
-    @property
-    def state_file(self) -> Path:
-        return self.chosen.out.with_name(self.chosen.out.name + ".resume")
+    loading: float
+    first_picture: float = 0.0
+    last_picture: float = 0.0
+    pictures: int = 0  # made now, not counting those that were there
 
 
-@dataclass
-class _Made:
-    """What came of it, for the summary."""
-
-    is_whole: bool
-    pictures: int  # made now, not counting those that were there
-    loading: float  # seconds
-    first_picture: float  # seconds, from the beginning of the command
-    seconds: float  # from the first chunk to the last
-
-    def summary(self, out: Path, loaded: model_arguments.LoadedModel, video: VideoWriter) -> str:
-        lines = [f"file         {out}: {video.seconds:.2f} s, {video.num_pictures} pictures of {video.width}x{video.height}, with sound"]
-        if self.pictures and self.seconds:
-            speed = self.pictures / self.seconds
-            lines.append(f"speed        {speed:.1f} FPS, {speed / float(video.fps):.2f} x real time at {float(video.fps):g} FPS")
-            lines.append(f"first frame  on the disk after {self.first_picture:.2f} s, {self.loading:.2f} s of it loading")
-        precision = str(loaded.generator.dtype).removeprefix("torch.")
-        lines.append(f"precision    {precision} on {loaded.generator.device.type}: {machine()}")
-        return "\n".join(lines)
-
-
-def _make(job: _Job, video: VideoWriter, stop: list[bool], began: float) -> _Made:
-    """The loop: pictures to the file, the state beside it."""
-    stream, end = job.stream, job.stream.num_pictures
-    there = video.num_pictures
-    state = _state(job, video) if there < end else None
-    soundtrack = Soundtrack(job.audio.blocks(SAMPLE_RATE, CHANNELS))
-    spool = Spool(job.chosen.spool, job.recipe) if job.chosen.spool else None
-    started = saved = time.perf_counter()
-    first = cost = 0.0
-    with _progress(job.chosen, stream, there) as bar:
-        for item in stream.steps(state, spool) if state is not None else ():
-            if isinstance(item, FrameChunk):
-                fresh = item.frames[max(0, video.num_pictures - item.span.start) :]
-                if len(fresh):
-                    video.write(fresh, soundtrack.between(*video.sound_for(len(fresh))))
-                    first = first or time.perf_counter() - began
-                    speed = (video.num_pictures - there) / (time.perf_counter() - started)
-                    bar.set_description_str(f"{video.seconds:.1f} of {end / stream.fps:.1f} s, {speed:.1f} FPS", refresh=False)
-                    bar.update(len(fresh))
-                if video.num_pictures < end and time.perf_counter() - saved > max(SAVE_SECONDS, SAVE_SHARE * cost):
-                    cost = _save(job, state)
-                    saved = time.perf_counter()
+def _record(film: Film, began: float, is_quiet: bool) -> _Took:
+    """The loop: pictures go to the file until it is whole, or until someone asks for the end."""
+    there, fps = film.pictures, film.stream.fps
+    total = film.stream.num_pictures
+    took = _Took(loading=time.perf_counter() - began)
+    if film.is_whole():
+        return took
+    form = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
+    with (
+        tqdm(total=total, initial=there, bar_format=form, disable=is_quiet, mininterval=0.2) as bar,
+        _stop_on_request() as stop,
+        closing(film.record()) as happening,
+    ):
+        for item in happening:
+            if isinstance(item, FrameChunk) and item.span.stop > there:
+                now, made = time.perf_counter() - began, item.span.stop - there
+                took = replace(took, first_picture=took.first_picture or now, last_picture=now, pictures=made)
+                bar.set_description_str(f"{item.span.stop / fps:.1f} of {total / fps:.1f} s, {_speed(took):.1f} FPS", refresh=False)
+                bar.update(there + made - bar.n if not is_quiet else 0)
             if stop and not isinstance(item, LatentChunk):
                 break
-    is_whole = video.num_pictures >= end
-    if not is_whole:
-        _save(job, state)
-    return _Made(is_whole, video.num_pictures - there, started - began, first, time.perf_counter() - started)
+    return took
 
 
-def _save(job: _Job, state: StreamState) -> float:
-    """Save the state; returns what it took, in seconds."""
-    before = time.perf_counter()
-    state.save(job.state_file, job.stream)
-    return time.perf_counter() - before
+def _speed(took: _Took) -> float:
+    return took.pictures / (took.last_picture - took.loading) if took.pictures else 0.0
 
 
-def _state(job: _Job, video: VideoWriter) -> StreamState:
-    """Where to go on: the saved state if it is not beyond the video, else the beginning (what is there is made again, and not written)."""
-    state = StreamState.load(job.state_file, job.stream) if job.chosen.resume else None
-    if state is not None and 0 < state.next_picture <= video.num_pictures:
-        return state
-    if video.num_pictures:
-        print(f"Note: no saved state fits, so the first {video.seconds:.1f} s are computed again; the file keeps them.", file=sys.stderr)
-    return StreamState.start(job.stream)
+def _summary(film: Film, loaded: model_arguments.LoadedModel, took: _Took) -> str:
+    facts = probe(film.path)
+    lines = [f"file         {film.path}: {facts.seconds:.2f} s, {facts.pictures} pictures of {facts.width}x{facts.height}, with sound"]
+    if took.pictures:
+        lines.append(f"speed        {_speed(took):.1f} FPS, {_speed(took) / facts.fps:.2f} x real time at {facts.fps:g} FPS")
+        lines.append(f"first frame  on the disk after {took.first_picture:.2f} s, {took.loading:.2f} s of it loading")
+    precision = str(loaded.generator.dtype).removeprefix("torch.")
+    lines.append(f"precision    {precision} on {loaded.generator.device.type}: {machine()}")
+    return "\n".join(lines)
 
 
-def _writer(job: _Job, loaded: model_arguments.LoadedModel) -> VideoWriter:
-    out, card = job.chosen.out, loaded.generator.card
-    if job.chosen.resume and out.exists() and out.stat().st_size:
-        with out.open("rb") as file:
-            is_begun = read_fragments(file).pictures > 0
-        if is_begun and job.recipe not in probe(out).metadata.get("comment", ""):
-            raise KnotForcingError(
-                f"{out} was begun with another portrait, voice, seed, model or setting, so it cannot be continued with these. "
-                f"Give the same ones, or another name by --out."
-            )
-    return VideoWriter(
-        out,
-        width=loaded.width,
-        height=loaded.height,
-        fps=card.fps,
-        sample_rate=SAMPLE_RATE,
-        channels=CHANNELS,
-        provenance=Provenance(model=card.name, seed=job.chosen.seed, recipe=job.recipe),
-        resume=job.chosen.resume,
-    )
+def _film(chosen: argparse.Namespace, stream: Stream) -> Film:
+    out = chosen.out
+    spool = Spool(chosen.spool, stream.recipe()) if chosen.spool else None
+    film = Film(stream=stream, path=out, state_file=out.with_name(out.name + ".resume"), spool=spool)
+    if not chosen.resume:
+        try:
+            out.unlink(missing_ok=True)
+            film.state_file.unlink(missing_ok=True)
+        except OSError as problem:  # Windows keeps a video that is being watched
+            raise KnotForcingError(f"{out} cannot be replaced ({problem.strerror}). Close the program that shows it.") from problem
+    elif film.is_other():
+        raise KnotForcingError(
+            f"{out} was begun with another portrait, voice, seed, model or setting, so it cannot be continued with these. "
+            f"Give the same ones, or another name by --out."
+        )
+    return film
 
 
 def _check_output(chosen: argparse.Namespace) -> None:
@@ -290,6 +246,5 @@ def _stop_on_request():
             signal.signal(number, handler)
 
 
-def _command(chosen: argparse.Namespace, argv: list[str]) -> str:
-    words = [word for word in argv[1:] if word not in ("--resume", "--overwrite")]
-    return shlex.join(["python", "-m", "kf_core", *words, "--resume"])
+def _command(words: list[str]) -> str:
+    return shlex.join(["python", "-m", "kf_core", *(word for word in words[1:] if word not in ("--resume", "--overwrite")), "--resume"])
