@@ -12,7 +12,7 @@ from ..kf_core.errors import KnotForcingError
 from ..kf_core.schedule import few_steps
 from ..kf_core.settings import Ahead, AnchorRule, Behind, Fixed, RolloutSettings
 from ..kf_core.timeline import latent_frames, pixel_frames_in
-from . import host
+from . import host, live
 from .loaders import CATEGORY
 from .wires import AnchorWire, DrivingWire, Guidance, Recipe, StreamWire
 
@@ -91,6 +91,7 @@ class Sampler(io.ComfyNode):
                 choice("first_frame", ["free", "pin"], "pin: the first picture is the portrait itself."),
             ],
             outputs=[StreamWire.Output(display_name="stream", tooltip="To Streaming Decode, Next Segment or Stream to Latent.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -99,8 +100,20 @@ class Sampler(io.ComfyNode):
         seconds = seconds or guidance.driving.seconds
         if not seconds:
             raise KnotForcingError("How long should the video be? Connect Audio Conditioning to `driving`, or set `seconds`.")
+        live.say(cls.hidden.unique_id, remark_on_length(guidance, seconds))
         settings = chosen(card.rollout, latent_frames(pixel_frames_in(seconds, card.fps)), **switches)
         return io.NodeOutput(Recipe(model=model, anchor=anchor, guidance=guidance, settings=settings, seed=seed, seconds=seconds))
+
+
+def remark_on_length(guidance: Guidance, seconds: float) -> str:
+    """What the user may want to know about sources that are not as long as the video; empty where nothing is to be said."""
+    pose, audio = guidance.driving.pose, guidance.driving.audio
+    said = []
+    if pose is not None and pose.seconds is not None and pose.seconds < seconds - 0.1:
+        said.append(f"The pose lasts {pose.seconds:.1f} s of {seconds:.1f} s; after that the head is free.")
+    if audio is not None and audio.seconds is not None and audio.seconds < seconds - 0.1:
+        said.append(f"The audio lasts {audio.seconds:.1f} s of {seconds:.1f} s; after that it is silent.")
+    return " ".join(said)
 
 
 def chosen(

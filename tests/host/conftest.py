@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from kf_core.checkpoints import known
 from kf_core.model.adapters import Adapters
 from kf_core.model.card import CARD_KEY, AudioSpec, ModelCard, PoseSpec, TextSpec
 from kf_core.model.wan import WanModel
@@ -23,6 +24,7 @@ from kf_core.vae.wan import WanVAE
 from .place import PACK, enter_host
 
 SIZE = 32  # pixels
+PROGRESS_TEXT = 3  # ComfyUI's number for a line of text on a node
 CARD = ModelCard(
     name="tiny",
     dim=128,
@@ -57,7 +59,16 @@ def write_models(folder: Path) -> None:
     for layer in range(CARD.layers):
         name = f"diffusion_model.blocks.{layer}.self_attn.o"
         lora[f"{name}.lora_A.weight"], lora[f"{name}.lora_B.weight"] = torch.randn(4, CARD.dim), torch.randn(CARD.dim, 4)
+    save_file(self_forcing_of_one_layer(), folder / "diffusion_models" / "self_forcing_dmd.safetensors")
     save_file(lora, folder / "loras" / "random.safetensors")
+
+
+def self_forcing_of_one_layer() -> dict[str, torch.Tensor]:
+    """As wide as Self-Forcing's generator, so that it is recognised, but with one layer of its thirty."""
+    card = replace(known.self_forcing(), layers=1, ffn_dim=256)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in WanModel(card).state_dict().items()}
+    return {name: (torch.randn(shape) * 0.02).bfloat16() for name, shape in shapes.items()}
 
 
 def write_inputs(folder: Path) -> None:
@@ -91,7 +102,7 @@ class Ran:
 
     def said(self, node: str) -> list[str]:
         """The lines shown on a node."""
-        texts = [data for event, data in self.events if event == 3]
+        texts = [data for event, data in self.events if event == PROGRESS_TEXT]
         parts = [(data[4 : 4 + int.from_bytes(data[:4], "big")].decode(), data[4 + int.from_bytes(data[:4], "big") :]) for data in texts]
         return [text.decode() for id, text in parts if id == node]
 
@@ -112,6 +123,7 @@ class Host:
         assert Path(nodes.__file__).parent == self.place, "the host's nodes.py must come before this pack's nodes"
         self.folder, self._execution, self._nodes = folder, execution, nodes
         self.events: list[tuple[Any, Any]] = []
+        self.cancels_at = ""  # press Cancel when a node says this
         for kind in ("input", "output", "temp"):
             (folder / kind).mkdir()
             getattr(folder_paths, f"set_{kind}_directory")(str(folder / kind))
@@ -122,7 +134,7 @@ class Host:
         write_inputs(folder / "input")
         self.server = server.PromptServer(asyncio.new_event_loop())
         self.server.client_id = "test"
-        self.server.send_sync = lambda event, data, sid=None: self.events.append((event, data))
+        self.server.send_sync = self._receive
 
         def hook(value, total, preview, prompt_id=None, node_id=None):  # as main.py does it
             comfy.model_management.throw_exception_if_processing_interrupted()
@@ -133,6 +145,11 @@ class Host:
             assert asyncio.run(nodes.load_custom_node(str(self.place / "comfy_extras" / extra), module_parent="comfy_extras"))
         assert asyncio.run(nodes.load_custom_node(str(PACK)))
         self.fresh()
+
+    def _receive(self, event, data, sid=None) -> None:
+        self.events.append((event, data))
+        if self.cancels_at and event == PROGRESS_TEXT and self.cancels_at in bytes(data).decode(errors="replace"):
+            self._nodes.interrupt_processing()
 
     def fresh(self) -> None:
         """Forget all cached outputs."""
@@ -199,7 +216,3 @@ OWN |= dict.fromkeys(("knot", "fuse", "anchor_rule", "pinned_place", "first_fram
 def also(prompt: dict[str, dict], **nodes: tuple[str, dict]) -> dict[str, dict]:
     """The prompt with further nodes."""
     return prompt | {node: {"class_type": kind, "inputs": inputs} for node, (kind, inputs) in nodes.items()}
-
-
-def settings_of(**changed) -> RolloutSettings:
-    return replace(CARD.rollout, **changed)

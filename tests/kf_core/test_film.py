@@ -1,0 +1,71 @@
+"""Laws of a film: on the disk when it is said, the same in one go or in many, and nothing drawn twice."""
+
+from contextlib import closing
+
+import pytest
+import torch
+
+from kf_core.chunks import FrameChunk, LatentChunk, Step
+from kf_core.film import Film
+from kf_core.media.playback import pictures, probe
+from kf_core.spool import Spool
+
+from .test_stream import stream  # noqa: F401  the same two seconds
+
+
+@pytest.fixture
+def film(stream, tmp_path) -> Film:  # noqa: F811
+    return Film(stream=stream, path=tmp_path / "film.mp4", state_file=tmp_path / "film.state", spool=Spool(tmp_path, stream.recipe()))
+
+
+def drawn(items) -> list[int]:
+    """The first latent frame of each chunk that was drawn from noise."""
+    return [item.span.start for item in items if isinstance(item, Step) and item.index == 0]
+
+
+def record_until(film: Film, kind: type, count: int) -> list:
+    items = []
+    with closing(film.record()) as happening:
+        for item in happening:
+            items.append(item)
+            if sum(isinstance(i, kind) for i in items) == count:
+                break
+    return items
+
+
+@pytest.mark.parametrize("kind, count", [(FrameChunk, 1), (Step, 3), (LatentChunk, 2), (FrameChunk, 2)])
+def test_stopped_anywhere_it_plays_and_goes_on_to_the_same_film(film, tmp_path, kind, count):
+    whole = Film(stream=film.stream, path=tmp_path / "whole.mp4", state_file=tmp_path / "whole.state")
+    assert len(list(whole.record())) == 3 * 4  # chunks of two steps, latents and pictures
+    first = record_until(film, kind, count)
+    made = sum(item.span.length for item in first if isinstance(item, FrameChunk))
+    assert film.pictures == made and probe(film.path).pictures == made
+    assert not film.is_whole() and film.state_file.exists()
+
+    rest = list(film.record())
+    assert film.is_whole() and not film.state_file.exists()
+    finished = [item.span.start for item in first if isinstance(item, LatentChunk)]
+    assert not set(drawn(rest)) & set(finished)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(pictures(film.path), pictures(whole.path), strict=True))
+    assert probe(film.path).sound_seconds == pytest.approx(2.0, abs=0.05)
+
+
+def test_another_film_of_the_same_stream_draws_nothing(film, tmp_path):
+    list(film.record())
+    other = Film(stream=film.stream, path=tmp_path / "other.mp4", state_file=tmp_path / "other.state", spool=film.spool)
+    assert drawn(other.record()) == []
+    assert other.pictures == film.pictures == 32
+
+
+def test_pictures_that_are_in_the_file_are_handed_out_again_without_drawing(film):
+    record_until(film, FrameChunk, 2)
+    again = list(film.record(is_from_the_start=True))
+    assert sum(item.span.length for item in again if isinstance(item, FrameChunk)) == 32
+    assert drawn(again) == [6] and film.pictures == 32
+
+
+def test_a_film_goes_on_where_the_spool_was_lost(film):
+    record_until(film, FrameChunk, 2)
+    film.spool.path.unlink()
+    alone = Film(stream=film.stream, path=film.path, state_file=film.state_file, spool=Spool(film.path.parent, "another"))
+    assert drawn(alone.record()) == [6] and film.is_whole()
