@@ -29,8 +29,8 @@ class Muon(torch.optim.Optimizer):
     So a step's largest singular value is lr * sqrt(out / in). Without the second factor the last layer (432 numbers in, three
     out) shifted the colour of the whole picture at every step."""
 
-    def __init__(self, parameters, lr: float, momentum: float = 0.95):
-        super().__init__(parameters, dict(lr=lr, momentum=momentum))
+    def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(parameters, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
@@ -46,6 +46,7 @@ class Muon(torch.optim.Optimizer):
                 ahead = weight.grad.lerp(momentum, group["momentum"])  # Nesterov
                 direction = orthogonalise(ahead.flatten(1))
                 shape = (direction.shape[0] / direction.shape[1]) ** 0.5
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(direction.view_as(weight), alpha=-group["lr"] * shape)
 
 

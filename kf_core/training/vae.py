@@ -18,12 +18,14 @@ from pathlib import Path
 import torch
 from einops import rearrange
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..checkpoints.load import fast_dtype
+from ..timeline import PIXELS_PER_LATENT
 from ..vae.streaming import DecoderState, EncoderState, decode_latents, encode_clip, encode_pictures, prepare
-from ..vae.wan import LATENT_MEAN, LATENT_STD, SPATIAL_STRIDE, Z_DIM, CausalConv3d, Downsample, Upsample, WanVAE
+from ..vae.wan import LATENT_MEAN, LATENT_STD, SPATIAL_STRIDE, Z_DIM, CausalConv3d, Downsample, ResidualBlock, Upsample, WanVAE
 from .drawing import render
 from .muon import Muon, parameter_groups
 from .portraits import Split, sample_identities, sample_motion
@@ -35,8 +37,12 @@ HELD_OUT_SEED = 1_000_003
 
 EDGE_WEIGHT = 1.0
 KL_WEIGHT = 3e-4
+COLOUR_WEIGHT = 1.0
 FEATURE_WEIGHT = 2.0  # added in mouth and eye boxes, so they count three times
 ADAM_SHARE = 0.1  # AdamW's rate as a share of Muon's
+# Nothing else holds the size of the residual stream, since every block normalises what it reads: without decay it grew to 14,000
+# at the encoder's end, and what the blocks add to it was lost in rounding.
+WEIGHT_DECAY = 0.1
 EMA_DECAY = 0.995
 SECONDS_BETWEEN_CHECKPOINTS = 120
 STATISTICS_CLIPS = 64  # from which the latents' mean and deviation are taken
@@ -57,9 +63,9 @@ class Stage:
 
 
 STAGES = (
-    Stage("pictures", 0.22, (1,), 16, (1.0, 0.9)),
-    Stage("short clips", 0.48, (5, 9), 36, (0.9, 0.6), crop=2 / 3),
-    Stage("long clips", 0.68, (9, 17, 33), 27, (0.6, 0.1)),
+    Stage("pictures", 0.25, (1,), 24, (1.0, 0.9), crop=2 / 3),
+    Stage("short clips", 0.50, (5, 9), 36, (0.9, 0.6), crop=2 / 3),
+    Stage("long clips", 0.66, (9, 17, 33), 27, (0.6, 0.1)),
     Stage("decoder", 1.0, (9, 17, 33), 27, (0.6, 0.0), decoder_only=True),
 )
 
@@ -112,6 +118,7 @@ class VAETraining:
         self.vae = prepare(initialise(WanVAE(dim)), torch.float32, device)
         self.mean_vae = prepare(WanVAE(dim), torch.float32, device).requires_grad_(False)
         self.mean_vae.load_state_dict(self.vae.state_dict())
+        self.colours = colour_reader().to(device)
         self.generator = torch.Generator().manual_seed(seed)
         self.step = 0
         self.seconds = 0.0  # spent training
@@ -121,7 +128,10 @@ class VAETraining:
     def _make_optimisers(self) -> None:
         parts = [self.vae.conv2, self.vae.decoder] + ([] if self.is_frozen else [self.vae.encoder, self.vae.conv1])
         weights, rest = parameter_groups(parts)
-        self.optimisers = [Muon(weights, lr=self.rate), torch.optim.AdamW(rest, lr=self.rate * ADAM_SHARE, weight_decay=0.0)]
+        self.optimisers = [
+            Muon(weights, lr=self.rate, weight_decay=WEIGHT_DECAY),
+            torch.optim.AdamW(rest, lr=self.rate * ADAM_SHARE, weight_decay=0.0),
+        ]
         self.first_step = self.step  # of these optimisers; they warm up
 
     def train_step(self, frames: int, clips: int, rate: float, crop: float = 1.0) -> dict[str, float]:
@@ -143,6 +153,7 @@ class VAETraining:
         loss = reconstruction_loss(made, batch)
         if not self.is_frozen:
             loss = loss + KL_WEIGHT * 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+            loss = loss + COLOUR_WEIGHT * colour_loss(self.colours(mean), batch.pictures)
         loss.backward()
         for optimiser in self.optimisers:
             optimiser.step()
@@ -170,7 +181,7 @@ class VAETraining:
     def save(self, path: Path) -> None:
         """Writes a checkpoint that is whole or not there at all."""
         state = {name: getattr(self, name) for name in ("step", "first_step", "seconds", "is_frozen", "size", "dim")}
-        state |= {"vae": self.vae.state_dict(), "mean_vae": self.mean_vae.state_dict()}
+        state |= {name: getattr(self, name).state_dict() for name in ("vae", "mean_vae", "colours")}
         state |= {"optimisers": [o.state_dict() for o in self.optimisers], "generator": self.generator.get_state()}
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
@@ -183,8 +194,8 @@ class VAETraining:
         for name in ("size", "dim"):
             if state[name] != getattr(self, name):
                 raise ValueError(f"{path} was trained with {name} {state[name]}, asked for {getattr(self, name)}")
-        self.vae.load_state_dict(state["vae"])
-        self.mean_vae.load_state_dict(state["mean_vae"])
+        for name in ("vae", "mean_vae", "colours"):
+            getattr(self, name).load_state_dict(state[name])
         self.step, self.seconds, self.is_frozen = state["step"], state["seconds"], state["is_frozen"]
         if self.is_frozen:
             self.vae.encoder.requires_grad_(False)
@@ -250,21 +261,42 @@ def learning_rate(share: float) -> float:
     return stage.rate[0] + (stage.rate[1] - stage.rate[0]) * passed
 
 
+@torch.no_grad()
 def initialise(vae: WanVAE) -> WanVAE:
-    """Every picture by itself at first: only the present tap of a time convolution is used, and time resampling copies."""
-    with torch.no_grad():
-        convolutions = [m for m in vae.modules() if isinstance(m, CausalConv3d) and m.kernel_size[0] > 1]
-        resamplers = [m.time_conv for m in vae.modules() if isinstance(m, (Downsample, Upsample)) and m.in_time]
-        for convolution in convolutions:
-            convolution.weight[:, :, :-1] = 0
-            convolution.weight[:, :, -1] *= convolution.kernel_size[0] ** 0.5  # the other taps' share of the variance
-        for convolution in resamplers:
-            out, width = convolution.weight.shape[:2]
-            convolution.weight[:, :, -1, 0, 0] = torch.eye(width).repeat(out // width, 1)
-            convolution.bias.zero_()
-        vae.conv1.weight[Z_DIM:] = 0
-        vae.conv1.bias[Z_DIM:] = -5  # the posterior starts narrow
+    """Begins as a pyramid of mean colours, every picture by itself: the long way through is near the identity at every level.
+
+    Only the present tap of a time convolution is used, resampling in time copies, in space it takes the mean or repeats, and
+    what the blocks add is small. Biases of the first layers keep brightness readable behind a norm."""
+    for module in vae.modules():
+        if isinstance(module, CausalConv3d) and module.kernel_size[0] > 1:
+            module.weight[:, :, :-1] = 0
+            module.weight[:, :, -1] *= module.kernel_size[0] ** 0.5  # the other taps' share of the variance
+    for module in vae.modules():
+        if isinstance(module, ResidualBlock):
+            module.residual[-1].weight *= 0.2
+            if module.shortcut is not None:
+                _orthogonal(module.shortcut.weight[:, :, 0, 0, 0])
+        if isinstance(module, Downsample):
+            module.resample[1].weight.zero_()
+            module.resample[1].weight[:, :, :2, :2] = torch.eye(len(module.resample[1].weight))[..., None, None] / 4
+        if isinstance(module, Upsample):
+            module.resample[1].weight.zero_()
+            _orthogonal(module.resample[1].weight[:, :, 1, 1])
+        if isinstance(module, (Downsample, Upsample)) and module.in_time:
+            out, width = module.time_conv.weight.shape[:2]
+            module.time_conv.weight[:, :, -1, 0, 0] = torch.eye(width).repeat(out // width, 1)
+            module.time_conv.bias.zero_()
+    for first in (vae.encoder.conv1, vae.decoder.conv1):
+        first.bias.bernoulli_(0.5).mul_(2).sub_(1)
+    vae.conv1.weight[Z_DIM:] = 0
+    vae.conv1.bias[Z_DIM:] = -5  # the posterior starts narrow
     return vae
+
+
+def _orthogonal(matrix: Tensor) -> None:
+    """Fills a view [out, in] so that the root mean square stays as it is."""
+    out, into = matrix.shape
+    matrix.copy_(nn.init.orthogonal_(torch.empty(out, into)) * max(1.0, out / into) ** 0.5)
 
 
 def reconstruction_loss(made: Tensor, batch: Clips) -> Tensor:
@@ -276,6 +308,23 @@ def reconstruction_loss(made: Tensor, batch: Clips) -> Tensor:
         edge = error.diff(dim=axis).abs()
         loss = loss + EDGE_WEIGHT * (weight.narrow(axis, 1, edge.shape[axis]) * edge).mean()
     return loss
+
+
+def colour_reader() -> nn.Conv3d:
+    """Reads RGB off three directions of the latent. Never trained: it is there to make the encoder send all three."""
+    reader = nn.Conv3d(Z_DIM, 3, 1).requires_grad_(False)
+    reader.weight.copy_(torch.eye(3, Z_DIM).view_as(reader.weight) / 2)
+    reader.bias.fill_(0.5)
+    return reader
+
+
+def colour_loss(read: Tensor, pictures: Tensor) -> Tensor:
+    """L1 between the colours read off the latents [b, 3, f', h/8, w/8] and the mean colour of the patches they stand for.
+
+    Without it a colour axis that the encoder does not yet send is one the decoder does not listen to, and neither begins:
+    green and magenta were still grey after 1000 steps (a reader that was trained along gave up on them, too)."""
+    patches = F.avg_pool3d(pictures[:, :, ::PIXELS_PER_LATENT], (1, SPATIAL_STRIDE, SPATIAL_STRIDE))
+    return (read - patches).abs().mean()
 
 
 def psnr(squared_error: Tensor, mask: Tensor | None = None) -> float:

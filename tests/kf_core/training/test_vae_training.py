@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from kf_core.training import vae as recipe
+from kf_core.training.muon import Muon
 from kf_core.training.vae import VAETraining, current_stage, cut, draw, fold_statistics, initialise, learning_rate, train_vae
 from kf_core.vae.streaming import DecoderState, decode_latents, encode_clip
 from kf_core.vae.wan import LATENT_MEAN, LATENT_STD, WanVAE
@@ -151,3 +153,23 @@ def test_boxes_hold_mouth_and_eyes():
     for mask in (clips.mouth, clips.eyes):
         assert 0.005 < mask.mean() < 0.3 and set(mask.unique().tolist()) == {0.0, 1.0}
     assert (clips.mouth * clips.eyes).mean() < 0.01
+
+
+def test_the_long_way_through_an_untrained_network_neither_grows_nor_fades():
+    torch.manual_seed(0)
+    vae, sizes = initialise(WanVAE(DIM)), []
+    for module in (*vae.encoder.downsamples, *vae.decoder.upsamples):
+        module.register_forward_hook(lambda _module, _inputs, out: sizes.append(out.square().mean().sqrt().item()))
+    with torch.no_grad():
+        vae.decode(vae.encode(draw(2, 5, 32, torch.Generator().manual_seed(0)).pictures * 2 - 1, {})[0], {})
+    assert len(sizes) == 11 + 15 and 0.3 < min(sizes) and max(sizes) < 4
+
+
+def test_weight_decay_bounds_a_weight_that_nothing_else_bounds():
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(8, 8))
+    optimiser = Muon([weight], lr=0.1, weight_decay=0.5)
+    for _ in range(200):
+        weight.grad = -torch.eye(8)
+        optimiser.step()
+    assert torch.linalg.matrix_norm(weight, 2) < 1.3 / 0.5
