@@ -13,7 +13,7 @@ import torch
 from ..errors import KnotForcingError
 from .recipes import KfTiny
 
-STAGES = ("vae", "clips", "student", "rollouts", "files")  # in order; `examples` is not part of the training
+STAGES = ("vae", "clips", "student", "rollouts", "files", "measures")  # in order; `examples` is not part of the training
 
 
 def main() -> int:

@@ -20,17 +20,20 @@ from tqdm import tqdm
 from ..checkpoints.known import kf_tiny
 from ..checkpoints.load import load_generator, load_vae
 from ..errors import KnotForcingError
+from ..evaluation.speed import machine
 from ..model.card import CARD_KEY, ModelCard
 from . import self_forcing, student
 from .clips import SHARD, ClipFolder, make_clips
 from .examples import write_examples
+from .measure import measure
+from .model_card import write_card
 from .self_forcing import probe_rollout, train_on_own_rollouts
 from .student import StudentTraining, train_student
 from .takes import Library, speech_library
 from .vae import FILE as VAE_FILE
 from .vae import train_vae
 
-FILE = "kf-tiny.safetensors"
+FILE, CARD_FILE = "kf-tiny.safetensors", "kf-tiny.md"
 SPEECH_MINUTES, HELD_OUT_SPEECH_MINUTES = 30.0, 6.0
 HELD_OUT_CLIPS = 30
 
@@ -64,6 +67,7 @@ class KfTiny:
             "student": self.train_student,
             "rollouts": self.train_rollouts,
             "files": self.write_files,
+            "measures": self.measure_files,
             "examples": lambda: write_examples(self._out),
         }
 
@@ -103,6 +107,15 @@ class KfTiny:
         load_generator(out / FILE, dtype=torch.float32)  # strictly: what was written can be read
         shutil.copyfile(self._needed(VAE_FILE, "vae"), out / VAE_FILE)
         tqdm.write(f"{out / FILE}: {json.dumps(about)}")
+
+    def measure_files(self) -> None:
+        """Measure the finished files on held-out faces and voices; writes the model card beside them and contact sheets for the docs."""
+        out = self._out
+        model, vae = load_generator(out / FILE), load_vae(out / VAE_FILE)
+        folder = self.run / "measures"
+        summary = measure(model, vae, self._library("held-out", HELD_OUT_SPEECH_MINUTES), folder)
+        write_card(out / CARD_FILE, out / FILE, out / VAE_FILE, summary, machine())
+        tqdm.write(f"{out / CARD_FILE}; pictures in {folder}")
 
     @property
     def _out(self) -> Path:

@@ -218,7 +218,10 @@ def train_vae(run_dir: Path, *, size: int, minutes: float, device: str = "cpu", 
     last_save = training.seconds
     bar = tqdm(total=round(budget), initial=round(training.seconds), unit="s", desc="VAE", mininterval=10)
     while training.seconds < budget:
-        stage = current_stage(training.seconds / budget)
+        share = training.seconds / budget
+        if training.is_frozen:  # by a smaller budget: what is frozen stays frozen
+            share = max(share, STAGES[-2].until)
+        stage = current_stage(share)
         started = time.monotonic()
         if stage.decoder_only and not training.is_frozen:
             training.freeze_encoder()
@@ -226,7 +229,7 @@ def train_vae(run_dir: Path, *, size: int, minutes: float, device: str = "cpu", 
             export(training, file)
         frames = stage.frames[int(torch.randint(len(stage.frames), (), generator=training.generator))]
         clips = max(1, round(stage.pictures / frames))
-        shown = training.train_step(frames, clips, learning_rate(training.seconds / budget), stage.crop)
+        shown = training.train_step(frames, clips, learning_rate(share), stage.crop)
         spent = time.monotonic() - started
         training.seconds += spent
         bar.set_postfix({k: f"{v:.3g}" for k, v in shown.items()} | {"pictures/s": f"{frames * clips / spent:.1f}", "step": training.step},
