@@ -61,7 +61,7 @@ class Film:
         stream, end = self.stream, self.stream.num_pictures
         with self._writer() as video:
             there = video.num_pictures
-            state, spool = self._state(0 if is_from_the_start else there)
+            state, spool = take_up(stream, self.state_file, self.spool, 0 if is_from_the_start else there)
             soundtrack = Soundtrack(_sound(stream).blocks(SAMPLE_RATE, CHANNELS)) if there < end else None
             saved, cost = time.perf_counter(), 0.0
             is_even = True  # every latent that was drawn has become pictures
@@ -84,17 +84,6 @@ class Film:
                 elif (is_even or spool is not None) and video.num_pictures > there:
                     state.save(self.state_file, stream)
 
-    def _state(self, first: int) -> tuple[StreamState, Spool | None]:
-        """Where to go on so that picture `first` comes next, or as little before it as can be; and the spool, where it reaches that far."""
-        found = StreamState.load(self.state_file, self.stream) or StreamState.start(self.stream)
-        there = 0 if self.spool is None else len(self.spool)
-        if found.next_picture > first:
-            found = StreamState(found.rollout, DecoderState())  # the pictures again, but from the spool
-        wanted = self.stream.settings.chunk_of(found.decoder.next_frame)
-        if found.rollout.chunk > max(wanted, there):
-            return StreamState.start(self.stream), self.spool
-        return found, self.spool if there >= wanted else None
-
     def _writer(self) -> VideoWriter:
         stream = self.stream
         height, width = (SPATIAL_STRIDE * size for size in stream.anchor.latent.shape[-2:])
@@ -108,6 +97,18 @@ class Film:
             provenance=Provenance(model=stream.model.card.name, seed=stream.seed, recipe=stream.recipe() or ""),
             resume=True,
         )
+
+
+def take_up(stream: Stream, state_file: Path, spool: Spool | None, first: int) -> tuple[StreamState, Spool | None]:
+    """Where to go on so that picture `first` comes next, or as little before it as can be; and the spool, where it reaches that far."""
+    found = StreamState.load(state_file, stream) or StreamState.start(stream)
+    there = 0 if spool is None else len(spool)
+    if found.next_picture > first:
+        found = StreamState(found.rollout, DecoderState())  # the pictures again, but from the spool
+    wanted = stream.settings.chunk_of(found.decoder.next_frame)
+    if found.rollout.chunk > max(wanted, there):
+        return StreamState.start(stream), spool
+    return found, spool if there >= wanted else None
 
 
 def film_name(stream: Stream, recipe: str) -> str:

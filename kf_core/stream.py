@@ -29,7 +29,7 @@ from .sampling.noise import SeededNoise
 from .sampling.rollout import RolloutState, rollout
 from .settings import RolloutSettings
 from .spool import Spool
-from .timeline import PixelSpan, pixel_frames, pixel_frames_in
+from .timeline import PixelSpan, latent_frames, pixel_frames, pixel_frames_in
 from .vae.streaming import DecoderState, VideoDecoder
 
 STATE_KEY = "knot_forcing_stream"  # the entry of a state file's header that says whose state it is
@@ -81,6 +81,14 @@ class Stream:
                     yield self._trimmed(chunk)
                     if self._is_over(state):
                         return
+
+    def latents(self, spool: Spool | None = None) -> Iterator[Step | LatentChunk]:
+        """The latents from the beginning to the end, whole chunks, without making pictures of them."""
+        last = self.settings.chunk_of(latent_frames(self.num_pictures) - 1)
+        for item in self._latents(StreamState.start(self), spool):
+            yield item
+            if isinstance(item, LatentChunk) and item.index == last:
+                return
 
     def remarks(self) -> tuple[str, ...]:
         """What was given and is not used, in sentences."""

@@ -5,11 +5,12 @@ Needs ComfyUI; the pack's own `__init__.py` imports this only when the host asks
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import conditioning, decoding, loaders, sampling
+from . import conditioning, decoding, loaders, measuring, portrait, sampling, segments
 
 
 class KnotForcing(ComfyExtension):
     """The nodes, in the order of a workflow."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*loaders.NODES, *conditioning.NODES, *sampling.NODES, *decoding.NODES]
+        files = (loaders, portrait, conditioning, sampling, decoding, segments, measuring)
+        return [node for file in files for node in file.NODES]

@@ -7,7 +7,6 @@ from contextlib import closing
 
 import torch
 from comfy_api.latest import InputImpl, io, ui
-from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..kf_core.chunks import FrameChunk, LatentChunk, Step
 from ..kf_core.errors import KnotForcingError
@@ -68,9 +67,7 @@ class StreamingDecode(io.ComfyNode):
             film, subfolder = film_of(running, filename_prefix)
             pictures = make(film, cls.hidden.unique_id, keep_pictures)
         if not keep_pictures:
-            pictures = ExecutionBlocker(
-                "Streaming Decode gave no pictures, because `keep_pictures` is off. Switch it on, or use its VIDEO."
-            )
+            pictures = host.withheld("Streaming Decode gave no pictures, because `keep_pictures` is off. Switch it on, or use its VIDEO.")
         shown = ui.PreviewVideo([ui.SavedResult(film.path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(InputImpl.VideoFromFile(str(film.path)), pictures, ui=shown)
 

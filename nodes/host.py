@@ -5,7 +5,6 @@ host's business; `running` brings it into memory once, together with the decoder
 subclassed or patched. What a run shows while it goes is `live.py`'s.
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +20,10 @@ import comfy.ops
 import comfy.sd
 import comfy.utils
 import folder_paths
+import numpy as np
 import torch
 from comfy.ldm.modules.attention import optimized_attention
+from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor, nn
 
 from ..kf_core.checkpoints.key_maps import unpacked, wan_name
@@ -30,6 +31,7 @@ from ..kf_core.checkpoints.known import recognise
 from ..kf_core.checkpoints.load import bundled, fast_dtype
 from ..kf_core.checkpoints.read import read_tensors
 from ..kf_core.conditioning.anchor import Anchor
+from ..kf_core.conditioning.audio import AudioArray
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.fingerprint import fingerprint
 from ..kf_core.model.adapters import Adapters
@@ -360,6 +362,12 @@ def _encoders(recipe: Recipe, card: ModelCard) -> _Encoders:
     return _Encoders(hears, reads, tuple(patchers))
 
 
+def resampled(audio: dict, sample_rate: int, channels: int) -> np.ndarray:
+    """The host's AUDIO at another rate: [channels, n]."""
+    source = AudioArray(audio["waveform"][0].float().cpu().numpy(), int(audio["sample_rate"]))
+    return np.concatenate(list(source.blocks(sample_rate, channels))).T
+
+
 class HostWav2Vec2(nn.Module):
     """The host's wav2vec 2.0 called as kf_core calls transformers' one: the same layers, handed over in the other order of axes."""
 
@@ -376,6 +384,11 @@ class HostWav2Vec2(nn.Module):
         return self.theirs.feature_projection(heard), heard
 
 
-def note(text: str) -> None:
-    """A line in the host's log."""
-    logging.info("Knot Forcing: %s", text)
+def withheld(why: str) -> ExecutionBlocker:
+    """Stands for an output that was not made: nodes that wait for it stop, and show `why`."""
+    return ExecutionBlocker(why)
+
+
+def peak_vram_mib() -> int | None:
+    """The most graphics memory this process has held; None without a graphics card."""
+    return round(torch.cuda.max_memory_allocated() / 2**20) if torch.cuda.is_available() and not management.cpu_mode() else None

@@ -44,6 +44,8 @@ class Segment:
     """Some pictures of a stream, as they went out for others to work on."""
 
     stream: str  # the name of the stream they are from
+    model: str  # the generator's name
+    seed: int
     index: int
     start: int  # the first picture, counted from the beginning of the stream
     pictures: int

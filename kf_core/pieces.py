@@ -1,0 +1,97 @@
+"""A stream piece by piece, N seconds each: for what works on pictures in memory, however long the stream is.
+
+A piece draws and decodes only what the pieces before it did not: its end is saved as the next one's beginning, and latents come from the
+spool. Pieces meet without gap, and joined they are the stream. Knows no host.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .chunks import FrameChunk, LatentChunk, Step
+from .conditioning.audio import AudioSource, Silence
+from .errors import KnotForcingError
+from .film import take_up
+from .media.soundtrack import Soundtrack
+from .spool import Spool
+from .stream import Stream, StreamState
+from .timeline import PixelSpan
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pieces:
+    stream: Stream
+    seconds: float  # of one piece
+    folder: Path  # for states
+    spool: Spool
+
+    @property
+    def count(self) -> int:
+        return math.ceil(self.stream.num_pictures / (self.seconds * self.stream.fps) - 1e-6)
+
+    def span(self, index: int) -> PixelSpan:
+        """The pictures of piece `index`. Raises KnotForcingError beyond the last one."""
+        if not 0 <= index < self.count:
+            raise KnotForcingError(
+                f"The stream has {self.count} segments of {self.seconds:g} s, numbered from 0, and number {index} was asked for. "
+                f"If all are done, set `index` to 0 to begin again."
+            )
+        first, last = (min(self.stream.num_pictures, round(i * self.seconds * self.stream.fps)) for i in (index, index + 1))
+        return PixelSpan(first, last)
+
+    def take(self, index: int) -> Iterator[Step | LatentChunk | FrameChunk]:
+        """All that happens until piece `index` is there; FrameChunks hold its pictures and no others."""
+        span = self.span(index)
+        state, spool = self._state(index, span)
+        before = state.decoder
+        for item in self.stream.steps(state, spool):
+            if isinstance(item, LatentChunk):
+                before = replace(state.decoder)  # decoding puts another past in its place, and leaves this one as it is
+                yield item
+            elif isinstance(item, FrameChunk):
+                is_last = item.span.stop >= span.stop
+                if is_last:
+                    # the next piece begins inside a chunk, which it has to decode again
+                    end = StreamState(state.rollout, state.decoder if state.next_picture <= span.stop else before)
+                    end.save(self._state_file(index + 1), self.stream)
+                cut = _cut(item, span)
+                if cut.span.length:
+                    yield cut
+                if is_last:
+                    return
+            else:
+                yield item
+
+    def sound(self, index: int, sample_rate: int, channels: int) -> np.ndarray:
+        """The sound of piece `index`, exactly as long as its pictures: [channels, n]."""
+        span = self.span(index)
+        return sound_between(self.stream.driving.audio, span, self.stream.fps, sample_rate, channels)
+
+    def _state(self, index: int, span: PixelSpan) -> tuple[StreamState, Spool | None]:
+        for beginning in (index, index + 1):  # this piece's own, or the next one's: from there the spool helps
+            if self._state_file(beginning).exists():
+                return take_up(self.stream, self._state_file(beginning), self.spool, span.start)
+        return take_up(self.stream, self._state_file(index), self.spool, span.start)
+
+    def _state_file(self, index: int) -> Path:
+        """Two files take turns, so that a piece may be taken again."""
+        return self.folder / f"{self.spool.path.stem}-{self.seconds:g}s-{index % 2}.state"
+
+
+def sound_between(audio: AudioSource | None, span: PixelSpan, fps: float, sample_rate: int, channels: int) -> np.ndarray:
+    """The sound under the pictures of `span`, with silence where there is none: [channels, n]."""
+    start, stop = (round(picture * sample_rate / fps) for picture in (span.start, span.stop))
+    heard = Soundtrack((audio or Silence(0.0)).blocks(sample_rate, channels)).between(start, stop)
+    sound = np.zeros((channels, stop - start), np.float32)
+    sound[:, : len(heard)] = heard.T
+    return sound
+
+
+def _cut(chunk: FrameChunk, span: PixelSpan) -> FrameChunk:
+    """What of `chunk` is in `span`; an empty chunk where nothing is."""
+    first, last = max(chunk.span.start, span.start), min(chunk.span.stop, span.stop)
+    last = max(first, last)
+    return FrameChunk(chunk.index, PixelSpan(first, last), chunk.frames[first - chunk.span.start : last - chunk.span.start])

@@ -1,0 +1,99 @@
+"""Portrait Crop: head and shoulders out of a picture, and what is wrong with it as a portrait, in words.
+
+A face is looked for by whoever can: a detector's box comes over a wire. Without one nothing is claimed about a face.
+"""
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..kf_core.conditioning.portrait import advice_on, refuse_hopeless
+from ..kf_core.errors import KnotForcingError
+from . import host, live
+from .conditioning import one_picture
+from .loaders import CATEGORY
+
+FACE_AT = 0.45  # of the crop's height, from the top: where the middle of the face comes
+SMALL_FACE = 0.5  # of the model's height: a face smaller than this is enlarged much
+
+
+class PortraitCrop(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KnotForcingPortraitCrop",
+            display_name="Portrait Crop",
+            category=CATEGORY,
+            description="Cuts head and shoulders out of a picture in the shape the model wants, and says what is wrong with it.",
+            search_aliases=["face crop", "head crop", "portrait check"],
+            inputs=[
+                io.Image.Input("image", tooltip="One picture with the person in it."),
+                io.Model.Input("model", tooltip="The generator from Load KF Model: it says which shape it wants."),
+                io.BoundingBox.Input(
+                    "face",
+                    optional=True,
+                    socketless=False,
+                    force_input=True,
+                    tooltip="Where the face is, in pixels, from a face detector. None: the whole picture, and a face is not checked.",
+                ),
+                io.Float.Input(
+                    "margin",
+                    default=2.2,
+                    min=1.0,
+                    max=6.0,
+                    step=0.1,
+                    tooltip="With `face`: how many times as high as the face the cut is. 1 is the face alone, 2.2 head and shoulders.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="portrait", tooltip="To Encode Reference Anchor."),
+                io.String.Output(display_name="report", tooltip="What was found, in words."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, image, model, margin: float, face: Any = None) -> io.NodeOutput:
+        card, picture = host.card_of(model), one_picture(image)
+        said = []
+        if face is None:
+            said.append("Face: not checked (connect a face detector's box to `face`).")
+        else:
+            box = _box(face, picture)
+            picture = cropped(picture, box, margin, card.width / card.height)
+            share = box[3] / picture.shape[0]
+            said.append(f"Face: {box[2]}x{box[3]} pixels, {share:.0%} of the crop's height.")
+            if box[3] < SMALL_FACE * card.height * share:
+                said.append("The face is small in its picture, so it will look soft. Take a larger picture.")
+        refuse_hopeless(picture)
+        said += advice_on(picture, card.width, card.height) or ["Nothing is wrong with size, shape, contrast and sharpness."]
+        report = "\n".join(said)
+        live.say(cls.hidden.unique_id, report)
+        return io.NodeOutput(picture[None], report)
+
+
+def cropped(picture: torch.Tensor, box: tuple[int, int, int, int], margin: float, aspect: float) -> torch.Tensor:
+    """A part of `picture` [h, w, 3] of this aspect round the face, moved rather than shrunk where the picture ends."""
+    height, width = picture.shape[:2]
+    x, y, box_width, box_height = box
+    tall = min(height, round(margin * box_height), round(width / aspect))
+    wide = min(width, round(tall * aspect))
+    left = round(x + box_width / 2 - wide / 2)
+    top = round(y + box_height / 2 - FACE_AT * tall)
+    left, top = min(max(0, left), width - wide), min(max(0, top), height - tall)
+    return picture[top : top + tall, left : left + wide]
+
+
+def _box(face: Any, picture: torch.Tensor) -> tuple[int, int, int, int]:
+    """x, y, width, height of the largest box there is. Raises KnotForcingError for none, or one outside the picture."""
+    boxes = [face] if isinstance(face, dict) else [box for part in face for box in (part if isinstance(part, list) else [part])]
+    height, width = picture.shape[:2]
+    inside = [box for box in boxes if box["width"] > 0 and box["height"] > 0 and 0 <= box["x"] < width and 0 <= box["y"] < height]
+    if not inside:
+        raise KnotForcingError(f"No face was found in the picture of {width}x{height}. Choose another picture, or disconnect `face`.")
+    best = max(inside, key=lambda box: box["width"] * box["height"])
+    return tuple(round(best[side]) for side in ("x", "y", "width", "height"))
+
+
+NODES = [PortraitCrop]

@@ -1,0 +1,220 @@
+"""Long video through other people's nodes: N seconds of pictures for each queued run, joined again in one file.
+
+Next Segment counts its index up by itself, so a queue of as many runs as there are segments carries an hour through an upscaler or a
+face restorer with the memory of a few seconds. Stream to Latent hands out the latents instead, for a decoder of one's own.
+"""
+
+from contextlib import closing
+
+import torch
+from comfy_api.latest import InputImpl, io, ui
+
+from ..kf_core.chunks import FrameChunk, LatentChunk, Step
+from ..kf_core.errors import KnotForcingError
+from ..kf_core.film import CHANNELS, SAMPLE_RATE, film_name
+from ..kf_core.media.fragments import read_fragments
+from ..kf_core.media.video import Provenance, VideoWriter
+from ..kf_core.pieces import Pieces, sound_between
+from ..kf_core.spool import Spool
+from ..kf_core.timeline import PixelSpan, latent_frames
+from ..kf_core.vae.wan import from_model_space
+from . import host, live
+from .loaders import CATEGORY
+from .wires import Recipe, Segment, SegmentWire, StreamWire
+
+
+class NextSegment(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KnotForcingNextSegment",
+            display_name="Next Segment",
+            category=CATEGORY,
+            description="The next few seconds of a stream as pictures and sound. Queue it as often as there are segments: "
+            "`index` counts up by itself, and the memory stays that of one segment.",
+            search_aliases=["chunk", "batch", "long video", "loop"],
+            inputs=[
+                StreamWire.Input("stream", tooltip="What to make, from Knot Forcing Sampler."),
+                io.Vae.Input("vae", tooltip="The VAE from Load KF Model, or any Wan 2.1 VAE."),
+                io.Int.Input(
+                    "index",
+                    default=0,
+                    min=0,
+                    max=1000000,
+                    control_after_generate=io.ControlAfterGenerate.increment,
+                    tooltip="Which segment, counted from 0. It counts up after each run; set it to 0 to begin again.",
+                ),
+                io.Float.Input(
+                    "seconds",
+                    default=4.0,
+                    min=0.25,
+                    max=60.0,
+                    step=0.25,
+                    tooltip="Length of a segment in seconds. At 832x480 a second of pictures takes 77 MB, an upscaler more.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The pictures of this segment, each once over all segments."),
+                io.Audio.Output(display_name="audio", tooltip="The sound of this segment, exactly as long as its pictures."),
+                SegmentWire.Output(display_name="segment", tooltip="To Append Segment: where in the stream these pictures belong."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, stream: Recipe, vae, index: int, seconds: float) -> io.NodeOutput:
+        with host.running(stream, vae) as running:
+            folder, recipe = host.stream_folder(), running.recipe()
+            pieces = Pieces(stream=running, seconds=seconds, folder=folder, spool=Spool(folder, recipe))
+            span = pieces.span(index)
+            pictures = []
+            with live.Show(cls.hidden.unique_id, span.stop, span.start, running.fps) as show, closing(pieces.take(index)) as happening:
+                for item in happening:
+                    if isinstance(item, Step):
+                        show.step(item)
+                    elif isinstance(item, FrameChunk):
+                        show.show(item)
+                        pictures.append(item.frames.cpu())
+                    if not isinstance(item, LatentChunk):
+                        live.stop_if_cancelled()
+            segment = Segment(
+                stream=f"{film_name(running, recipe)}-{seconds:g}s",
+                model=running.model.card.name,
+                seed=running.seed,
+                index=index,
+                start=span.start,
+                pictures=span.length,
+                of=running.num_pictures,
+                fps=running.fps,
+                guidance=stream.guidance,
+            )
+            sound = torch.from_numpy(pieces.sound(index, SAMPLE_RATE, CHANNELS))[None]
+        live.say(cls.hidden.unique_id, f"Segment {index} of 0 .. {pieces.count - 1}, {show.speed:.1f} FPS.")
+        return io.NodeOutput(torch.cat(pictures), {"waveform": sound, "sample_rate": SAMPLE_RATE}, segment)
+
+
+class AppendSegment(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KnotForcingAppendSegment",
+            display_name="Append Segment",
+            category=CATEGORY,
+            description="Puts a segment at the end of one file with sound. The file plays at any moment; segment 0 begins it anew.",
+            search_aliases=["join", "concatenate", "combine video", "save video"],
+            inputs=[
+                io.Image.Input("images", tooltip="The pictures of the segment, as many as Next Segment gave, of any even size."),
+                SegmentWire.Input("segment", tooltip="From Next Segment."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="knot_forcing/joined",
+                    tooltip="Folder and name in ComfyUI's output folder; a short code for the stream is added.",
+                ),
+                io.Audio.Input("audio", optional=True, tooltip="Sound of the segment where it was worked on. None: the stream's own."),
+            ],
+            outputs=[io.Video.Output(tooltip="The file as far as it goes.")],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, images: torch.Tensor, segment: Segment, filename_prefix: str, audio: dict | None = None) -> io.NodeOutput:
+        if len(images) != segment.pictures:
+            raise KnotForcingError(
+                f"{len(images)} pictures came, and segment {segment.index} has {segment.pictures}. "
+                f"Connect nodes that give a picture for each picture; change the frame rate after the video is joined."
+            )
+        height, width = images.shape[1:3]
+        path, subfolder = host.output_file(filename_prefix, segment.stream, width, height)
+        if segment.index == 0:
+            path.unlink(missing_ok=True)
+        there = _pictures_in(path)
+        if segment.start > there:
+            raise KnotForcingError(
+                f"Segment {segment.index} begins at picture {segment.start}, and {path.name} has {there}: a segment before it is missing. "
+                f"Set `index` of Next Segment back to it, or to 0 to begin again."
+            )
+        missing = images[max(0, there - segment.start) :, ..., :3]
+        if len(missing):
+            with VideoWriter(
+                path,
+                width=width,
+                height=height,
+                fps=segment.fps,
+                sample_rate=SAMPLE_RATE,
+                channels=CHANNELS,
+                provenance=Provenance(model=segment.model, seed=segment.seed),
+                resume=True,
+            ) as video:
+                start, stop = video.sound_for(len(missing))
+                video.write(missing, _sound(segment, audio, start, stop).T)
+        there = _pictures_in(path)
+        live.say(cls.hidden.unique_id, f"{there / segment.fps:.1f} of {segment.of / segment.fps:.1f} s in {path}")
+        shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=shown)
+
+
+class StreamToLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KnotForcingToLatent",
+            display_name="Stream to Latent",
+            category=CATEGORY,
+            description="The whole stream as one LATENT, not decoded: for VAE Decode (Tiled), for saving, for other samplers.",
+            search_aliases=["latent", "samples"],
+            inputs=[
+                StreamWire.Input("stream", tooltip="What to make, from Knot Forcing Sampler."),
+                io.Vae.Input("vae", tooltip="The VAE from Load KF Model, or any Wan 2.1 VAE."),
+                io.Int.Input(
+                    "max_latents",
+                    default=241,
+                    min=1,
+                    max=100000,
+                    tooltip="How many latent frames at most, four pictures each. A longer stream is refused.",
+                ),
+            ],
+            outputs=[io.Latent.Output(tooltip="In the VAE's own space, as every node of the host expects it.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, stream: Recipe, vae, max_latents: int) -> io.NodeOutput:
+        with host.running(stream, vae) as running:
+            needed = latent_frames(running.num_pictures)
+            if needed > max_latents:
+                raise KnotForcingError(
+                    f"The stream has {needed} latent frames, and `max_latents` is {max_latents}. "
+                    f"Shorten the stream, raise `max_latents`, or use Streaming Decode, which needs no memory for them."
+                )
+            latents = []
+            with live.Show(cls.hidden.unique_id, running.num_pictures, 0, running.fps) as show:
+                for item in running.latents(Spool(host.stream_folder(), running.recipe())):
+                    if isinstance(item, Step):
+                        show.step(item)
+                    else:
+                        latents.append(item.latents.cpu())
+                    live.stop_if_cancelled()
+        return io.NodeOutput({"samples": from_model_space(torch.cat(latents, dim=2)[:, :, :needed])})
+
+
+def _pictures_in(path) -> int:
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        return read_fragments(file).pictures
+
+
+def _sound(segment: Segment, audio: dict | None, start: int, stop: int) -> torch.Tensor:
+    """Samples [start, stop) of the stream's sound, with what was worked on in its place: [channels, n]."""
+    whole = PixelSpan(0, segment.start + segment.pictures)
+    sound = sound_between(segment.guidance.driving.audio, whole, segment.fps, SAMPLE_RATE, CHANNELS)[:, start:stop]
+    if audio is not None:
+        worked = host.resampled(audio, SAMPLE_RATE, CHANNELS)
+        first = round(segment.start * SAMPLE_RATE / segment.fps)
+        left, right = max(start, first), min(stop, first + worked.shape[1])
+        sound[:, left - start : right - start] = worked[:, left - first : right - first]
+    return sound
+
+
+NODES = [NextSegment, AppendSegment, StreamToLatent]

@@ -1,0 +1,108 @@
+"""A stream through other people's nodes, segment by segment, and what the meters say of it, in a real ComfyUI."""
+
+import json
+
+import pytest
+import torch
+
+from kf_core.media.playback import pictures, probe
+
+from .conftest import also, talking
+
+
+def segments(index: int, prefix: str = "joined", seconds: float = 0.5) -> dict:
+    """Streaming Decode's place taken by Next Segment, an upscaler and Append Segment."""
+    prompt = talking(seed=30)
+    del prompt["decode"]
+    return also(
+        prompt,
+        next=("KnotForcingNextSegment", {"stream": ["sampler", 0], "vae": ["load", 1], "index": index, "seconds": seconds}),
+        larger=("ImageScaleBy", {"image": ["next", 0], "upscale_method": "nearest-exact", "scale_by": 2.0}),
+        join=("KnotForcingAppendSegment", {"images": ["larger", 0], "segment": ["next", 2], "filename_prefix": prefix}),
+    )
+
+
+def test_joined_segments_are_the_stream_with_its_sound_in_place(host):
+    whole = host.run(talking(seed=30, prefix="segments-whole")).outputs["decode"][1]
+    runs = [host.run(segments(index)) for index in range(4)]
+    assert all(ran.succeeded for ran in runs), [ran.messages[-1] for ran in runs]
+    assert torch.equal(torch.cat([ran.outputs["next"][0] for ran in runs]), whole)
+    assert [ran.outputs["next"][1]["waveform"].shape for ran in runs] == [(1, 2, 24000)] * 4
+    path = next((host.folder / "output").glob("joined_*.mp4"))
+    facts = probe(path)
+    assert (facts.pictures, facts.width, facts.height) == (32, 64, 64)
+    assert facts.sound_seconds == pytest.approx(2.0, abs=0.05)
+    for made, true in zip(pictures(path), whole, strict=True):
+        assert (made[::2, ::2] - true).abs().mean() < 0.2  # H.264, and noise does not compress well
+    assert runs[-1].said("join")[-1] == f"2.0 of 2.0 s in {path}"
+
+
+def test_the_models_and_the_recipe_are_cached_from_segment_to_segment(host):
+    host.run(segments(0))
+    assert {"load", "anchor", "sampler"} <= host.run(segments(1)).cached
+
+
+def test_a_segment_that_was_left_out_is_named(host):
+    host.run(segments(0, prefix="gap"))
+    ran = host.run(segments(2, prefix="gap"))
+    assert not ran.succeeded and ran.error["node_id"] == "join"
+    assert "a segment before it is missing" in ran.error["exception_message"]
+
+
+def test_a_segment_that_comes_again_is_not_joined_twice(host):
+    for index in (0, 1, 1):
+        host.run(segments(index, prefix="twice"))
+        host.fresh()
+    assert probe(next((host.folder / "output").glob("twice_*.mp4"))).pictures == 16
+
+
+def test_beyond_the_end_it_is_said_that_all_is_done(host):
+    ran = host.run(segments(4, prefix="beyond"))
+    assert ran.error["node_id"] == "next" and "has 4 segments of 0.5 s" in ran.error["exception_message"]
+
+
+def test_the_latents_decode_to_the_same_pictures_in_the_hosts_own_node(host):
+    prompt = talking(seed=31, prefix="latents")
+    whole = host.run(prompt).outputs["decode"][1]
+    del prompt["decode"]
+    ran = host.run(
+        also(
+            prompt,
+            latent=("KnotForcingToLatent", {"stream": ["sampler", 0], "vae": ["load", 1], "max_latents": 20}),
+            decoded=("VAEDecode", {"samples": ["latent", 0], "vae": ["load", 1]}),
+            look=("PreviewImage", {"images": ["decoded", 0]}),
+        )
+    )
+    assert ran.succeeded, ran.messages[-1]
+    theirs = ran.outputs["decoded"][0]
+    assert ran.outputs["latent"][0]["samples"].shape == (1, 16, 9, 4, 4)
+    assert (theirs[:32] - whole).abs().mean() < 0.01  # theirs in float32, ours in bfloat16 where the CPU has it
+
+
+def test_a_portrait_is_cut_round_the_face_and_nothing_is_claimed_without_a_detector(host):
+    crop = ("KnotForcingPortraitCrop", {"image": ["picture", 0], "model": ["load", 0], "margin": 2.0})
+    prompt = also({node: talking()[node] for node in ("load", "picture")}, crop=crop, look=("PreviewImage", {"images": ["crop", 0]}))
+    ran = host.run(prompt)
+    assert ran.outputs["crop"][1].startswith("Face: not checked") and ran.outputs["crop"][0].shape == (1, 48, 48, 3)
+    prompt["box"] = {"class_type": "PrimitiveBoundingBox", "inputs": {"x": 30, "y": 4, "width": 12, "height": 16}}
+    prompt["crop"]["inputs"] |= {"face": ["box", 0]}
+    ran = host.run(prompt)
+    assert ran.succeeded, ran.messages[-1]
+    assert ran.outputs["crop"][0].shape == (1, 32, 32, 3) and "12x16 pixels" in ran.outputs["crop"][1]
+    assert torch.equal(ran.outputs["crop"][0], ran.outputs["picture"][0][:, 0:32, 16:48])
+
+
+def test_the_meters_speak_in_numbers_and_pictures(host):
+    prompt = also(
+        talking(prefix="meter"),
+        meter=("KnotForcingMeter", {"video": ["decode", 0], "chunk": 3}),
+        card=("KnotForcingPerformance", {"stream": ["sampler", 0], "vae": ["load", 1], "chunks": 3}),
+        plot=("PreviewImage", {"images": ["meter", 0]}),
+        shown=("PreviewImage", {"images": ["card", 0]}),
+    )
+    ran = host.run(prompt)
+    assert ran.succeeded, ran.messages[-1]
+    measured, speed = (json.loads(ran.outputs[node][1]) for node in ("meter", "card"))
+    assert measured["pictures"] == 32 and measured["seam_ratio"] > 0 and measured["seams"] == 2
+    assert speed["pictures per second"] > 0 and speed["chunks"] == 3 and speed["size"] == "32x32"
+    assert all(ran.outputs[node][0].std() > 0.05 for node in ("meter", "card")), "something is drawn"
