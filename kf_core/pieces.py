@@ -68,7 +68,8 @@ class Pieces:
     def sound(self, index: int, sample_rate: int, channels: int) -> np.ndarray:
         """The sound of piece `index`, exactly as long as its pictures: [channels, n]."""
         span = self.span(index)
-        return sound_between(self.stream.driving.audio, span, self.stream.fps, sample_rate, channels)
+        start, stop = (round(picture * sample_rate / self.stream.fps) for picture in (span.start, span.stop))
+        return sound_between(self.stream.driving.audio, start, stop, sample_rate, channels)
 
     def _state(self, index: int, span: PixelSpan) -> tuple[StreamState, Spool | None]:
         for beginning in (index, index + 1):  # this piece's own, or the next one's: from there the spool helps
@@ -81,9 +82,8 @@ class Pieces:
         return self.folder / f"{self.spool.path.stem}-{self.seconds:g}s-{index % 2}.state"
 
 
-def sound_between(audio: AudioSource | None, span: PixelSpan, fps: float, sample_rate: int, channels: int) -> np.ndarray:
-    """The sound under the pictures of `span`, with silence where there is none: [channels, n]."""
-    start, stop = (round(picture * sample_rate / fps) for picture in (span.start, span.stop))
+def sound_between(audio: AudioSource | None, start: int, stop: int, sample_rate: int, channels: int) -> np.ndarray:
+    """Samples [start, stop) of a sound, with silence where there is none: [channels, n]."""
     heard = Soundtrack((audio or Silence(0.0)).blocks(sample_rate, channels)).between(start, stop)
     sound = np.zeros((channels, stop - start), np.float32)
     sound[:, : len(heard)] = heard.T

@@ -5,6 +5,7 @@ host's business; `running` brings it into memory once, together with the decoder
 subclassed or patched. What a run shows while it goes is `live.py`'s.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ KEY = "knot_forcing"
 BUNDLED = "kf-tiny (bundled)"
 BUNDLED_MODEL, BUNDLED_VAE = "kf-tiny.safetensors", "kf-tiny-vae.safetensors"
 FOLDERS = ("diffusion_models", KEY)
+KEPT_BYTES = 16 * 2**30  # of latents and states; an hour at 832x480 is 6 GB of latents
+SETTLED_SECONDS = 3600.0  # what was touched within the last hour may be in use, and stays
+EAGER_PROMPTS = 64  # encoded before the generator is loaded; the prompts of longer scripts when their time comes
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,15 @@ def output_file(prefix: str, name: str, width: int, height: int) -> tuple[Path, 
 
 
 def stream_folder() -> Path:
-    """Where latents and states are kept, so that a stream outlives its run and the server."""
-    return Path(folder_paths.get_output_directory()) / KEY / ".streams"
+    """Where latents and states are kept, so that a stream outlives its run and the server. The oldest go when there are too many."""
+    folder = Path(folder_paths.get_output_directory()) / KEY / ".streams"
+    files = sorted(folder.glob("*"), key=lambda file: file.stat().st_mtime, reverse=True)
+    kept = 0
+    for file in files:
+        kept += file.stat().st_size
+        if kept > KEPT_BYTES and time.time() - file.stat().st_mtime > SETTLED_SECONDS:
+            file.unlink(missing_ok=True)
+    return folder
 
 
 def _know_folder() -> None:
@@ -123,7 +134,7 @@ def load_model(name: str):
     model.set_attachments(KEY, Identity(card, fingerprint(path)))
     _fill(path, adapters, beside)
     if beside:
-        patcher = comfy.model_patcher.CoreModelPatcher(adapters, load_device=model.load_device, offload_device=model.offload_device)
+        patcher = comfy.model_patcher.ModelPatcher(adapters, load_device=model.load_device, offload_device=model.offload_device)
         model.set_additional_models(KEY, [patcher])
     return model
 
@@ -358,7 +369,11 @@ def _encoders(recipe: Recipe, card: ModelCard) -> _Encoders:
         hears = HostWav2Vec2(guidance.audio_encoder.model)
         patchers.append(guidance.audio_encoder.patcher)
     if card.text.kind != "none" and guidance.clip is not None:
-        reads = lambda prompt: guidance.clip.encode_from_tokens(guidance.clip.tokenize(prompt))[:, : card.text.tokens]
+        # now, because later the text encoder would push the generator out of memory
+        encode = lambda prompt: guidance.clip.encode_from_tokens(guidance.clip.tokenize(prompt))[:, : card.text.tokens]
+        words = list(dict.fromkeys(line.words for line in guidance.driving.words.prompts()))
+        encoded = {prompt: encode(prompt) for prompt in words[:EAGER_PROMPTS]}
+        reads = lambda prompt: encoded[prompt] if prompt in encoded else encode(prompt)
     return _Encoders(hears, reads, tuple(patchers))
 
 

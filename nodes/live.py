@@ -27,7 +27,7 @@ def say(node_id: str, text: str) -> None:
     """A line on the node."""
     server = getattr(PromptServer, "instance", None)
     if server is not None and text:
-        server.send_progress_text(text, node_id)
+        server.send_progress_text(text, node_id, server.client_id)
 
 
 class Show:

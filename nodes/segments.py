@@ -16,7 +16,7 @@ from ..kf_core.media.fragments import read_fragments
 from ..kf_core.media.video import Provenance, VideoWriter
 from ..kf_core.pieces import Pieces, sound_between
 from ..kf_core.spool import Spool
-from ..kf_core.timeline import PixelSpan, latent_frames
+from ..kf_core.timeline import latent_frames
 from ..kf_core.vae.wan import from_model_space
 from . import host, live
 from .loaders import CATEGORY
@@ -207,8 +207,7 @@ def _pictures_in(path) -> int:
 
 def _sound(segment: Segment, audio: dict | None, start: int, stop: int) -> torch.Tensor:
     """Samples [start, stop) of the stream's sound, with what was worked on in its place: [channels, n]."""
-    whole = PixelSpan(0, segment.start + segment.pictures)
-    sound = sound_between(segment.guidance.driving.audio, whole, segment.fps, SAMPLE_RATE, CHANNELS)[:, start:stop]
+    sound = sound_between(segment.guidance.driving.audio, start, stop, SAMPLE_RATE, CHANNELS)
     if audio is not None:
         worked = host.resampled(audio, SAMPLE_RATE, CHANNELS)
         first = round(segment.start * SAMPLE_RATE / segment.fps)

@@ -32,7 +32,7 @@ CARD = ModelCard(
     layers=2,
     heads=1,
     in_channels=33,
-    text=TextSpec(kind="none", width=4096, tokens=1),  # ComfyUI's own loader takes no other width
+    text=TextSpec(kind="none", width=64, tokens=1),
     audio=AudioSpec(kind="log-mel", width=256, code=8, first_layer=1, last_layer=1),
     pose=PoseSpec(),
     expression=("smile", "brows", "gaze_x", "gaze_y", "blink"),
@@ -53,7 +53,8 @@ def write_models(folder: Path) -> None:
         (folder / kind).mkdir(parents=True, exist_ok=True)
     plain = modules.state_dict()
     save_file({**plain, **adapters.state_dict()}, folder / "diffusion_models" / "tiny.safetensors", metadata={CARD_KEY: CARD.to_json()})
-    save_file(plain, folder / "diffusion_models" / "plain.safetensors")
+    other = WanModel(replace(CARD, text=TextSpec(kind="none", width=4096, tokens=1)))  # ComfyUI's own loader takes no other width
+    save_file(other.state_dict(), folder / "diffusion_models" / "plain.safetensors")
     save_file(vae.state_dict(), folder / "vae" / "tiny-vae.safetensors")
     lora = {}
     for layer in range(CARD.layers):

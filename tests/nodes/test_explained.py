@@ -1,0 +1,58 @@
+"""Every node is explained in English and Chinese, without a host: against what a real one said of the nodes (`object_info.json`)."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SNAPSHOT = Path(__file__).with_name("object_info.json")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> dict:
+    return json.loads(SNAPSHOT.read_text(encoding="utf-8"))["nodes"]
+
+
+def inputs_of(info: dict) -> dict[str, list]:
+    return {name: field for kind in ("required", "optional") for name, field in info["input"].get(kind, {}).items()}
+
+
+def test_every_input_and_output_says_what_it_does(nodes):
+    for id, info in nodes.items():
+        assert info["description"], id
+        for name, (_, *options) in inputs_of(info).items():
+            assert options and options[0].get("tooltip"), f"{id}: {name}"
+        assert all(info["output_tooltips"]), id
+
+
+def test_chinese_names_every_input_and_output_and_nothing_else(nodes):
+    chinese = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
+    assert chinese.keys() == nodes.keys()
+    for id, info in nodes.items():
+        said = chinese[id]
+        assert set(said["inputs"]) == set(inputs_of(info)), id
+        assert set(said["outputs"]) == {str(index) for index in range(len(info["output"]))}, id
+        for part in (said, *said["inputs"].values(), *said["outputs"].values()):
+            assert all(text.strip() for text in part.values() if isinstance(text, str)), id
+
+
+@pytest.mark.parametrize("page", ["{id}.md", "{id}/zh.md"])
+def test_every_node_has_a_help_page_that_names_its_inputs(nodes, page):
+    for id, info in nodes.items():
+        named = set(re.findall(r"`(\w+)`", (ROOT / "web" / "docs" / page.format(id=id)).read_text(encoding="utf-8")))
+        assert set(inputs_of(info)) <= named, f"{id}: {set(inputs_of(info)) - named}"
+    assert len(list((ROOT / "web" / "docs").glob("*.md"))) == len(nodes)
+
+
+def test_seed_stays_and_index_counts_up(nodes):
+    assert inputs_of(nodes["KnotForcingSampler"])["seed"][1]["control_after_generate"] == "fixed"
+    assert inputs_of(nodes["KnotForcingNextSegment"])["index"][1]["control_after_generate"] == "increment"
+
+
+def test_strengths_go_from_0_to_2(nodes):
+    for id, info in nodes.items():
+        for name, (_, *options) in inputs_of(info).items():
+            if name in ("strength", "motion"):
+                assert (options[0]["min"], options[0]["default"], options[0]["max"]) == (0, 1, 2), id
