@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..kf_core.errors import KnotForcingError
 from . import host, live
 
 CATEGORY = "Knot Forcing"
@@ -48,7 +49,13 @@ class LoadKFModel(io.ComfyNode):
     @classmethod
     def execute(cls, model_name: str, vae_name: str, model=None) -> io.NodeOutput:
         model = host.load_model(model_name) if model is None else host.adopt(model)
-        live.say(cls.hidden.unique_id, host.card_of(model).note)
+        card = host.card_of(model)
+        if vae_name == host.BUNDLED and not card.name.startswith("kf-tiny"):
+            raise KnotForcingError(
+                f"{card.name} draws for Wan 2.1's own VAE, and kf-tiny's was chosen. "
+                f"Put wan_2.1_vae.safetensors in models/vae and choose it in `vae_name`."
+            )
+        live.say(cls.hidden.unique_id, card.note)
         return io.NodeOutput(model, host.load_vae(vae_name))
 
 

@@ -125,6 +125,7 @@ class Host:
         self.folder, self._execution, self._nodes = folder, execution, nodes
         self.events: list[tuple[Any, Any]] = []
         self.cancels_at = ""  # press Cancel when a node says this
+        self.listener = None  # hears every line on a node
         for kind in ("input", "output", "temp"):
             (folder / kind).mkdir()
             getattr(folder_paths, f"set_{kind}_directory")(str(folder / kind))
@@ -149,8 +150,13 @@ class Host:
 
     def _receive(self, event, data, sid=None) -> None:
         self.events.append((event, data))
-        if self.cancels_at and event == PROGRESS_TEXT and self.cancels_at in bytes(data).decode(errors="replace"):
+        if event != PROGRESS_TEXT:
+            return
+        text = bytes(data)[4 + int.from_bytes(data[:4], "big") :].decode()
+        if self.cancels_at and self.cancels_at in text:
             self._nodes.interrupt_processing()
+        if self.listener is not None:
+            self.listener(text)
 
     def fresh(self) -> None:
         """Forget all cached outputs."""

@@ -5,6 +5,7 @@ import json
 import os
 
 from ..nodes.test_explained import SNAPSHOT
+from .place import PACK
 
 
 def test_the_snapshot_is_what_this_host_says(host):
@@ -21,3 +22,13 @@ def test_the_snapshot_is_what_this_host_says(host):
         facts = {"comfyui": comfyui_version.__version__, "date": datetime.date.today().isoformat(), "nodes": said}
         SNAPSHOT.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     assert json.loads(SNAPSHOT.read_text(encoding="utf-8"))["nodes"] == said
+
+
+def test_the_registry_reads_who_we_are(host):
+    from comfy_config import config_parser
+
+    config = config_parser.extract_node_configuration(str(PACK))
+    assert (config.project.name, config.tool_comfy.display_name) == ("knot-forcing", "Knot Forcing")
+    assert config.tool_comfy.publisher_id and config.tool_comfy.web is None  # WEB_DIRECTORY says it, and twice is twice
+    listed = [line for line in (PACK / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert config.project.dependencies == listed

@@ -26,6 +26,7 @@ WRONG = {
         "not a causal Wan 2.1 generator that this version knows",
     ),
     "a file without a card": (talking(load={"model_name": "plain.safetensors"}), "load", "no Knot Forcing card"),
+    "a model with kf-tiny's VAE": (talking(load={"vae_name": "kf-tiny (bundled)"}), "load", "tiny draws for Wan 2.1's own VAE"),
     "another VAE for the portrait": (
         also(talking(anchor={"vae": ["pixels", 0]}), pixels=("VAELoader", {"vae_name": "pixel_space"})),
         "anchor",
