@@ -29,6 +29,7 @@ ADAM_RATE = 5e-3
 WARM_UP_STEPS = 40
 EMA_DECAY = 0.995
 MOST_GRADIENT = 1.0  # norm
+MOUTH_WEIGHT = 4.0  # beside that of mouth and eyes: a mouth is a few tokens, and all that the sound decides
 SECONDS_BETWEEN_CHECKPOINTS = 120
 SECONDS_BETWEEN_LOOKS = 30  # for new clips
 STEPS_BETWEEN_PROBES = 100
@@ -85,7 +86,7 @@ def parameter_groups(networks: Networks) -> tuple[list[nn.Parameter], list[nn.Pa
 
 def velocity_loss(flow: Tensor, noise: Tensor, batch: Batch) -> Tensor:
     """Squared error of noise - clean, weighted by where the loss should look."""
-    weights = batch.weights[:, None]
+    weights = (batch.weights + MOUTH_WEIGHT * batch.mouth)[:, None]
     error = (flow - (noise - batch.clean)).square()
     return (weights * error).sum() / (weights.sum() * error.shape[1])
 

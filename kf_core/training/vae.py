@@ -59,12 +59,14 @@ class Stage:
     pictures: int  # pictures per step, about
     rate: tuple[float, float]
     crop: float = 1.0  # side of a random cut, as a share of the picture: more faces for the same work
+    mouths: bool = False  # cut around the mouths
     decoder_only: bool = False
 
 
 STAGES = (
     Stage("pictures", 0.25, (1,), 24, (1.0, 0.9), crop=2 / 3),
-    Stage("short clips", 0.50, (5, 9), 36, (0.9, 0.6), crop=2 / 3),
+    Stage("short clips", 0.42, (5, 9), 36, (0.9, 0.7), crop=2 / 3),
+    Stage("mouths", 0.58, (5, 9), 64, (0.7, 0.6), crop=1 / 2, mouths=True),
     Stage("long clips", 0.66, (9, 17, 33), 27, (0.6, 0.1)),
     Stage("decoder", 1.0, (9, 17, 33), 27, (0.6, 0.0), decoder_only=True),
 )
@@ -91,11 +93,16 @@ def draw(clips: int, frames: int, size: int, generator: torch.Generator, split: 
     return Clips(rearrange(drawn.pictures, "b f c h w -> b c f h w"), mouth, eyes)
 
 
-def cut(clips: Clips, share: float, generator: torch.Generator) -> Clips:
-    """The same random square of every clip, a multiple of 8 pixels wide."""
+def cut(clips: Clips, share: float, generator: torch.Generator, mouths: bool = False) -> Clips:
+    """The same random square of every clip, a multiple of 8 pixels wide; `mouths`: somewhere around where their mouths are."""
     size = clips.pictures.shape[-1]
     side = min(size, round(size * share / SPATIAL_STRIDE) * SPATIAL_STRIDE)
     top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for _ in range(2))
+    if mouths:
+        density = clips.mouth.mean((0, 1, 2))  # [h, w]
+        centre = [(density.sum(1 - axis) @ torch.arange(size).float() / density.sum()).item() for axis in (0, 1)]
+        shift = torch.randint(-side // 4, side // 4 + 1, (2,), generator=generator).tolist()
+        top, left = (min(max(0, round(c) + s - side // 2), size - side) for c, s in zip(centre, shift, strict=True))
     window = (..., slice(top, top + side), slice(left, left + side))
     return Clips(clips.pictures[window].contiguous(memory_format=torch.channels_last_3d), clips.mouth[window], clips.eyes[window])
 
@@ -134,9 +141,9 @@ class VAETraining:
         ]
         self.first_step = self.step  # of these optimisers; they warm up
 
-    def train_step(self, frames: int, clips: int, rate: float, crop: float = 1.0) -> dict[str, float]:
+    def train_step(self, frames: int, clips: int, rate: float, crop: float = 1.0, mouths: bool = False) -> dict[str, float]:
         """One step on freshly drawn clips at `rate` times the base rate; returns what the progress bar shows."""
-        batch = cut(draw(clips, frames, self.size, self.generator), crop, self.generator).to(self.device)
+        batch = cut(draw(clips, frames, self.size, self.generator), crop, self.generator, mouths).to(self.device)
         warm = min(1.0, (self.step - self.first_step + 1) / 30)
         for optimiser, base in zip(self.optimisers, (self.rate, self.rate * ADAM_SHARE), strict=True):
             for group in optimiser.param_groups:
@@ -229,7 +236,7 @@ def train_vae(run_dir: Path, *, size: int, minutes: float, device: str = "cpu", 
             export(training, file)
         frames = stage.frames[int(torch.randint(len(stage.frames), (), generator=training.generator))]
         clips = max(1, round(stage.pictures / frames))
-        shown = training.train_step(frames, clips, learning_rate(share), stage.crop)
+        shown = training.train_step(frames, clips, learning_rate(share), stage.crop, stage.mouths)
         spent = time.monotonic() - started
         training.seconds += spent
         bar.set_postfix({k: f"{v:.3g}" for k, v in shown.items()} | {"pictures/s": f"{frames * clips / spent:.1f}", "step": training.step},

@@ -88,7 +88,7 @@ def their_times(modules: WanModel, card: ModelCard, host: Path, size: tuple[int,
         def __init__(self):
             self.inner_model = type("Guider", (), {"inner_model": Inner()})()
 
-        def __call__(self, x, sigma, model_options):
+        def __call__(self, x, sigma, model_options, seed=None):
             options = model_options["transformer_options"]
             flow = theirs(x, sigma * 1000, Still.text.embedding, transformer_options=options)
             if float(sigma[0]) == 0:
