@@ -57,7 +57,8 @@ def _about(card: ModelCard, trained: dict, codec: dict) -> list[str]:
         "events, pose in half of the samples | flow matching on [anchor, past, current] in one masked pass, then own 4-step rollouts "
         f"against the truth; {trained['steps']} steps in all |",
         "",
-        f"Weights of commit `{trained['commit']}`. Faces, voices and sentences that are measured below were never trained on.",
+        f"Weights of commit `{trained['commit']}`; what happened on the way is in [docs/experiments.md](../../docs/experiments.md). "
+        "Faces, voices and sentences that are measured below were never trained on.",
         "",
     ]
 
