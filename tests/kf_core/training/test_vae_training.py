@@ -14,7 +14,17 @@ from torch import nn
 
 from kf_core.training import vae as recipe
 from kf_core.training.muon import Muon
-from kf_core.training.vae import VAETraining, current_stage, cut, draw, fold_statistics, initialise, learning_rate, train_vae
+from kf_core.training.vae import (
+    VAETraining,
+    current_stage,
+    cut,
+    draw,
+    fold_statistics,
+    initialise,
+    learning_rate,
+    reading_losses,
+    train_vae,
+)
 from kf_core.vae.streaming import DecoderState, decode_latents, encode_clip
 from kf_core.vae.wan import LATENT_MEAN, LATENT_STD, WanVAE
 
@@ -181,3 +191,24 @@ def test_a_cut_around_the_mouths_holds_them():
     anywhere = [cut(clips, 1 / 2, torch.Generator().manual_seed(seed)).mouth.sum() / clips.mouth.sum() for seed in range(8)]
     assert min(inside) > 0.6 and sum(inside) > 1.5 * sum(anywhere)
     assert cut(clips, 1 / 2, torch.Generator().manual_seed(0), mouths=True).pictures.shape[-2:] == (48, 48)
+
+
+def test_what_is_read_off_a_latent_tells_its_four_pictures_apart():
+    """A mouth that opens in the first of four pictures must not look like one that opens in the last."""
+    still = torch.full((1, 3, 9, SIZE, SIZE), 0.5)
+    flash = {place: still.clone() for place in range(4)}
+    for place, pictures in flash.items():
+        pictures[:, :, 5 + place] = 1.0  # latent 2 holds pictures 5 .. 8
+    nothing = torch.zeros(1, 6, 3, SIZE // 8, SIZE // 8)
+    nothing[:, :3] = 0.5
+    rights = []
+    for place, pictures in flash.items():
+        right = nothing.clone()
+        right[:, :3, 2] = 0.625
+        right[:, 3:, 2] = -0.5
+        if place < 3:
+            right[:, 3 + place, 2] = 1.5
+        assert sum(reading_losses(right, pictures)) < 1e-6
+        rights.append(right)
+    assert all(reading_losses(rights[a], flash[b])[1] > 0.05 for a in range(4) for b in range(4) if a != b)
+    assert sum(reading_losses(nothing, still)) == 0
