@@ -14,8 +14,6 @@ from ..model.adapters import Adapters
 from ..model.card import CARD_KEY, ModelCard
 from ..model.causal import Attention, Generator, sdpa
 from ..model.wan import WanModel
-from ..vae.streaming import prepare
-from ..vae.wan import WanVAE
 from .key_maps import unpacked, wan_name
 from .known import recognise
 from .read import read_tensors
@@ -58,23 +56,6 @@ def load_generator(
     fill(path, {"generator": modules, "adapters": adapters}, tensors, shapes, dtype)
     modules, adapters = (m.to(device).eval().requires_grad_(False) for m in (modules, adapters))
     return Generator(card, modules, adapters, attention=attention, dtype=dtype, device=device)
-
-
-def load_vae(path: Path | str | None = None, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> WanVAE:
-    """Load a Wan VAE in its original names; None: kf-tiny's. Its size is read from the file."""
-    path = Path(path) if path else bundled("kf-tiny-vae.safetensors")
-    tensors, _ = read_tensors(path)
-    tensors = {wan_name(name): tensor for name, tensor in unpacked(tensors).items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
-    if "decoder.head.0.gamma" not in shapes or "encoder.conv1.weight" not in shapes:
-        raise KnotForcingError(
-            f"{path.name} is not a Wan VAE: it has no `decoder.head.0.gamma`. Use kf-tiny's, or wan_2.1_vae.safetensors."
-        )
-    with torch.device("meta"):
-        vae = WanVAE(dim=shapes["decoder.head.0.gamma"][0])
-    dtype = dtype or fast_dtype(device)
-    fill(path, {"VAE": vae}, tensors, shapes, dtype)
-    return prepare(vae.eval().requires_grad_(False), dtype, device)
 
 
 def fast_dtype(device: torch.device | str) -> torch.dtype:

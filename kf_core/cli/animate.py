@@ -31,7 +31,7 @@ from ..settings import RolloutSettings
 from ..spool import Spool
 from ..stream import Stream
 from ..timeline import latent_frames, pixel_frames_in
-from ..vae.streaming import VideoDecoder, encode_clip
+from ..vae.streaming import encode_clip
 from . import model as model_arguments
 
 STOPPED = 130
@@ -79,7 +79,7 @@ def run(chosen: argparse.Namespace) -> int:
     loaded = model_arguments.load_model(chosen)
     stream = Stream(
         model=loaded.generator,
-        decoder=VideoDecoder(loaded.vae),
+        decoder=loaded.decoder,
         anchor=_anchor(picture, loaded),
         driving=driving,
         settings=_settings(loaded, seconds),

@@ -15,7 +15,7 @@ from ..conditioning.audio import Silence
 from ..conditioning.driving import Driving
 from ..evaluation.speed import Speed, machine, measure
 from ..stream import Stream
-from ..vae.streaming import VideoDecoder, encode_clip
+from ..vae.streaming import encode_clip
 from . import model as model_arguments
 
 
@@ -50,7 +50,7 @@ def _measured(chosen: argparse.Namespace, precision: str) -> Speed:
     grey = torch.full((1, 3, 1, loaded.height, loaded.width), 0.5, device=loaded.generator.device)
     stream = Stream(
         model=loaded.generator,
-        decoder=VideoDecoder(loaded.vae),
+        decoder=loaded.decoder,
         anchor=Anchor(encode_clip(loaded.vae, grey)),
         driving=Driving(audio=Silence()),
         settings=loaded.settings,

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoints.load import fast_dtype, load_generator, load_vae
+from ..checkpoints.load import fast_dtype, load_generator
+from ..checkpoints.vaes import load_decoder, load_vae
 from ..conditioning.wav2vec2 import read_encoder
 from ..errors import KnotForcingError
 from ..model.causal import Generator
 from ..schedule import few_steps
 from ..settings import RolloutSettings
+from ..vae.streaming import VideoDecoder
 from ..vae.wan import SPATIAL_STRIDE, WanVAE
 
 PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
@@ -23,7 +25,8 @@ class LoadedModel:
     """All networks that a stream needs, and the size they are asked for."""
 
     generator: Generator
-    vae: WanVAE
+    vae: WanVAE  # encodes the portrait
+    decoder: VideoDecoder  # makes the pictures, by the same VAE or by a tiny one
     audio_encoder: torch.nn.Module | None
     width: int
     height: int
@@ -34,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--checkpoint", type=Path, metavar="FILE", help="model file (default: the bundled kf-tiny)")
     group.add_argument("--vae", type=Path, metavar="FILE", help="its VAE, where it is not kf-tiny: wan_2.1_vae.safetensors")
+    group.add_argument("--decoder", type=Path, metavar="FILE", help="a tiny decoder, faster and softer: taew2_1 or lighttaew2_1")
     group.add_argument("--audio-encoder", type=Path, metavar="FOLDER", help="wav2vec2-base-960h, for models that hear through it")
     group.add_argument("--width", type=int, metavar="PIXELS", help="width of the video (default: the model's own)")
     group.add_argument("--height", type=int, metavar="PIXELS", help="height of the video (default: the model's own)")
@@ -62,7 +66,9 @@ def load_model(chosen: argparse.Namespace) -> LoadedModel:
                 f"{card.name} hears through wav2vec 2.0. Give its folder (facebook/wav2vec2-base-960h) by --audio-encoder."
             )
         encoder = read_encoder(chosen.audio_encoder).to(device)
-    return LoadedModel(generator, load_vae(_vae_file(chosen, card.name), dtype=dtype, device=device), encoder, width, height, settings)
+    vae = load_vae(_vae_file(chosen, card.name), dtype=dtype, device=device)
+    decoder = VideoDecoder(vae) if chosen.decoder is None else load_decoder(chosen.decoder, dtype=dtype, device=device)
+    return LoadedModel(generator, vae, decoder, encoder, width, height, settings)
 
 
 def _vae_file(chosen: argparse.Namespace, name: str) -> Path | None:

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from ..checkpoints.known import kf_tiny
-from ..checkpoints.load import load_generator, load_vae
+from ..checkpoints.load import load_generator
+from ..checkpoints.vaes import load_vae
 from ..errors import KnotForcingError
 from ..evaluation.speed import machine
 from ..model.card import CARD_KEY, ModelCard

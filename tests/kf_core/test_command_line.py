@@ -25,6 +25,7 @@ from kf_core.cli.main import main
 from kf_core.errors import KnotForcingError
 from kf_core.media.playback import pictures, probe
 from kf_core.model.card import CARD_KEY
+from kf_core.vae.tiny import TinyVAE
 from kf_core.vae.wan import WanVAE
 
 from . import tiny
@@ -147,6 +148,15 @@ def test_the_words_change_the_video(files):
         assert not torch.equal(made(files.folder / f"{name}.mp4"), plain), name
     assert files.animate("size.mp4", **short, width=48, height=64) == 0
     assert (probe(files.folder / "size.mp4").width, probe(files.folder / "size.mp4").height) == (48, 64)
+
+
+def test_a_tiny_decoder_makes_other_pictures_of_the_same_latents_as_many(files):
+    torch.manual_seed(0)
+    save_file(TinyVAE("model", widths=(12, 8, 6, 4)).state_dict(), files.folder / "taew2_1.safetensors")
+    assert files.animate("plain.mp4") == 0 and files.animate("tiny.mp4", decoder=files.folder / "taew2_1.safetensors") == 0
+    facts = probe(files.folder / "tiny.mp4")
+    assert (facts.pictures, facts.width, facts.height) == (24, 32, 32)
+    assert not torch.equal(made(files.folder / "tiny.mp4"), made(files.folder / "plain.mp4"))
 
 
 @pytest.mark.parametrize("seconds", [0.05, 1e-4])

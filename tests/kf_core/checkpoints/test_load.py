@@ -6,7 +6,8 @@ from safetensors.torch import save_file
 
 from kf_core.checkpoints.key_maps import wan_name
 from kf_core.checkpoints.known import livetalk, recognise, self_forcing
-from kf_core.checkpoints.load import load_generator, load_vae
+from kf_core.checkpoints.load import load_generator
+from kf_core.checkpoints.vaes import load_vae
 from kf_core.errors import KnotForcingError
 from kf_core.model.card import CARD_KEY
 from kf_core.vae.wan import WanVAE

@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from kf_core.checkpoints.load import load_generator, load_vae
+from kf_core.checkpoints.load import load_generator
+from kf_core.checkpoints.vaes import load_vae
 from kf_core.errors import KnotForcingError
 from kf_core.training import clips, recipes
 from kf_core.training.clips import SHARD

@@ -1,0 +1,103 @@
+"""A file of a VAE becomes the network that was saved: Wan's own in its three layouts, and the tiny decoders.
+
+Which one a file holds is told by its names, its widths by their shapes. Only the space of a tiny decoder's latents cannot be seen in
+them; see `space_of`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import KnotForcingError
+from ..vae.streaming import VideoDecoder, prepare
+from ..vae.tiny import Space, TinyDecoder, TinyVAE
+from ..vae.wan import Z_DIM, WanVAE
+from .key_maps import unpacked, wan_name
+from .load import bundled, fast_dtype, fill
+from .read import read_tensors
+from .vae_names import diffusers_name
+
+TINY_KEY, WAN_KEY, DIFFUSERS_KEY = "decoder.22.bias", "decoder.head.0.gamma", "decoder.norm_out.gamma"
+LEVELS = tuple(f"decoder.{place}.weight" for place in (1, 8, 14, 20))  # the convolution into each level of a tiny decoder
+LEVELS_IN_TIME = tuple(f"decoder.{place}.conv.weight" for place in (7, 13, 19))
+OTHER_TINY = ("taehv", "taecvx", "taeos")  # tiny decoders of 16 channels that are not for Wan
+
+
+def load_vae(path: Path | str | None = None, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> WanVAE:
+    """A Wan VAE, encoder and decoder, in Wan's own, ComfyUI's or diffusers' names; None: kf-tiny's. Raises KnotForcingError."""
+    path = Path(path) if path else bundled("kf-tiny-vae.safetensors")
+    tensors = _read(path)
+    if TINY_KEY in tensors:
+        raise KnotForcingError(
+            f"{path.name} is a tiny decoder: it cannot encode the portrait. "
+            f"Give wan_2.1_vae.safetensors as the VAE, and this one by --decoder."
+        )
+    return _wan_vae(path, tensors, dtype or fast_dtype(device), device)
+
+
+def load_decoder(path: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> VideoDecoder:
+    """Whatever turns Wan 2.1's latents into pictures: a Wan VAE or a tiny decoder. Raises KnotForcingError."""
+    path = Path(path)
+    tensors, dtype = _read(path), dtype or fast_dtype(device)
+    if TINY_KEY not in tensors:
+        return VideoDecoder(_wan_vae(path, tensors, dtype, device))
+    return TinyDecoder(tiny_vae(path, tensors, space_of(path.name, tensors[LEVELS[0]].dtype), dtype, device))
+
+
+def tiny_vae(path: Path, tensors: Mapping[str, Tensor], space: Space, dtype: torch.dtype, device: torch.device | str) -> TinyVAE:
+    """The tiny decoder of these tensors; their encoder is left aside. `path` is only named in errors."""
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("encoder.")}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    channels = shapes[LEVELS[0]][1] if LEVELS[0] in shapes else 0
+    if channels != Z_DIM or not all(level in shapes for level in LEVELS):
+        raise KnotForcingError(
+            f"{path.name} is a tiny decoder of another model ({channels or 'unknown'} channels; Wan 2.1 has {Z_DIM}). "
+            f"Use taew2_1.safetensors or lighttaew2_1.safetensors."
+        )
+    with torch.device("meta"):
+        tiny = TinyVAE(space, widths=tuple(shapes[level][0] for level in LEVELS))
+    for name in LEVELS_IN_TIME:  # where a file can make more pictures of one, the last of them count, as in its authors' loader
+        wanted = tiny.state_dict()[name].shape[0]
+        if name in tensors and shapes[name][0] > wanted:
+            tensors[name], shapes[name] = tensors[name][-wanted:], (wanted, *shapes[name][1:])
+    fill(path, {"tiny decoder": tiny}, tensors, shapes, dtype)
+    return tiny.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
+
+
+def space_of(name: str, precision: torch.dtype) -> Space:
+    """Which latents the tiny decoder in file `name` wants. By its name; else taew2_1 was published in float16, lighttaew2_1 in float32.
+
+    Raises KnotForcingError for the tiny decoders of other models, which look just the same and would give wrong colours."""
+    low = name.lower()
+    if any(other in low for other in OTHER_TINY):
+        raise KnotForcingError(
+            f"{name} is a tiny decoder of another model than Wan 2.1. Use taew2_1.safetensors or lighttaew2_1.safetensors."
+        )
+    if "lighttae" in low:
+        return "raw"
+    return "model" if "taew2_1" in low or precision == torch.float16 else "raw"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    tensors, _ = read_tensors(path)
+    return {wan_name(name): tensor for name, tensor in unpacked(tensors).items() if isinstance(tensor, Tensor)}
+
+
+def _wan_vae(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str) -> WanVAE:
+    if DIFFUSERS_KEY in tensors:
+        with torch.device("meta"):
+            named = {diffusers_name(name): name for name in WanVAE(dim=1).state_dict()}
+        tensors = {named.get(name, name): tensor for name, tensor in tensors.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if WAN_KEY not in shapes or "encoder.conv1.weight" not in shapes:
+        raise KnotForcingError(f"{path.name} is not a Wan VAE: it has no `{WAN_KEY}`. Use kf-tiny's, or wan_2.1_vae.safetensors.")
+    channels = shapes.get("conv2.weight", (Z_DIM,))[0]
+    if channels != Z_DIM:
+        raise KnotForcingError(f"{path.name} has latents of {channels} channels, Wan 2.1's have {Z_DIM}. Use wan_2.1_vae.safetensors.")
+    with torch.device("meta"):
+        vae = WanVAE(dim=shapes[WAN_KEY][0])
+    fill(path, {"VAE": vae}, tensors, shapes, dtype)
+    return prepare(vae.eval().requires_grad_(False), dtype, device)
