@@ -2,8 +2,12 @@
 
 Measures the real stream, generator and decoder together, chunk by chunk. A speed means nothing without the machine it was
 measured on: `machine()` says which.
+
+Resident memory counts what the stream holds and what the allocator keeps of what was freed; the latter moves by tens of megabytes
+without a trend. So growth compares what is *held*: freed pages are given back before it is read (glibc only, twice in a run).
 """
 
+import ctypes
 import os
 import platform
 from collections.abc import Callable
@@ -28,7 +32,7 @@ class ChunkTime:
     pictures: int
     drawing: float
     decoding: float
-    memory: int  # bytes
+    memory: int  # bytes, resident
 
     @property
     def seconds(self) -> float:
@@ -42,6 +46,7 @@ class Speed:
     chunks: tuple[ChunkTime, ...]
     first_picture: float  # seconds from the start until the first pictures were there, anchor included
     fps: float  # at which the stream plays
+    held: tuple[int, int] | None = None  # bytes after chunk 3 and after the last, freed pages given back; None for a short run
 
     @property
     def pictures_per_second(self) -> float:
@@ -55,8 +60,8 @@ class Speed:
 
     @property
     def growth(self) -> int | None:
-        """Bytes by which the process grew between chunk 3 and the last; None for a run that is too short to say."""
-        return self.chunks[-1].memory - self.chunks[SETTLED - 1].memory if len(self.chunks) > SETTLED else None
+        """Bytes by which what the process holds grew between chunk 3 and the last; None for a run that is too short to say."""
+        return self.held[1] - self.held[0] if self.held is not None else None
 
     @property
     def slowdown(self) -> float | None:
@@ -75,8 +80,9 @@ class Speed:
         ]
         if self.growth is not None:
             lines.append(
-                f"memory: {self.chunks[-1].memory / 2**20:.0f} MiB, {self.growth / 2**20:+.1f} MiB since chunk {SETTLED} "
-                f"({len(self.chunks)} chunks)"
+                f"memory held: {self.held[1] / 2**20:.0f} MiB, {self.growth / 2**20:+.1f} MiB since chunk {SETTLED} "
+                f"({len(self.chunks)} chunks; "
+                f"resident, with what the allocator keeps: {max(c.memory for c in self.chunks) / 2**20:.0f} MiB at most)"
             )
         if self.slowdown is not None:
             lines.append(f"time per chunk, last {COMPARED} over first {COMPARED}: {self.slowdown:.3f}")
@@ -89,6 +95,7 @@ def measure(stream: Stream, chunks: int, progress: Callable[[ChunkTime], object]
     state = StreamState.start(stream)
     start = before = perf_counter()
     first_picture = drawn = 0.0
+    settled = 0
     for item in stream.steps(state):
         _wait_for(stream.model.device)
         now = perf_counter()
@@ -98,10 +105,21 @@ def measure(stream: Stream, chunks: int, progress: Callable[[ChunkTime], object]
             times.append(ChunkTime(item.span.length, drawn, now - before, process_memory()))
             first_picture = first_picture or now - start
             progress(times[-1])
+            if len(times) == SETTLED:
+                settled = held_memory()
             if len(times) == chunks:
                 break
             before = perf_counter()
-    return Speed(tuple(times), first_picture, stream.fps)
+    return Speed(tuple(times), first_picture, stream.fps, (settled, held_memory()) if len(times) > SETTLED else None)
+
+
+def held_memory() -> int:
+    """Resident bytes of this process after the C library has given back the pages that it keeps for later, where it can (glibc)."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # another C library: then it is what is resident
+        pass
+    return process_memory()
 
 
 def process_memory() -> int:

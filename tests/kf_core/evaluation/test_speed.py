@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -18,10 +20,23 @@ def test_a_run_is_timed_chunk_by_chunk(stream):  # noqa: F811
 
 def test_speed_growth_and_slowdown_are_exact():
     chunks = [ChunkTime(9, 5.0, 5.0, 100)] + [ChunkTime(12, 0.4, 0.2, 1000)] * 150 + [ChunkTime(12, 0.6, 0.6, 1500)] * 150
-    speed = Speed(tuple(chunks), first_picture=10.0, fps=16)
+    speed = Speed(tuple(chunks), first_picture=10.0, fps=16, held=(900, 1400))
     assert round(speed.pictures_per_second, 6) == round(300 * 12 / (150 * 0.6 + 150 * 1.2), 6)
     assert speed.growth == 500 and speed.slowdown == pytest.approx(2)
     assert Speed(tuple(chunks[:3]), 1.0, 16).growth is None and Speed(tuple(chunks[:50]), 1.0, 16).slowdown is None
+
+
+def test_growth_is_what_a_run_holds_and_not_what_the_allocator_keeps(stream):  # noqa: F811
+    kept = []
+
+    def hold_and_free(_):
+        kept.append(torch.ones(2**20))  # 4 MiB a chunk are held ...
+        freed = [torch.ones(2**13) for _ in range(1000)]  # ... and 31 MiB are freed, in pieces that the allocator keeps
+        del freed
+
+    speed = measure(replace(stream, seconds=5.0), 5, hold_and_free)
+    assert 8 * 2**20 <= speed.growth < 16 * 2**20 and "memory held" in speed.summary()
+    assert measure(stream, 2).growth is None
 
 
 def test_the_machine_is_named():
