@@ -19,6 +19,7 @@ import comfy.model_management as management
 import comfy.model_patcher
 import comfy.ops
 import comfy.sd
+import comfy.taesd.taehv
 import comfy.utils
 import folder_paths
 import numpy as np
@@ -31,6 +32,7 @@ from ..kf_core.checkpoints.key_maps import unpacked, wan_name
 from ..kf_core.checkpoints.known import recognise
 from ..kf_core.checkpoints.load import bundled, fast_dtype
 from ..kf_core.checkpoints.read import read_tensors
+from ..kf_core.checkpoints.vaes import in_wans_names, space_of, tiny_vae
 from ..kf_core.conditioning.anchor import Anchor
 from ..kf_core.conditioning.audio import AudioArray
 from ..kf_core.errors import KnotForcingError
@@ -42,6 +44,7 @@ from ..kf_core.model.protocol import Attention
 from ..kf_core.settings import RolloutSettings
 from ..kf_core.stream import Stream
 from ..kf_core.vae.streaming import VideoDecoder, prepare
+from ..kf_core.vae.tiny import Space, TinyDecoder
 from ..kf_core.vae.wan import WanVAE, to_model_space
 from .wires import Recipe
 
@@ -72,7 +75,9 @@ def model_files() -> list[str]:
 
 
 def vae_files() -> list[str]:
-    return [BUNDLED, *folder_paths.get_filename_list("vae")]
+    """VAEs that can be chosen: the bundled one, then models/vae, then the tiny decoders for Wan 2.1 in models/vae_approx."""
+    tiny = [name for name in folder_paths.get_filename_list("vae_approx") if "taew2_1" in name.lower()]
+    return [BUNDLED, *dict.fromkeys([*folder_paths.get_filename_list("vae"), *tiny])]
 
 
 def output_file(prefix: str, name: str, width: int, height: int) -> tuple[Path, str]:
@@ -162,23 +167,52 @@ def card_of(model) -> ModelCard:
 
 
 def load_vae(name: str):
-    """A VAE's file as the host's VAE."""
-    path = bundled(BUNDLED_VAE) if name == BUNDLED else Path(folder_paths.get_full_path_or_raise("vae", name))
+    """A VAE's file, or a tiny decoder's, as the host's VAE."""
+    path = bundled(BUNDLED_VAE) if name == BUNDLED else _vae_path(name)
     weights, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
-    vae = comfy.sd.VAE(sd=weights, metadata=metadata)
+    vae = comfy.sd.VAE(sd=in_wans_names(weights), metadata=metadata)
     vae.throw_exception_if_invalid()
-    refuse_other_vae(vae)
+    vae.patcher.cached_patcher_init = (comfy.sd.load_vae_patcher, (str(path), metadata, None))  # as the host's own loader sets it
+    refuse_undecodable(vae)
     return vae
 
 
+def _vae_path(name: str) -> Path:
+    return Path(folder_paths.get_full_path("vae", name) or folder_paths.get_full_path_or_raise("vae_approx", name))
+
+
+def refuse_undecodable(vae) -> None:
+    """Raises KnotForcingError unless the VAE makes pictures of Wan 2.1's latents."""
+    if _is_tiny(vae):
+        _space(vae)
+    else:
+        refuse_other_vae(vae)
+
+
 def refuse_other_vae(vae) -> None:
-    """Raises KnotForcingError unless the VAE is Wan 2.1's, at any width."""
+    """Raises KnotForcingError unless the VAE is Wan 2.1's, at any width, with its encoder."""
     network = vae.first_stage_model
+    if _is_tiny(vae):
+        raise KnotForcingError(
+            "The connected VAE is a tiny decoder: it makes pictures in Streaming Decode, but cannot encode the portrait. "
+            "Load wan_2.1_vae.safetensors with Load VAE and connect that one here."
+        )
     if not isinstance(network, comfy.ldm.wan.vae.WanVAE) or vae.latent_channels != 16:
         raise KnotForcingError(
             f"The connected VAE is a {type(network).__name__} of {vae.latent_channels} channels, and the generator draws Wan 2.1 latents "
             f"of 16. Connect the VAE of Load KF Model, or load wan_2.1_vae.safetensors."
         )
+
+
+def _is_tiny(vae) -> bool:
+    return isinstance(vae.first_stage_model, comfy.taesd.taehv.TAEHV) and vae.latent_channels == 16
+
+
+def _space(vae) -> Space:
+    """Which latents a tiny decoder wants. The host says float16 files from others by the scaling it gives them (a wrong one for Wan)."""
+    _, known_file = getattr(vae.patcher, "cached_patcher_init", None) or (None, ("",))
+    was_half = vae.first_stage_model.latent_format is not None
+    return space_of(Path(known_file[0] or "").name, torch.float16 if was_half else torch.float32)
 
 
 def encode_portrait(vae, prepared: Tensor) -> Anchor:
@@ -280,7 +314,7 @@ def _patches(model) -> tuple:
 @contextmanager
 def running(recipe: Recipe, vae) -> Iterator[Stream]:
     """The recipe as a stream of kf_core, with generator, adapters and decoder in memory while it lasts."""
-    refuse_other_vae(vae)
+    refuse_undecodable(vae)
     model, identity = recipe.model, _identity(recipe.model)
     card, device = identity.card, recipe.model.load_device
     dtype = model.model.get_dtype_inference()
@@ -300,7 +334,7 @@ def running(recipe: Recipe, vae) -> Iterator[Stream]:
         attention = _attention(model.model_options.get("transformer_options", {}))
         yield Stream(
             model=Generator(card, tree, adapters, attention=attention, dtype=dtype, device=device),
-            decoder=VideoDecoder(_decoder(vae, decoder_dtype, device)),
+            decoder=_decoder(vae, decoder_dtype, device),
             anchor=Anchor(latent.to(device)),
             driving=recipe.guidance.driving,
             settings=recipe.settings,
@@ -334,13 +368,15 @@ def cache_bytes(card: ModelCard, settings: RolloutSettings, latent_size: tuple[i
     return 3 * frames * tokens * card.dim * card.layers * dtype.itemsize
 
 
-def _decoder(vae, dtype: torch.dtype, device: torch.device) -> WanVAE:
+def _decoder(vae, dtype: torch.dtype, device: torch.device) -> VideoDecoder:
     """kf_core's decoder with the weights of the host's VAE: it keeps its past outside itself, so streams do not disturb each other."""
     weights = vae.first_stage_model.state_dict()
+    if _is_tiny(vae):
+        return TinyDecoder(tiny_vae(Path("the VAE"), weights, _space(vae), dtype, device))
     with torch.device("meta"):
         ours = WanVAE(dim=weights["decoder.head.0.gamma"].shape[0])
     ours.load_state_dict({key: weights[key].to(device=device, dtype=dtype) for key in ours.state_dict()}, strict=True, assign=True)
-    return prepare(ours.eval().requires_grad_(False), dtype, device)
+    return VideoDecoder(prepare(ours.eval().requires_grad_(False), dtype, device))
 
 
 def _attention(options: dict) -> Attention:

@@ -86,11 +86,17 @@ def _read(path: Path) -> dict[str, Any]:
     return {wan_name(name): tensor for name, tensor in unpacked(tensors).items() if isinstance(tensor, Tensor)}
 
 
+def in_wans_names(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A VAE's tensors with diffusers' names, where it has them, replaced by Wan's."""
+    if DIFFUSERS_KEY not in tensors:
+        return tensors
+    with torch.device("meta"):
+        named = {diffusers_name(name): name for name in WanVAE(dim=1).state_dict()}
+    return {named.get(name, name): tensor for name, tensor in tensors.items()}
+
+
 def _wan_vae(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str) -> WanVAE:
-    if DIFFUSERS_KEY in tensors:
-        with torch.device("meta"):
-            named = {diffusers_name(name): name for name in WanVAE(dim=1).state_dict()}
-        tensors = {named.get(name, name): tensor for name, tensor in tensors.items()}
+    tensors = in_wans_names(tensors)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if WAN_KEY not in shapes or "encoder.conv1.weight" not in shapes:
         raise KnotForcingError(f"{path.name} is not a Wan VAE: it has no `{WAN_KEY}`. Use kf-tiny's, or wan_2.1_vae.safetensors.")

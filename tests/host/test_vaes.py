@@ -1,0 +1,87 @@
+"""The host's VAEs serve: Wan's in diffusers' layout, and the tiny decoders, each on the latents it was made for."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from kf_core.checkpoints.vae_names import diffusers_name
+from kf_core.vae.streaming import DecoderState
+from kf_core.vae.tiny import TinyDecoder, TinyVAE
+from kf_core.vae.wan import to_model_space
+
+from .conftest import also, talking
+
+
+@pytest.fixture(scope="module")
+def tiny(host) -> TinyVAE:
+    """Random tiny decoders under the published names, in the published precisions."""
+    import folder_paths
+
+    torch.manual_seed(0)
+    tiny = TinyVAE("model").requires_grad_(False)
+    last = tiny.decoder[22]
+    last.weight *= 0.15 / tiny.decode(torch.randn(1, 16, 3, 4, 4), {}).std()  # round mid grey, so that little is cut off at black or white
+    last.bias += 0.5 - tiny.decode(torch.randn(1, 16, 3, 4, 4), {}).mean()
+    models = host.folder / "models"
+    (models / "vae_approx").mkdir(exist_ok=True)
+    folder_paths.folder_names_and_paths["vae_approx"] = ([str(models / "vae_approx")], folder_paths.supported_pt_extensions)
+    weights = {name: tensor.half() for name, tensor in tiny.state_dict().items()}
+    save_file(weights, models / "vae" / "taew2_1.safetensors")
+    save_file({name: tensor.float() for name, tensor in weights.items()}, models / "vae_approx" / "lighttaew2_1.safetensors")
+    save_file(weights, models / "vae_approx" / "taehv.safetensors")
+    tiny.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    whole = load_file(models / "vae" / "tiny-vae.safetensors")
+    save_file({diffusers_name(name): tensor for name, tensor in whole.items()}, models / "vae" / "diffusers.safetensors")
+    return tiny
+
+
+def decoding_by(name: str, is_loaded_by_the_host: bool, prefix: str) -> dict:
+    """A short stream whose portrait a Wan VAE encodes and whose pictures the VAE `name` makes; its latents beside them."""
+    prompt = talking(
+        seed=30,
+        prefix=prefix,
+        anchor={"vae": ["wan", 0]},
+        decode={"vae": ["vae", 0] if is_loaded_by_the_host else ["load", 1]},
+        load={} if is_loaded_by_the_host else {"vae_name": name},
+        sampler={"seconds": 0.8},
+    )
+    prompt = also(prompt, wan=("VAELoader", {"vae_name": "tiny-vae.safetensors"}), latent=LATENT)
+    return also(prompt, vae=("VAELoader", {"vae_name": name})) if is_loaded_by_the_host else prompt
+
+
+LATENT = ("KnotForcingToLatent", {"stream": ["sampler", 0], "vae": ["wan", 0], "max_latents": 100})
+
+
+@pytest.mark.parametrize("is_loaded_by_the_host", [False, True])
+@pytest.mark.parametrize("name, space", [("taew2_1.safetensors", "model"), ("lighttaew2_1.safetensors", "raw")])
+def test_a_tiny_decoder_makes_its_pictures_of_its_own_latents(host, tiny, name, space, is_loaded_by_the_host):
+    host.fresh()
+    ran = host.run(decoding_by(name, is_loaded_by_the_host, f"tiny-{space}-{is_loaded_by_the_host}"), "decode", "latent")
+    assert ran.succeeded, ran.messages[-1]
+    pictures, raw = ran.outputs["decode"][1], ran.outputs["latent"][0]["samples"]
+
+    def error(of: str) -> float:
+        own = TinyVAE(of).requires_grad_(False)
+        own.load_state_dict(tiny.state_dict())
+        expected = TinyDecoder(own).decode_latents(to_model_space(raw.float()), DecoderState())[0].movedim(0, -1)
+        return ((pictures - expected[: len(pictures)]).norm() / (pictures - pictures.mean()).norm()).item()
+
+    other = {"model": "raw", "raw": "model"}[space]
+    assert error(space) < 0.05 and error(other) > 0.15  # the host computes in bfloat16 here
+
+
+def test_wans_vae_in_diffusers_layout_makes_the_same_pictures(host, tiny):
+    host.fresh()
+    plain = host.run(talking(seed=31, prefix="layout")).outputs["decode"][1]
+    host.fresh()
+    other = host.run(talking(seed=31, prefix="diffusers", load={"vae_name": "diffusers.safetensors"}))
+    assert other.succeeded and torch.equal(other.outputs["decode"][1], plain)
+
+
+def test_a_tiny_decoder_cannot_encode_and_another_models_is_refused(host, tiny):
+    host.fresh()
+    ran = host.run(talking(load={"vae_name": "taew2_1.safetensors"}))
+    assert ran.error["node_id"] == "anchor" and "cannot encode the portrait" in ran.error["exception_message"]
+    prompt = also(talking(decode={"vae": ["vae", 0]}), vae=("VAELoader", {"vae_name": "taehv.safetensors"}))
+    ran = host.run(prompt)
+    assert ran.error["node_id"] == "decode" and "another model than Wan 2.1" in ran.error["exception_message"]
