@@ -110,9 +110,15 @@ class Stream:
                 self.settings,
                 self.seed,
                 self.audio_encoder,
+                *self._reader(),
             )
         except Unrepeatable:
             return None
+
+    def _reader(self) -> tuple[str, ...]:
+        """The name of what reads the prompts, where it has one."""
+        name = getattr(self.text_encoder, "name_for_recipe", None)
+        return () if name is None else (name,)
 
     def _latents(self, state: "StreamState", spool: Spool | None) -> Iterator[Step | LatentChunk]:
         """Latents from the first chunk that is not decoded yet: from the spool as far as it goes, then drawn."""

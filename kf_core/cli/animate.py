@@ -76,6 +76,7 @@ def run(chosen: argparse.Namespace) -> int:
     audio, seconds = _sound(chosen)
     picture = read_picture(chosen.portrait)
     driving = _driving(chosen, audio)
+    text_encoder = model_arguments.read_prompts(chosen, [line.words for line in driving.words.prompts()])
     loaded = model_arguments.load_model(chosen)
     stream = Stream(
         model=loaded.generator,
@@ -86,6 +87,7 @@ def run(chosen: argparse.Namespace) -> int:
         seed=chosen.seed,
         seconds=seconds,
         audio_encoder=loaded.audio_encoder,
+        text_encoder=text_encoder,
     )
     notes = (loaded.generator.card.note, getattr(audio, "note", ""), *advice_on(picture, loaded.width, loaded.height), *stream.remarks())
     for note in filter(None, notes):

@@ -1,13 +1,17 @@
 """The arguments that choose model, size and precision, shared by the commands that run one."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ..checkpoints.load import fast_dtype, load_generator
+from ..checkpoints.umt5 import read_umt5
 from ..checkpoints.vaes import load_decoder, load_vae
+from ..conditioning.text import TextEncoder
+from ..conditioning.umt5 import UMT5, encoded_ahead
 from ..conditioning.wav2vec2 import read_encoder
 from ..errors import KnotForcingError
 from ..model.causal import Generator
@@ -39,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vae", type=Path, metavar="FILE", help="its VAE, where it is not kf-tiny: wan_2.1_vae.safetensors")
     group.add_argument("--decoder", type=Path, metavar="FILE", help="a tiny decoder, faster and softer: taew2_1 or lighttaew2_1")
     group.add_argument("--audio-encoder", type=Path, metavar="FOLDER", help="wav2vec2-base-960h, for models that hear through it")
+    group.add_argument(
+        "--text-encoder", type=Path, metavar="PATH", help="UMT5, for models that read: a folder, or umt5_xxl_fp16.safetensors"
+    )
     group.add_argument("--width", type=int, metavar="PIXELS", help="width of the video (default: the model's own)")
     group.add_argument("--height", type=int, metavar="PIXELS", help="height of the video (default: the model's own)")
     group.add_argument("--steps", type=int, metavar="N", help="denoising steps per chunk: fewer is faster (default: the model's own, 4)")
@@ -69,6 +76,14 @@ def load_model(chosen: argparse.Namespace) -> LoadedModel:
     vae = load_vae(_vae_file(chosen, card.name), dtype=dtype, device=device)
     decoder = VideoDecoder(vae) if chosen.decoder is None else load_decoder(chosen.decoder, dtype=dtype, device=device)
     return LoadedModel(generator, vae, decoder, encoder, width, height, settings)
+
+
+def read_prompts(chosen: argparse.Namespace, prompts: Sequence[str]) -> TextEncoder | None:
+    """The prompts as a model reads them, encoded before it is loaded, because both would not fit in the memory of most machines."""
+    if chosen.text_encoder is None:
+        return None
+    dtype = torch.float32 if chosen.precision == "fp32" else torch.bfloat16
+    return encoded_ahead(UMT5(*read_umt5(chosen.text_encoder, dtype=dtype, device=_device(chosen.device))), prompts)
 
 
 def _vae_file(chosen: argparse.Namespace, name: str) -> Path | None:
