@@ -41,6 +41,7 @@ from ..kf_core.model.adapters import Adapters
 from ..kf_core.model.card import CARD_KEY, ModelCard
 from ..kf_core.model.causal import Generator
 from ..kf_core.model.protocol import Attention
+from ..kf_core.model.wan import WanModel
 from ..kf_core.settings import RolloutSettings
 from ..kf_core.stream import Stream
 from ..kf_core.vae.streaming import VideoDecoder, prepare
@@ -54,6 +55,8 @@ BUNDLED_MODEL, BUNDLED_VAE = "kf-tiny.safetensors", "kf-tiny-vae.safetensors"
 FOLDERS = ("diffusion_models", KEY)
 KEPT_BYTES = 16 * 2**30  # of latents and states; an hour at 832x480 is 6 GB of latents
 SETTLED_SECONDS = 3600.0  # what was touched within the last hour may be in use, and stays
+# what the host's quantised layers keep beside their weights: old names and new ones
+QUANTISED = (".scale_weight", ".scale_input", ".weight_scale", ".input_scale", ".weight_scale_2", ".comfy_quant")
 EAGER_PROMPTS = 64  # encoded before the generator is loaded; the prompts of longer scripts when their time comes
 
 
@@ -134,7 +137,7 @@ def load_model(name: str):
         )
     with torch.device("meta"):
         adapters = Adapters(card, comfy.ops.manual_cast)
-    beside = {key: tensors.pop(key) for key in adapters.state_dict() if key in tensors}
+    beside = _taken(tensors, adapters)
     model = _host_model(path, card, tensors, dict(metadata))
     model.set_attachments(KEY, Identity(card, fingerprint(path)))
     _fill(path, adapters, beside)
@@ -148,9 +151,8 @@ def adopt(model):
     """A MODEL that the host loaded (UNETLoader, GGUF, with or without LoRA), recognised by its shapes. Raises KnotForcingError."""
     if model.get_attachment(KEY) is not None:
         return model
-    weights = model.model_state_dict()
-    shapes = {key.removeprefix("diffusion_model."): _shape(tensor) for key, tensor in weights.items() if key.startswith("diffusion_model.")}
-    card = recognise(shapes)
+    weights = dict(getattr(model.model, "diffusion_model", nn.Module()).named_parameters())
+    card = recognise({key: _shape(tensor) for key, tensor in weights.items()})
     if card is None or card.audio is not None:
         raise KnotForcingError(
             f"The connected MODEL is a {type(model.model).__name__}, and not a causal Wan 2.1 generator that this version knows. "
@@ -224,8 +226,10 @@ def encode_portrait(vae, prepared: Tensor) -> Anchor:
 
 def _host_model(path: Path, card: ModelCard, tensors: dict[str, Tensor], metadata: dict[str, str]):
     """As the host's own loader does it, but at the card's sizes, which the host would have to guess."""
+    with torch.device("meta"):
+        _refuse_misfit(path, WanModel(card), tensors)
     tensors, metadata = comfy.utils.convert_old_quants(tensors, "", metadata=metadata)
-    config = comfy.model_detection.model_config_from_unet(tensors, "", metadata=metadata) if "head.modulation" in tensors else None
+    config = comfy.model_detection.model_config_from_unet(tensors, "", metadata=metadata)
     if config is None:
         raise KnotForcingError(f"{path.name} holds no Wan 2.1 generator. Download it again, or choose another file.")
     config.unet_config.update(num_heads=card.heads, freq_dim=card.freq_dim, text_dim=card.text.width)
@@ -247,27 +251,45 @@ def _host_model(path: Path, card: ModelCard, tensors: dict[str, Tensor], metadat
     patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
     if not management.is_device_cpu(offload):
         model.to(offload)
-    wanted = model.diffusion_model.state_dict()
-    _refuse_misfit(path, {key: tuple(t.shape) for key, t in wanted.items()}, tensors, is_quantised)
     model.load_model_weights(dict(tensors), "", assign=patcher.is_dynamic())
     return patcher
 
 
+def _taken(tensors: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Take a network's tensors out of a file's; of scaled eight bits, the values they stand for."""
+    taken = {key: tensors.pop(key) for key in network.state_dict() if key in tensors}
+    for key in taken:
+        layer = key.removesuffix("weight")
+        scales = [tensors.pop(layer + mark) for mark in ("scale_weight", "weight_scale") if layer + mark in tensors]
+        if key.endswith("weight") and scales:
+            taken[key] = taken[key].float() * scales[0].float()
+            for mark in ("scale_input", "input_scale"):
+                tensors.pop(layer + mark, None)
+    return taken
+
+
 def _fill(path: Path, adapters: Adapters, tensors: dict[str, Tensor]) -> None:
-    _refuse_misfit(path, {key: tuple(tensor.shape) for key, tensor in adapters.state_dict().items()}, tensors, False)
+    _refuse_misfit(path, adapters, tensors)
     adapters.load_state_dict({key: tensor.clone() for key, tensor in tensors.items()}, strict=True, assign=True)
     adapters.eval().requires_grad_(False)
 
 
-def _refuse_misfit(path: Path, wanted: dict[str, tuple[int, ...]], tensors: dict[str, Tensor], is_quantised: bool) -> None:
-    missing, surplus = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
-    misshapen = sorted(key for key in wanted.keys() & tensors.keys() if wanted[key] != tuple(tensors[key].shape))
-    if is_quantised:
-        missing, surplus, misshapen = [], [], []  # the host lays quantised tensors out in its own way, and checks them
+def _refuse_misfit(path: Path, network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Raises KnotForcingError unless the file has the network's tensors, each of its size, and beside them only scales."""
+    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    beside = {key for key in tensors if key.endswith(QUANTISED) and _weight_of(key) in tensors} | {"scaled_fp8"}
+    packed = {_weight_of(key) for key in beside}  # laid out in the host's way, and checked by it
+    missing, surplus = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys() - beside)
+    misshapen = sorted(key for key in wanted.keys() & tensors.keys() - packed if wanted[key] != tuple(tensors[key].shape))
     if missing or surplus or misshapen:
         problems = (("missing", missing), ("left over", surplus), ("of another size", misshapen))
         said = "; ".join(f"{len(keys)} {what} ({', '.join(keys[:3])} ...)" for what, keys in problems if keys)
         raise KnotForcingError(f"{path.name} does not fit its card: {said}. The file is damaged or of another model; download it again.")
+
+
+def _weight_of(key: str) -> str:
+    """The weight that a scale belongs to."""
+    return key.rpartition(".")[0] + ".weight"
 
 
 def _identity(model) -> Identity:
@@ -284,10 +306,10 @@ def _shape(tensor) -> tuple[int, ...]:
 
 
 def _samples(model, weights: dict[str, Tensor]) -> str:
-    """A name for the weights as they were before any LoRA: a few values of each."""
+    """A name for the weights as they were before any LoRA: a few values of each, as they lie in memory."""
     digest = []
     for key in sorted(weights):
-        tensor = model.backup[key].weight if key in model.backup else weights[key]
+        tensor = model.backup[f"diffusion_model.{key}"].weight if f"diffusion_model.{key}" in model.backup else weights[key]
         data = getattr(tensor, "_qdata", tensor).detach().as_subclass(Tensor).reshape(-1)
         digest.append((key, data[:: max(1, data.numel() // 64)].clone().view(torch.uint8)))
     return fingerprint(digest)

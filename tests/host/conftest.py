@@ -1,6 +1,8 @@
 """A real ComfyUI in this process: its executor, a server that is never started, this pack loaded as it loads any, and tiny models."""
 
 import asyncio
+import importlib.util
+import shutil
 import sys
 import wave
 from dataclasses import dataclass, field, replace
@@ -21,9 +23,11 @@ from kf_core.schedule import warped
 from kf_core.settings import Ahead, RolloutSettings
 from kf_core.vae.wan import WanVAE
 
-from .place import PACK, enter_host
+from .place import PACK, enter_host, pack_folder
 
 SIZE = 32  # pixels
+KINDS = ("diffusion_models", "vae", "loras", "audio_encoders", "text_encoders", "upscale_models")
+EXTRAS = ("video", "audio", "images", "audio_encoder", "upscale_model")
 PROGRESS_TEXT = 3  # ComfyUI's number for a line of text on a node
 CARD = ModelCard(
     name="tiny",
@@ -49,7 +53,7 @@ def write_models(folder: Path) -> None:
     modules, adapters, vae = WanModel(CARD), Adapters(CARD), WanVAE(dim=4)
     for parameter in (*modules.parameters(), *adapters.parameters()):
         torch.nn.init.normal_(parameter, 0.0 if parameter.dim() > 1 else 0.5, 0.1)
-    for kind in ("diffusion_models", "vae", "loras"):
+    for kind in KINDS:
         (folder / kind).mkdir(parents=True, exist_ok=True)
     plain = modules.state_dict()
     save_file({**plain, **adapters.state_dict()}, folder / "diffusion_models" / "tiny.safetensors", metadata={CARD_KEY: CARD.to_json()})
@@ -130,7 +134,7 @@ class Host:
             (folder / kind).mkdir()
             getattr(folder_paths, f"set_{kind}_directory")(str(folder / kind))
         folder_paths.models_dir = str(folder / "models")
-        for kind in ("diffusion_models", "vae", "loras"):
+        for kind in KINDS:
             folder_paths.folder_names_and_paths[kind] = ([str(folder / "models" / kind)], folder_paths.supported_pt_extensions)
         write_models(folder / "models")
         write_inputs(folder / "input")
@@ -143,8 +147,8 @@ class Host:
             get_progress_state().update_progress(node_id or get_executing_context().node_id, value, total, preview)
 
         comfy.utils.set_progress_bar_global_hook(hook)
-        for extra in ("nodes_video.py", "nodes_audio.py", "nodes_images.py"):
-            assert asyncio.run(nodes.load_custom_node(str(self.place / "comfy_extras" / extra), module_parent="comfy_extras"))
+        for extra in EXTRAS:
+            assert asyncio.run(nodes.load_custom_node(str(self.place / "comfy_extras" / f"nodes_{extra}.py"), module_parent="comfy_extras"))
         assert asyncio.run(nodes.load_custom_node(str(PACK)))
         self.fresh()
 
@@ -161,6 +165,17 @@ class Host:
     def fresh(self) -> None:
         """Forget all cached outputs."""
         self.executor = self._execution.PromptExecutor(self.server, cache_args={"lru": 0, "ram": 0.0, "ram_inactive": 0.0})
+
+    def forget_streams(self) -> None:
+        """Throw away what was drawn, so that it is drawn again."""
+        shutil.rmtree(self.folder / "output" / "knot_forcing" / ".streams", ignore_errors=True)
+
+    def load_another_pack(self, name: str, needs: str) -> None:
+        """Load somebody else's pack; without it, or without the package it needs, the test skips."""
+        folder = pack_folder(name)
+        if importlib.util.find_spec(needs) is None:
+            pytest.skip(f"{name.upper()} NEEDS THE PACKAGE {needs}: install it to test together with it")
+        assert asyncio.run(self._nodes.load_custom_node(str(folder))), f"{folder} cannot be loaded"
 
     def run(self, prompt: dict[str, dict], *wanted: str) -> Ran:
         self.events.clear()

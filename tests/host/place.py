@@ -45,6 +45,15 @@ def enter_host(*needed: str) -> Path:
     return place
 
 
+def pack_folder(name: str) -> Path:
+    """Another pack that a test needs: among the host's own, or in a folder `packs` beside the host. Else the test skips, loudly."""
+    host = host_folder()
+    found = [place / name for place in (host / "custom_nodes", host.parent / "packs") if (place / name / "__init__.py").exists()]
+    if not found:
+        pytest.skip(f"{name.upper()} NOT FOUND: clone it into {host.parent / 'packs'} to test together with it")
+    return found[0]
+
+
 def refuse(reason: str):
     if os.environ.get("KF_REQUIRE_HOST") == "1":
         pytest.fail(reason)
