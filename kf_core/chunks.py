@@ -3,7 +3,7 @@
 Values only; each says which space its tensor is in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -18,6 +18,14 @@ class Signal:
 
     features: Tensor  # [b, f, ...]  f = latent frames
     strength: float | Tensor = 1.0  # 0..2; or [b, f] where frames differ (training)
+
+
+@dataclass(frozen=True, eq=False)
+class Control(Signal):
+    """Control pictures for a VACE module: `features` are [b, f, 32, h, w], grey latents and the control's, in model space."""
+
+    in_clean_pass: bool = False  # whether what is remembered of finished frames has heard the control, too
+    restarts: bool = False  # positions of the module's branch begin at 0 in every pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +46,11 @@ class ChunkConditioning:
     pose: Signal | None = None  # [b, f, 12, h, w] RGB 0..1 on the latent grid, black: no pose seen
     expression: Signal | None = None  # [b, f, 4 * values]
     motion: Signal | None = None  # [b, f, 1] motion strength, 0..2
+    control: Control | None = None
+
+    def of_clean_pass(self) -> "ChunkConditioning":
+        """What drives the pass that commits finished frames."""
+        return self if self.control is None or self.control.in_clean_pass else replace(self, control=None)
 
 
 @dataclass(frozen=True)

@@ -56,14 +56,14 @@ class Adapters(nn.Module):
         if self.card.audio is not None and driving.audio is not None:
             code = self.audio_proj(driving.audio.features.to(dtype))
             for index, projection in enumerate(self.audio_cond_projs):
-                layers[self.card.audio.first_layer + index] = _scaled(projection(code)[:, :, None], driving.audio)
+                layers[self.card.audio.first_layer + index] = scaled(projection(code)[:, :, None], driving.audio)
         if self.card.pose is not None and driving.pose is not None:
             patches = rearrange(driving.pose.features.to(dtype), "b f c (h p) (w q) -> b f (h w) (c p q)", h=grid.height, w=grid.width)
-            tokens = _scaled(self.pose_embedding(patches), driving.pose)
+            tokens = scaled(self.pose_embedding(patches), driving.pose)
         if self.card.expression and driving.expression is not None:
-            time = _scaled(self.expression_embedding(driving.expression.features.to(dtype)), driving.expression)
+            time = scaled(self.expression_embedding(driving.expression.features.to(dtype)), driving.expression)
         if self.card.motion_strength and driving.motion is not None:
-            motion = _scaled(self.motion_embedding(_waves(driving.motion.features[..., 0]).to(dtype)), driving.motion)
+            motion = scaled(self.motion_embedding(_waves(driving.motion.features[..., 0]).to(dtype)), driving.motion)
             time = motion if time is None else time + motion
         return Additions(layers, tokens, time)
 
@@ -80,7 +80,7 @@ class AudioProjection(nn.Module):
         return self.norm_out(self.proj(features))
 
 
-def _scaled(x: Tensor, signal: Signal) -> Tensor:
+def scaled(x: Tensor, signal: Signal) -> Tensor:
     """`x` [b, f, ...] times the signal's strength."""
     if not isinstance(signal.strength, Tensor):
         return x * signal.strength

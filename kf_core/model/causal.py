@@ -5,8 +5,8 @@ all segments share the linear layers; attention is each segment's own. The modul
 and ComfyUI's serve alike. Source: Wan 2.1, `WanModel.forward`; per-frame t as in Self-Forcing, arXiv 2506.08009.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..chunks import ChunkConditioning, TextContext
-from .adapters import Adapters, Additions
+from .adapters import Adapters, Additions, scaled
 from .card import ModelCard
 from .kv_cache import KVCache, Memory, Record
 from .protocol import Attention, AttentionModules, BlockModules, WanModules
 from .rope import Grid, Rotation, rotation
+from .vace import Vace
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,6 +46,7 @@ class TextKeys:
     context: TextContext | None
     keys: tuple[Tensor, ...]  # [1, n, l, d]
     values: tuple[Tensor, ...]
+    branch: "TextKeys | None" = None  # those of a VACE module's blocks
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -61,11 +63,12 @@ class Generator:
         modules: WanModules,
         adapters: Adapters | None = None,
         *,
+        vace: Vace | None = None,
         attention: Attention = sdpa,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.card, self.modules, self.adapters, self.attention = card, modules, adapters, attention
+        self.card, self.modules, self.adapters, self.vace, self.attention = card, modules, adapters, vace, attention
         self.dtype, self.device = dtype, torch.device(device)
 
     def grid(self, height: int, width: int) -> Grid:
@@ -96,12 +99,8 @@ class Generator:
         else:
             embedding = context.embedding
         hidden = self.modules.text_embedding(embedding.to(self.device, self.dtype))
-        keys, values = [], []
-        for block in self.modules.blocks:
-            attention = block.cross_attn
-            keys.append(_heads(attention.norm_k(attention.k(hidden)), attention))
-            values.append(_heads(attention.v(hidden), attention))
-        return TextKeys(context, tuple(keys), tuple(values))
+        branch = None if self.vace is None else TextKeys(context, *_text_keys(self.vace.vace_blocks, hidden))
+        return TextKeys(context, *_text_keys(self.modules.blocks, hidden), branch)
 
     def forward(self, segments: Sequence[Segment], text: TextKeys) -> list[Tensor]:
         """The flow (noise - clean) of every segment: [b, 16, f, h, w] each, in float32 or better."""
@@ -114,10 +113,13 @@ class Generator:
         modulation = self.modules.time_projection(time).unflatten(2, (6, -1))  # [b, f, 6, dim]
         x = torch.cat([self._embed_patches(s, a) for s, a in zip(segments, additions, strict=True)], dim=1)  # [b, f, t, dim]
 
+        hints = self._hints(segments, x, modulation, counts, grid, text)
         views = [_View(s, grid, self.modules.blocks[0].self_attn.head_dim, self.device) for s in segments]
         for layer, block in enumerate(self.modules.blocks):
             x = _add_per_layer(x, [a.layers.get(layer) if a else None for a in additions], counts)
             x = self._block(layer, block, x, modulation, views, counts, text)
+            if self.vace is not None and layer in self.vace.taps:
+                x = _add_per_layer(x, next(hints), counts)
 
         shift, scale = _chunk(self.modules.head.modulation, time[:, :, None], 2)
         x = self.modules.head.head(self.modules.head.norm(x) * (1 + scale) + shift)
@@ -150,6 +152,26 @@ class Generator:
         q = _heads(reading.norm_q(reading.q(block.norm3(x))).flatten(1, 2), reading)
         keys, values = (kv.expand(x.shape[0], -1, -1, -1) for kv in (keys, values))
         return reading.o(rearrange(self.attention(q, keys, values), "b n (f t) d -> b f t (n d)", f=x.shape[1]))
+
+    def _hints(
+        self, segments: Sequence[Segment], x: Tensor, modulation: Tensor, counts: list[int], grid: Grid, text: TextKeys
+    ) -> Iterator[list[Tensor | None]]:
+        """What control pictures add to each segment's tokens after each tapped layer; None for segments without."""
+        controls = [s.driving.control if s.driving is not None else None for s in segments]
+        is_led = [control is not None for control in controls]
+        if not any(is_led):
+            while True:
+                yield [None] * len(segments)
+        led = lambda whole: [part for part, leads in zip(whole.split(counts, dim=1), is_led, strict=True) if leads]
+        own = [_alone(s) for s, leads in zip(segments, is_led, strict=True) if leads]
+        own_counts = [s.frames for s in own]
+        views = [_View(s, grid, self.modules.blocks[0].self_attn.head_dim, self.device) for s in own]
+        start, modulation = torch.cat(led(x), dim=1), torch.cat(led(modulation), dim=1)
+        c = torch.cat([self.vace.embed(control.features.to(self.device, self.dtype)) for control in controls if control], dim=1)
+        for index, block in enumerate(self.vace.vace_blocks):
+            c = self._block(index, block, block.before_proj(c) + start if index == 0 else c, modulation, views, own_counts, text.branch)
+            hints = iter(block.after_proj(c).split(own_counts, dim=1))
+            yield [None if control is None else scaled(next(hints), control) for control in controls]
 
     def _additions(self, segment: Segment, grid: Grid) -> Additions | None:
         if self.adapters is None or segment.driving is None:
@@ -191,6 +213,19 @@ class _View:
         if self._segment.reads is not None:
             k, v = self._segment.reads.read(layer, k, v)
         return attention(q, k, v) if self._mask is None else attention(q, k, v, self._mask)
+
+
+def _alone(segment: Segment) -> Segment:
+    """The segment as a VACE module's branch sees it: no memory, and positions of its own where it restarts."""
+    positions = torch.arange(segment.frames, dtype=torch.float64) if segment.driving.control.restarts else segment.positions
+    return replace(segment, positions=positions, reads=None, record=None)
+
+
+def _text_keys(blocks: Sequence[BlockModules], hidden: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Keys and values of the embedded prompt for these blocks: [1, n, l, d] each."""
+    reading = [block.cross_attn for block in blocks]
+    keys = tuple(_heads(attention.norm_k(attention.k(hidden)), attention) for attention in reading)
+    return keys, tuple(_heads(attention.v(hidden), attention) for attention in reading)
 
 
 def _heads(x: Tensor, attention: AttentionModules) -> Tensor:

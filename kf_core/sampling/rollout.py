@@ -115,6 +115,7 @@ def commit(
     memory: Memory,
 ) -> None:
     """Write the keys and values of finished frames: one pass at t = 0 over the same past, without the knot."""
+    conditioning = conditioning.of_clean_pass()
     segment = segment_of(model, anchor, latents.detach(), span, 0.0, None, state.cache.settings, conditioning, memory)
     with state.cache.commit(span) as record:
         model.forward([_recorded(segment, record)], state.text)
