@@ -1,8 +1,9 @@
-"""`bench`: how fast this machine makes video, in each precision, and whether time and memory stay flat."""
+"""`bench`: how fast this machine makes video, in each precision, how near its limit that is, and whether time and memory stay flat."""
 
 import argparse
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -13,48 +14,96 @@ from ..checkpoints.load import fast_dtype
 from ..conditioning.anchor import Anchor
 from ..conditioning.audio import Silence
 from ..conditioning.driving import Driving
+from ..errors import KnotForcingError
+from ..evaluation.random_model import PRESETS, random_decoder, random_generator
 from ..evaluation.speed import Speed, machine, measure
+from ..evaluation.work import chunk_work, measure_limits
 from ..stream import Stream
-from ..vae.streaming import encode_clip
+from ..vae.streaming import VideoDecoder, encode_clip
+from ..vae.wan import SPATIAL_STRIDE, Z_DIM
 from . import model as model_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunks", type=int, default=20, metavar="N", help="chunks to make; 2000 show whether it stays flat (default: 20)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every chunk's numbers here")
+    parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead of a model file: nothing to download")
+    parser.add_argument("--size", metavar="WxH", help="size of the video in pixels: 832x480")
+    parser.add_argument("--tiny-vae", action="store_true", help="with --preset: decode by the tiny decoder instead of Wan's")
     model_arguments.add_arguments(parser)
 
 
 def run(chosen: argparse.Namespace) -> int:
+    if chosen.size is not None:
+        chosen.width, chosen.height = _size(chosen.size)
+    if chosen.threads is not None:
+        model_arguments.set_threads(chosen.threads)
     results = {}
     for precision in _precisions(chosen):
-        speed = _measured(chosen, precision)
+        stream = _stream(chosen, precision)
+        with tqdm(total=chosen.chunks, unit=" chunks", desc=precision, file=sys.stderr) as bar:
+            speed = measure(stream, chosen.chunks, lambda _: bar.update())  # noqa: B023  it is called at once
         print(f"{precision}: {speed.summary()}")
-        results[precision] = dataclasses.asdict(speed)
+        results[precision] = dataclasses.asdict(speed) | {"limit": _limit(stream, speed)}
+        del stream
     print(machine())
     if chosen.json is not None:
         chosen.json.write_text(json.dumps({"machine": machine(), **results}) + "\n", encoding="utf-8")
     return 0
 
 
+def _limit(stream: Stream, speed: Speed) -> dict[str, float]:
+    """Says, and returns, what the generator's work is and how much of what the machine can do was reached."""
+    height, width = (side * SPATIAL_STRIDE for side in stream.anchor.latent.shape[-2:])
+    dtype = stream.model.dtype
+    work = chunk_work(stream.model.card, stream.settings, width=width, height=height, bytes_per_value=dtype.itemsize)
+    limits = measure_limits(stream.model.device, dtype)
+    least, drawing = work.seconds_at(limits), speed.drawing
+    print(
+        f"{work.summary()}; this machine at its best ({limits.operations_per_second / 1e12:.3g} TFLOP/s, "
+        f"{limits.bytes_per_second / 1e9:.3g} GB/s) would need {least:.3g} s, and {drawing:.3g} s were taken: "
+        f"{least / drawing:.0%} of the limit"
+    )
+    return {"operations": work.operations, "bytes": work.num_bytes, **dataclasses.asdict(limits), "least_seconds": least}
+
+
 def _precisions(chosen: argparse.Namespace) -> list[str]:
-    """The one that was asked for; else what `animate` would take, and fp32 beside it."""
+    """The one that was asked for; else what `animate` would take, and fp32 beside it (not of the large preset: it may not fit)."""
     if chosen.precision != "auto":
         return [chosen.precision]
     fast = {dtype: name for name, dtype in model_arguments.PRECISIONS.items()}[fast_dtype(chosen.device)]
-    return list(dict.fromkeys((fast, "fp32")))
+    return [fast] if chosen.preset else list(dict.fromkeys((fast, "fp32")))
 
 
-def _measured(chosen: argparse.Namespace, precision: str) -> Speed:
-    loaded = model_arguments.load_model(argparse.Namespace(**{**vars(chosen), "precision": precision}))
-    grey = torch.full((1, 3, 1, loaded.height, loaded.width), 0.5, device=loaded.generator.device)
-    stream = Stream(
-        model=loaded.generator,
-        decoder=loaded.decoder,
-        anchor=Anchor(encode_clip(loaded.vae, grey)),
-        driving=Driving(audio=Silence()),
-        settings=loaded.settings,
-        audio_encoder=loaded.audio_encoder,
+def _stream(chosen: argparse.Namespace, precision: str) -> Stream:
+    """A grey portrait in silence, without end; a preset's portrait is noise."""
+    driving = Driving(audio=Silence())
+    if chosen.preset is None:
+        loaded = model_arguments.load_model(argparse.Namespace(**{**vars(chosen), "precision": precision}))
+        grey = torch.full((1, 3, 1, loaded.height, loaded.width), 0.5, device=loaded.generator.device)
+        return Stream(
+            model=loaded.generator,
+            decoder=VideoDecoder(loaded.vae) if chosen.decoder is None else loaded.decoder,
+            anchor=Anchor(encode_clip(loaded.vae, grey)),
+            driving=driving,
+            settings=loaded.settings,
+            audio_encoder=loaded.audio_encoder,
+        )
+    preset, dtype, device = PRESETS[chosen.preset], model_arguments.PRECISIONS[precision], torch.device(chosen.device)
+    card = preset.card
+    width, height = chosen.width or card.width, chosen.height or card.height
+    latent = torch.randn(1, Z_DIM, 1, height // SPATIAL_STRIDE, width // SPATIAL_STRIDE, generator=torch.Generator().manual_seed(0))
+    return Stream(
+        model=random_generator(card, dtype=dtype, device=device),
+        decoder=random_decoder(tiny=chosen.tiny_vae, dim=preset.vae_dim, dtype=dtype, device=device),
+        anchor=Anchor(latent.to(device)),
+        driving=driving,
+        settings=card.rollout,
     )
-    with tqdm(total=chosen.chunks, unit=" chunks", desc=precision, file=sys.stderr) as bar:
-        return measure(stream, chosen.chunks, lambda _: bar.update())
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if found is None or any(int(side) % (2 * SPATIAL_STRIDE) or int(side) == 0 for side in found.groups()):
+        raise KnotForcingError(f"--size {text} is not a size. Give width x height in multiples of {2 * SPATIAL_STRIDE}: 832x480.")
+    return int(found[1]), int(found[2])

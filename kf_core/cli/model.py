@@ -57,9 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def load_model(chosen: argparse.Namespace) -> LoadedModel:
     """Load what the arguments name. Raises KnotForcingError."""
     if chosen.threads is not None:
-        if chosen.threads < 1:
-            raise KnotForcingError(f"{chosen.threads} threads cannot compute. Give --threads 1 or more.")
-        torch.set_num_threads(chosen.threads)
+        set_threads(chosen.threads)
     device = _device(chosen.device)
     dtype = PRECISIONS[chosen.precision] or fast_dtype(device)
     generator = load_generator(chosen.checkpoint, dtype=dtype, device=device)
@@ -84,6 +82,13 @@ def read_prompts(chosen: argparse.Namespace, prompts: Sequence[str]) -> TextEnco
         return None
     dtype = torch.float32 if chosen.precision == "fp32" else torch.bfloat16
     return encoded_ahead(UMT5(*read_umt5(chosen.text_encoder, dtype=dtype, device=_device(chosen.device))), prompts)
+
+
+def set_threads(count: int) -> None:
+    """Raises KnotForcingError for a count that is none."""
+    if count < 1:
+        raise KnotForcingError(f"{count} threads cannot compute. Give --threads 1 or more.")
+    torch.set_num_threads(count)
 
 
 def _vae_file(chosen: argparse.Namespace, name: str) -> Path | None:

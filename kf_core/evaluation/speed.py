@@ -59,6 +59,11 @@ class Speed:
         return self.pictures_per_second / self.fps
 
     @property
+    def drawing(self) -> float:
+        """Seconds that the generator takes for a chunk, median without the first."""
+        return median(c.drawing for c in self.chunks[1:] or self.chunks)
+
+    @property
     def growth(self) -> int | None:
         """Bytes by which what the process holds grew between chunk 3 and the last; None for a run that is too short to say."""
         return self.held[1] - self.held[0] if self.held is not None else None
@@ -72,11 +77,11 @@ class Speed:
         return median(settled[-COMPARED:]) / median(settled[:COMPARED])
 
     def summary(self) -> str:
-        drawing, decoding = (median(getattr(c, part) for c in self.chunks[1:] or self.chunks) for part in ("drawing", "decoding"))
+        decoding = median(c.decoding for c in self.chunks[1:] or self.chunks)
         lines = [
             f"{self.pictures_per_second:.1f} pictures a second ({self.times_real_time:.2f} x real time at {self.fps:g} fps), "
             f"first picture after {self.first_picture:.2f} s",
-            f"a chunk: {drawing * 1000:.0f} ms to draw, {decoding * 1000:.0f} ms to decode (medians of {len(self.chunks)})",
+            f"a chunk: {self.drawing * 1000:.0f} ms to draw, {decoding * 1000:.0f} ms to decode (medians of {len(self.chunks)})",
         ]
         if self.growth is not None:
             lines.append(

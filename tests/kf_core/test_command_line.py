@@ -401,6 +401,16 @@ def test_bench_times_the_stream(files, capsys):
     assert len(json.loads((files.folder / "a.json").read_text())["fp32"]["chunks"]) == 4
 
 
+def test_bench_takes_random_weights_of_a_published_size_and_says_how_near_the_limit_it_comes(files, capsys):
+    words = ["bench", "--preset", "small", "--size", "32x48", "--tiny-vae", "--precision", "fp32", "--chunks", "2"]
+    assert main([*words, "--json", str(files.folder / "b.json")]) == 0
+    assert "% of the limit" in capsys.readouterr().out
+    limit = json.loads((files.folder / "b.json").read_text())["fp32"]["limit"]
+    assert limit["least_seconds"] > 0 and limit["operations"] > 1e9
+    assert main(["bench", "--preset", "small", "--size", "30x48"]) != 0
+    assert "multiples of 16" in capsys.readouterr().err
+
+
 def test_help_shows_a_creator_the_way(capsys):
     for words in (["--help"], *([name, "--help"] for name in ("animate", "inspect", "evaluate", "bench"))):
         with pytest.raises(SystemExit) as end:
