@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import comfy.ldm.wan.vae
@@ -47,6 +46,8 @@ from ..kf_core.stream import Stream
 from ..kf_core.vae.streaming import VideoDecoder, prepare
 from ..kf_core.vae.tiny import Space, TinyDecoder
 from ..kf_core.vae.wan import WanVAE, to_model_space
+from .encoders import encoders_for
+from .weights import name_of_weights, patches_of, shape_of
 from .wires import Recipe
 
 KEY = "knot_forcing"
@@ -57,7 +58,6 @@ KEPT_BYTES = 16 * 2**30  # of latents and states; an hour at 832x480 is 6 GB of 
 SETTLED_SECONDS = 3600.0  # what was touched within the last hour may be in use, and stays
 # what the host's quantised layers keep beside their weights: old names and new ones
 QUANTISED = (".scale_weight", ".scale_input", ".weight_scale", ".input_scale", ".weight_scale_2", ".comfy_quant")
-EAGER_PROMPTS = 64  # encoded before the generator is loaded; the prompts of longer scripts when their time comes
 
 
 @dataclass(frozen=True)
@@ -151,15 +151,15 @@ def adopt(model):
     """A MODEL that the host loaded (UNETLoader, GGUF, with or without LoRA), recognised by its shapes. Raises KnotForcingError."""
     if model.get_attachment(KEY) is not None:
         return model
-    weights = dict(getattr(model.model, "diffusion_model", nn.Module()).named_parameters())
-    card = recognise({key: _shape(tensor) for key, tensor in weights.items()})
+    tree = getattr(model.model, "diffusion_model", nn.Module())
+    card = recognise({key: shape_of(tensor) for key, tensor in tree.named_parameters()})
     if card is None or card.audio is not None:
         raise KnotForcingError(
             f"The connected MODEL is a {type(model.model).__name__}, and not a causal Wan 2.1 generator that this version knows. "
             f"Choose a file in Load KF Model instead, or connect a Self-Forcing checkpoint."
         )
     model = model.clone()
-    model.set_attachments(KEY, Identity(card, _samples(model, weights)))
+    model.set_attachments(KEY, Identity(card, name_of_weights(model)))
     return model
 
 
@@ -301,35 +301,6 @@ def _identity(model) -> Identity:
     return identity
 
 
-def _shape(tensor) -> tuple[int, ...]:
-    return tuple(getattr(tensor, "tensor_shape", tensor.shape))  # GGUF keeps the true shape beside the packed one
-
-
-def _samples(model, weights: dict[str, Tensor]) -> str:
-    """A name for the weights as they were before any LoRA: a few values of each, as they lie in memory."""
-    digest = []
-    for key in sorted(weights):
-        tensor = model.backup[f"diffusion_model.{key}"].weight if f"diffusion_model.{key}" in model.backup else weights[key]
-        data = getattr(tensor, "_qdata", tensor).detach().as_subclass(Tensor).reshape(-1)
-        digest.append((key, data[:: max(1, data.numel() // 64)].clone().view(torch.uint8)))
-    return fingerprint(digest)
-
-
-def _patches(model) -> tuple:
-    """The LoRAs on a MODEL, as values."""
-
-    def plain(part: Any) -> Any:
-        if isinstance(part, Tensor) or part is None or isinstance(part, bool | int | float | str):
-            return part
-        if isinstance(part, list | tuple):
-            return tuple(plain(inner) for inner in part)
-        if hasattr(part, "weights"):
-            return (type(part).__name__, plain(part.weights))
-        return repr(type(part))
-
-    return tuple((str(key), plain(patches)) for key, patches in sorted(model.patches.items(), key=lambda item: str(item[0])))
-
-
 # ---- running ----
 
 
@@ -347,12 +318,12 @@ def running(recipe: Recipe, vae) -> Iterator[Stream]:
     shape = (1, card.in_channels, frames, *latent.shape[-2:])
     needed = model.memory_required(shape) + cache_bytes(card, recipe.settings, latent.shape[-2:], dtype)
     needed += vae.memory_used_decode((1, 16, frames, *latent.shape[-2:]), decoder_dtype) + vae.model_size()
-    encoders = _encoders(recipe, card)
+    encoders = encoders_for(card, recipe.guidance)
     management.load_models_gpu([model, *beside, *encoders.patchers], memory_required=needed)
     model.pre_run()
     try:
         adapters = next((patcher.model for patcher in model.get_additional_models_with_key(KEY)), None)
-        tree = HostModules(model.model.diffusion_model, fingerprint(identity.weights, _patches(model)))
+        tree = HostModules(model.model.diffusion_model, fingerprint(identity.weights, patches_of(model)))
         attention = _attention(model.model_options.get("transformer_options", {}))
         yield Stream(
             model=Generator(card, tree, adapters, attention=attention, dtype=dtype, device=device),
@@ -408,53 +379,10 @@ def _attention(options: dict) -> Attention:
     return attend
 
 
-@dataclass(frozen=True, eq=False)
-class _Encoders:
-    """What hears and reads for the generator, and what the host must load for it."""
-
-    hears: nn.Module | None
-    reads: Any
-    patchers: tuple = ()
-
-
-def _encoders(recipe: Recipe, card: ModelCard) -> _Encoders:
-    guidance, patchers, hears, reads = recipe.guidance, [], None, None
-    if card.audio is not None and card.audio.kind == "wav2vec2" and guidance.driving.audio is not None:
-        if guidance.audio_encoder is None:
-            raise KnotForcingError(
-                f"{card.name} hears through wav2vec 2.0. Load it with AudioEncoderLoader and connect it to Audio Conditioning."
-            )
-        hears = HostWav2Vec2(guidance.audio_encoder.model)
-        patchers.append(guidance.audio_encoder.patcher)
-    if card.text.kind != "none" and guidance.clip is not None:
-        # now, because later the text encoder would push the generator out of memory
-        encode = lambda prompt: guidance.clip.encode_from_tokens(guidance.clip.tokenize(prompt))[:, : card.text.tokens]
-        words = list(dict.fromkeys(line.words for line in guidance.driving.words.prompts()))
-        encoded = {prompt: encode(prompt) for prompt in words[:EAGER_PROMPTS]}
-        reads = lambda prompt: encoded[prompt] if prompt in encoded else encode(prompt)
-    return _Encoders(hears, reads, tuple(patchers))
-
-
 def resampled(audio: dict, sample_rate: int, channels: int) -> np.ndarray:
     """The host's AUDIO at another rate: [channels, n]."""
     source = AudioArray(audio["waveform"][0].float().cpu().numpy(), int(audio["sample_rate"]))
     return np.concatenate(list(source.blocks(sample_rate, channels))).T
-
-
-class HostWav2Vec2(nn.Module):
-    """The host's wav2vec 2.0 called as kf_core calls transformers' one: the same layers, handed over in the other order of axes."""
-
-    def __init__(self, theirs: nn.Module) -> None:
-        super().__init__()
-        self.theirs = theirs
-        self.config = SimpleNamespace(do_stable_layer_norm=theirs.encoder.do_stable_layer_norm)
-        self.encoder = theirs.encoder
-
-    def feature_extractor(self, wave: Tensor) -> Tensor:
-        return self.theirs.feature_extractor(wave).transpose(1, 2)
-
-    def feature_projection(self, heard: Tensor) -> tuple[Tensor, Tensor]:
-        return self.theirs.feature_projection(heard), heard
 
 
 def withheld(why: str) -> ExecutionBlocker:

@@ -13,6 +13,7 @@ from ..kf_core.schedule import few_steps
 from ..kf_core.settings import Ahead, AnchorRule, Behind, Fixed, RolloutSettings
 from ..kf_core.timeline import latent_frames, pixel_frames_in
 from . import host, live
+from .encoders import refuse_deaf
 from .loaders import CATEGORY
 from .wires import AnchorWire, DrivingWire, Guidance, Recipe, StreamWire
 
@@ -97,6 +98,7 @@ class Sampler(io.ComfyNode):
     @classmethod
     def execute(cls, model, anchor, seconds: float, seed: int, driving: Guidance | None = None, **switches) -> io.NodeOutput:
         guidance, card = driving or Guidance(), host.card_of(model)
+        refuse_deaf(card, guidance)
         seconds = seconds or guidance.driving.seconds
         if not seconds:
             raise KnotForcingError("How long should the video be? Connect Audio Conditioning to `driving`, or set `seconds`.")

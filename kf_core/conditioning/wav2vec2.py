@@ -204,10 +204,9 @@ def encode(encoder: Wav2Vec2Model, wave: Tensor, places: Tensor) -> Tensor:
     """A normalised wave [n] at 16 kHz, heard at `places` [p] in the encoder's own steps -> [p, width].
 
     The last hidden state, then hidden states 0 .. layers. Places between two steps are interpolated before the attention."""
-    weight = next(encoder.parameters())
-    heard = encoder.feature_extractor(wave[None].to(weight))[0].T  # [steps, c]
+    heard = encoder.feature_extractor(wave[None].to(encoder.device, encoder.dtype))[0].T  # [steps, c]
     before = places.floor().long().clamp(max=len(heard) - 1)
-    after, share = (before + 1).clamp(max=len(heard) - 1), (places - before)[:, None].to(weight)
+    after, share = (before + 1).clamp(max=len(heard) - 1), (places - before)[:, None].to(heard)
     heard = torch.lerp(heard[before], heard[after], share)[None]
     hidden, _ = encoder.feature_projection(heard)
     is_stable = encoder.config.do_stable_layer_norm  # where the norm comes last (large models) and not first (base)

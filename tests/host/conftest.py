@@ -166,6 +166,10 @@ class Host:
         """Forget all cached outputs."""
         self.executor = self._execution.PromptExecutor(self.server, cache_args={"lru": 0, "ram": 0.0, "ram_inactive": 0.0})
 
+    def of_pack(self, file: str):
+        """A module of the pack's nodes, as the host loaded it."""
+        return next(module for name, module in sys.modules.items() if name.endswith(f"{PACK.name}.nodes.{file}"))
+
     def forget_streams(self) -> None:
         """Throw away what was drawn, so that it is drawn again."""
         shutil.rmtree(self.folder / "output" / "knot_forcing" / ".streams", ignore_errors=True)

@@ -1,0 +1,100 @@
+"""What hears and reads for a generator: the host's own AUDIO_ENCODER and CLIP, called as kf_core calls transformers' networks.
+
+Words are encoded before the generator is loaded; the hearing encoder stays beside it. Knows nothing of what is drawn.
+"""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+from comfy.audio_encoders.wav2vec2 import Wav2Vec2Model
+from torch import Tensor, nn
+
+from ..kf_core.conditioning.text import TextEncoder
+from ..kf_core.errors import KnotForcingError
+from ..kf_core.fingerprint import fingerprint
+from ..kf_core.model.card import ModelCard
+from .weights import name_of_weights, patches_of
+from .wires import Guidance
+
+EAGER_PROMPTS = 64  # encoded before the generator is loaded; the prompts of longer scripts when their time comes
+
+
+@dataclass(frozen=True, eq=False)
+class Encoders:
+    """What hears and reads for the generator, and what the host must load for it."""
+
+    hears: nn.Module | None = None
+    reads: TextEncoder | None = None
+    patchers: tuple = ()
+
+
+def refuse_deaf(card: ModelCard, guidance: Guidance) -> None:
+    """Raises KnotForcingError when the model hears through an encoder that is not connected, or is another one."""
+    if not _is_heard(card, guidance):
+        return
+    if guidance.audio_encoder is None:
+        raise KnotForcingError(
+            f"{card.name} hears through wav2vec 2.0. Load wav2vec2-base-960h with Load Audio Encoder and connect it to Audio Conditioning."
+        )
+    if not isinstance(guidance.audio_encoder.model, Wav2Vec2Model):
+        raise KnotForcingError(
+            f"{card.name} hears through wav2vec 2.0, and the connected AUDIO_ENCODER is a {type(guidance.audio_encoder.model).__name__}. "
+            f"Load wav2vec2-base-960h with Load Audio Encoder instead."
+        )
+
+
+def encoders_for(card: ModelCard, guidance: Guidance) -> Encoders:
+    """What this model needs of what is connected. Encodes the words of the script."""
+    hears, patchers = None, ()
+    if _is_heard(card, guidance):
+        hears, patchers = HostWav2Vec2(guidance.audio_encoder), (guidance.audio_encoder.patcher,)
+    reads = None if card.text.kind == "none" or guidance.clip is None else HostReader(guidance.clip, card.text.tokens)
+    if reads is not None:
+        # now, because later the text encoder would push the generator out of memory
+        reads.encode_ahead([line.words for line in guidance.driving.words.prompts()])
+    return Encoders(hears, reads, patchers)
+
+
+class HostReader:
+    """A host's CLIP that reads prompts: [1, tokens, width] each, zeros after its own tokens. Remembers what it encoded ahead."""
+
+    def __init__(self, clip, tokens: int) -> None:
+        self._clip, self._tokens = clip, tokens
+        self._encoded: dict[str, Tensor] = {}
+        self.name_for_recipe = fingerprint(name_of_weights(clip.patcher), patches_of(clip.patcher))
+
+    def __call__(self, prompt: str) -> Tensor:
+        if prompt in self._encoded:
+            return self._encoded[prompt]
+        return self._clip.encode_from_tokens(self._clip.tokenize(prompt))[:, : self._tokens]
+
+    def encode_ahead(self, prompts: list[str]) -> None:
+        for prompt in list(dict.fromkeys(prompts))[:EAGER_PROMPTS]:
+            self._encoded[prompt] = self(prompt)
+
+
+class HostWav2Vec2(nn.Module):
+    """The host's wav2vec 2.0 called as kf_core calls transformers' one: the same layers, handed over in the other order of axes."""
+
+    def __init__(self, encoder) -> None:
+        super().__init__()
+        theirs = encoder.model
+        self.theirs, self.encoder = theirs, theirs.encoder
+        self.device, self.dtype = encoder.load_device, torch.float32  # its layers compute in what comes, whatever they are kept in
+        self.config = SimpleNamespace(
+            do_stable_layer_norm=theirs.encoder.do_stable_layer_norm,
+            hidden_size=theirs.encoder.layer_norm.normalized_shape[0],
+            num_hidden_layers=len(theirs.encoder.layers),
+        )
+
+    def feature_extractor(self, wave: Tensor) -> Tensor:
+        return self.theirs.feature_extractor(wave).transpose(1, 2)
+
+    def feature_projection(self, heard: Tensor) -> tuple[Tensor, Tensor]:
+        return self.theirs.feature_projection(heard), heard
+
+
+def _is_heard(card: ModelCard, guidance: Guidance) -> bool:
+    driving = guidance.driving
+    return card.audio is not None and card.audio.kind == "wav2vec2" and driving.audio is not None and driving.audio_strength > 0

@@ -1,0 +1,113 @@
+"""Models that hear and read through the host: a generator of LiveTalk's shape with the host's own wav2vec 2.0 and UMT5."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from kf_core.checkpoints import known
+from kf_core.conditioning import wav2vec2
+from kf_core.model.adapters import Adapters
+from kf_core.model.card import CARD_KEY
+from kf_core.model.wan import WanModel
+
+from .conftest import SIZE, also, talking
+from .encoders import NARROW, umt5_tensors, write_wav2vec2
+
+LIVETALK = replace(known.livetalk(), name="small LiveTalk", dim=128, ffn_dim=128, layers=3, heads=1, width=SIZE, height=SIZE)
+LIVETALK = replace(LIVETALK, audio=replace(LIVETALK.audio, first_layer=1, last_layer=2))
+
+
+@pytest.fixture(scope="module")
+def transformers_encoder(host):
+    """A generator, an encoder file for the host, and the same encoder as transformers runs it."""
+    torch.manual_seed(4)
+    modules, adapters = WanModel(LIVETALK), Adapters(LIVETALK)
+    for parameter in (*modules.parameters(), *adapters.parameters()):
+        torch.nn.init.normal_(parameter, 0.0 if parameter.dim() > 1 else 0.5, 0.1)
+    path = host.folder / "models" / "diffusion_models" / "small-livetalk.safetensors"
+    save_file({**modules.state_dict(), **adapters.state_dict()}, path, metadata={CARD_KEY: LIVETALK.to_json()})
+    return write_wav2vec2(host.folder / "models" / "audio_encoders" / "wav2vec2-base-960h.safetensors")
+
+
+@pytest.fixture(scope="module")
+def reader(host):
+    """A node that gives the host's CLIP of type wan, made by the host's loader at the narrow sizes."""
+    import comfy.sd
+    import nodes
+
+    class NarrowUMT5:
+        CATEGORY, FUNCTION, RETURN_TYPES = "test", "load", ("CLIP",)
+
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {"required": {}}
+
+        def load(self):
+            options = {"umt5xxl_model_config": NARROW}
+            return (comfy.sd.load_text_encoder_state_dicts([umt5_tensors()], clip_type=comfy.sd.CLIPType.WAN, model_options=options),)
+
+    nodes.NODE_CLASS_MAPPINGS["NarrowUMT5"] = NarrowUMT5
+    yield ("NarrowUMT5", {})
+    del nodes.NODE_CLASS_MAPPINGS["NarrowUMT5"]
+
+
+def livetalk(prefix: str, **changed) -> dict:
+    changed["sampler"] = {"seconds": 1.0} | changed.get("sampler", {})
+    prompt = talking(prefix=prefix, load={"model_name": "small-livetalk.safetensors"}, **changed)
+    return also(prompt, ears=("AudioEncoderLoader", {"audio_encoder_name": "wav2vec2-base-960h.safetensors"}))
+
+
+def test_the_hosts_encoder_hears_what_transformers_hears(host, transformers_encoder):
+    ran = host.run(livetalk("heard", audio={"audio_encoder": ["ears", 0]}))
+    assert ran.succeeded, ran.error
+    encoder = ran.outputs["ears"][0]
+    wrapped = type(host.of_pack("encoders").HostWav2Vec2(encoder))
+    wave, places = torch.randn(16000), torch.linspace(0, 48.5, 17)
+    theirs = wav2vec2.encode(wrapped(encoder), wave, places)
+    ours = wav2vec2.encode(transformers_encoder, wave, places)
+    assert theirs.shape == (17, 14 * 768)
+    assert (theirs - ours).abs().max() < 1e-3 * ours.abs().max()
+
+
+def test_livetalk_speaks_with_the_sound_it_hears(host, transformers_encoder):
+    ears = {"audio_encoder": ["ears", 0]}
+    spoken = host.run(livetalk("spoken", audio=ears)).outputs["decode"]
+    silent = host.run(livetalk("silent", audio=ears | {"strength": 0.0})).outputs["decode"]
+    assert spoken[1].shape == (16, SIZE, SIZE, 3) and spoken[1].isfinite().all()
+    assert not torch.equal(spoken[1], silent[1])
+
+
+def test_without_ears_the_sampler_says_which_are_needed(host, transformers_encoder):
+    ran = host.run(talking(prefix="deaf", load={"model_name": "small-livetalk.safetensors"}))
+    assert ran.error["node_id"] == "sampler" and "hears through wav2vec 2.0" in ran.error["exception_message"]
+
+
+def test_what_the_script_says_is_read_by_the_hosts_umt5(host, transformers_encoder, reader):
+    def saying(words: str, prefix: str) -> dict:
+        prompt = livetalk(prefix, audio={"audio_encoder": ["ears", 0]}, sampler={"driving": ["script", 0]})
+        script = ("KnotForcingScript", {"driving": ["audio", 0], "script": words, "clip": ["umt5", 0]})
+        return also(prompt, umt5=reader, script=script)
+
+    one = host.run(saying("a man smiles", "one"))
+    assert one.succeeded, one.error
+    other = host.run(saying("a man looks at the camera", "other"))
+    assert not torch.equal(one.outputs["decode"][1], other.outputs["decode"][1])
+    changing = host.run(saying("[00:00-00:00.5] a man smiles\n[00:00.5-] a man looks", "changing"))
+    assert torch.equal(changing.outputs["decode"][1][:8], one.outputs["decode"][1][:8])
+    assert not torch.equal(changing.outputs["decode"][1][9:], one.outputs["decode"][1][9:])
+    embedding = host.of_pack("encoders").HostReader(one.outputs["umt5"][0], 512)("a man smiles")
+    tokens = len("a man smiles") + 2  # a letter each, a mark in front, an end
+    assert embedding.shape == (1, 512, 4096) and embedding[:, :tokens].isfinite().all()
+    assert embedding[:, tokens - 1].any() and not embedding[:, tokens:].any(), "zeros after the prompt"
+
+
+def test_a_script_read_by_another_encoder_or_by_none_is_another_stream(host, transformers_encoder, reader):
+    """What was drawn with the words must not be taken for what is drawn without them."""
+    script = ("KnotForcingScript", {"driving": ["audio", 0], "script": "a man speaks"})
+    unread = also(livetalk("unread", audio={"audio_encoder": ["ears", 0]}, sampler={"driving": ["script", 0]}), script=script)
+    without = host.run(unread)
+    assert "no text encoder is loaded" in without.said("decode")[-1]
+    read = also(unread, umt5=reader, script=(script[0], script[1] | {"clip": ["umt5", 0]}))
+    assert not torch.equal(host.run(read).outputs["decode"][1], without.outputs["decode"][1])
