@@ -31,6 +31,7 @@ from .settings import RolloutSettings
 from .spool import Spool
 from .timeline import PixelSpan, latent_frames, pixel_frames, pixel_frames_in
 from .vae.streaming import DecoderState, VideoDecoder
+from .vae.wan import WanVAE
 
 STATE_KEY = "knot_forcing_stream"  # the entry of a state file's header that says whose state it is
 
@@ -48,6 +49,7 @@ class Stream:
     seconds: float | None = None  # None: as long as the driving; for ever where nobody knows
     audio_encoder: nn.Module | None = None  # for models that hear through wav2vec 2.0
     text_encoder: TextEncoder | None = None  # for models that read
+    control_encoder: WanVAE | None = None  # for control pictures, where the model has a VACE module
 
     @property
     def fps(self) -> float:
@@ -111,6 +113,7 @@ class Stream:
                 self.seed,
                 self.audio_encoder,
                 *self._reader(),
+                *self._control(),
             )
         except Unrepeatable:
             return None
@@ -119,6 +122,11 @@ class Stream:
         """The name of what reads the prompts, where it has one."""
         name = getattr(self.text_encoder, "name_for_recipe", None)
         return () if name is None else (name,)
+
+    def _control(self) -> tuple[nn.Module, ...]:
+        """What makes hints of control pictures, where there are any."""
+        is_used = self.driving.control is not None and self.model.vace is not None and self.control_encoder is not None
+        return (self.model.vace, self.control_encoder) if is_used else ()
 
     def _latents(self, state: "StreamState", spool: Spool | None) -> Iterator[Step | LatentChunk]:
         """Latents from the first chunk that is not decoded yet: from the spool as far as it goes, then drawn."""
@@ -146,6 +154,7 @@ class Stream:
             dtype=self.anchor.latent.dtype,
             encoder=self.audio_encoder,
             text_encoder=self.text_encoder,
+            control_encoder=self.control_encoder if self.model.vace is not None else None,
         )
 
     def _noise(self) -> SeededNoise:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..chunks import FrameChunk, LatentChunk
 from ..conditioning.anchor import Anchor
 from ..conditioning.audio import AudioFile, AudioSource, Silence
+from ..conditioning.control import ControlVideo
 from ..conditioning.driving import Driving
 from ..conditioning.portrait import advice_on, livetalk_portrait, prepare_portrait
 from ..conditioning.pose import PoseVideo
@@ -35,6 +36,8 @@ from ..vae.streaming import encode_clip
 from . import model as model_arguments
 
 STOPPED = 130
+STRENGTHS = {"audio": "the voice moves the mouth", "pose": "the pose is followed", "expression": "the script's looks show"}
+STRENGTHS |= {"control": "the control is followed"}
 
 EXAMPLES = """examples
   A portrait that speaks as long as the recording lasts:
@@ -62,7 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prompt", default="", metavar="TEXT", help="what holds for the whole video")
     group.add_argument("--motion-strength", type=float, metavar="0..2", help="0 still, 1 usual, 2 lively (default: the model's choice)")
     group.add_argument("--pose", type=Path, metavar="VIDEO", help="head movement from a video of OpenPose faces")
-    for name, what in (("audio", "the voice moves the mouth"), ("pose", "the pose is followed"), ("expression", "the script's looks show")):
+    group.add_argument("--control", type=Path, metavar="VIDEO", help="pose, depth or other control pictures, with --control-module")
+    group.add_argument(
+        "--control-in-clean-pass", action="store_true", help="let what is remembered hear the control, too (default: it does not)"
+    )
+    for name, what in STRENGTHS.items():
         group.add_argument(f"--{name}-strength", type=float, default=1.0, metavar="0..2", help=f"how much {what} (default: 1)")
     model_arguments.add_arguments(parser)
     other = parser.add_argument_group("other")
@@ -88,6 +95,7 @@ def run(chosen: argparse.Namespace) -> int:
         seconds=seconds,
         audio_encoder=loaded.audio_encoder,
         text_encoder=text_encoder,
+        control_encoder=loaded.vae,
     )
     notes = (loaded.generator.card.note, getattr(audio, "note", ""), *advice_on(picture, loaded.width, loaded.height), *stream.remarks())
     for note in filter(None, notes):
@@ -206,6 +214,9 @@ def _driving(chosen: argparse.Namespace, audio: AudioSource) -> Driving:
         audio_strength=chosen.audio_strength,
         pose_strength=chosen.pose_strength,
         expression_strength=chosen.expression_strength,
+        control=None if chosen.control is None else ControlVideo(chosen.control),
+        control_strength=chosen.control_strength,
+        control_in_clean_pass=chosen.control_in_clean_pass,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 
 from ..checkpoints.load import fast_dtype, load_generator
 from ..checkpoints.umt5 import read_umt5
+from ..checkpoints.vace import load_vace
 from ..checkpoints.vaes import load_decoder, load_vae
 from ..conditioning.text import TextEncoder
 from ..conditioning.umt5 import UMT5, encoded_ahead
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--text-encoder", type=Path, metavar="PATH", help="UMT5, for models that read: a folder, or umt5_xxl_fp16.safetensors"
     )
+    group.add_argument("--control-module", type=Path, metavar="FILE", help="VACE module, for --control: Wan2_1-VACE_module_1_3B_bf16")
     group.add_argument("--width", type=int, metavar="PIXELS", help="width of the video (default: the model's own)")
     group.add_argument("--height", type=int, metavar="PIXELS", help="height of the video (default: the model's own)")
     group.add_argument("--steps", type=int, metavar="N", help="denoising steps per chunk: fewer is faster (default: the model's own, 4)")
@@ -62,6 +64,8 @@ def load_model(chosen: argparse.Namespace) -> LoadedModel:
     dtype = PRECISIONS[chosen.precision] or fast_dtype(device)
     generator = load_generator(chosen.checkpoint, dtype=dtype, device=device)
     card = generator.card
+    if chosen.control_module is not None:
+        generator = generator.led_by(load_vace(chosen.control_module, card, dtype=dtype, device=device))
     width, height = _size(chosen, generator)
     settings = card.rollout if chosen.steps is None else replace(card.rollout, schedule=few_steps(chosen.steps), first_schedule=None)
     encoder = None

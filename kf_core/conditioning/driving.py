@@ -21,11 +21,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .. import timeline
-from ..chunks import ChunkConditioning, Signal, TextContext
+from ..chunks import ChunkConditioning, Control, Signal, TextContext
 from ..errors import KnotForcingError
 from ..model.card import ModelCard
 from ..timeline import PIXELS_PER_LATENT, LatentSpan, PixelSpan
-from .audio import AudioFile, AudioSource
+from ..vae.wan import WanVAE
+from .audio import AudioFile, AudioSource, Silence
+from .control import ControlLatents, ControlSource
 from .expression import ExpressionTrack, expression_steps, merged
 from .log_mel import LogMel
 from .pose import PoseSource
@@ -53,10 +55,14 @@ class Driving:
     audio_strength: float = 1.0
     pose_strength: float = 1.0
     expression_strength: float = 1.0
+    control: ControlSource | None = None  # pictures for a VACE module
+    control_strength: float = 1.0
+    control_in_clean_pass: bool = False  # whether what is remembered of finished frames has heard the control, too
+    control_restarts: bool = False  # positions of the module's branch begin at 0 in every pass; see `model/vace.py`
 
     def __post_init__(self) -> None:
         named = {"audio_strength": self.audio_strength, "pose_strength": self.pose_strength}
-        named |= {"expression_strength": self.expression_strength}
+        named |= {"expression_strength": self.expression_strength, "control_strength": self.control_strength}
         if isinstance(self.motion, int | float):
             named["motion"] = self.motion
         elif isinstance(self.motion, Keyframes):
@@ -68,8 +74,8 @@ class Driving:
 
     @property
     def seconds(self) -> float | None:
-        """How long it drives: as long as the sound, or else the pose; None: nobody knows yet, or for ever."""
-        for source in (self.audio, self.pose):
+        """How long it drives: as long as the sound, or else the pose or the control; None: nobody knows yet, or for ever."""
+        for source in (self.audio, self.pose, self.control):
             if source is not None:
                 return source.seconds
         return None
@@ -89,9 +95,11 @@ class Driving:
         dtype: torch.dtype = torch.float32,
         encoder: nn.Module | None = None,
         text_encoder: TextEncoder | None = None,
+        control_encoder: WanVAE | None = None,
     ) -> "BoundDriving":
-        """Open the sources for the model of `card`. `encoder` is its wav2vec 2.0 and `text_encoder` its reader, where it has them."""
-        return BoundDriving(self, card, (latent_height, latent_width), device, dtype, encoder, text_encoder)
+        """Open the sources for the model of `card`. `encoder` is its wav2vec 2.0, `text_encoder` its reader, where it has them;
+        `control_encoder` is the VAE that encodes control pictures, where the model has a VACE module for them."""
+        return BoundDriving(self, card, (latent_height, latent_width), device, dtype, encoder, text_encoder, control_encoder)
 
 
 class BoundDriving:
@@ -112,6 +120,7 @@ class BoundDriving:
         dtype: torch.dtype,
         encoder: nn.Module | None,
         text_encoder: TextEncoder | None,
+        control_encoder: WanVAE | None = None,
     ) -> None:
         self.driving = driving
         self.card = card
@@ -126,6 +135,10 @@ class BoundDriving:
         pose = driving.pose if driving.pose is not None else scripted
         self._pose = pose.open() if pose is not None and card.pose is not None and driving.pose_strength > 0 else None
         self._prompts = Prompts(text_encoder) if reads and text_encoder is not None else None
+        self._control = None
+        if driving.control is not None and control_encoder is not None and driving.control_strength > 0:
+            self._control = ControlLatents(driving.control, control_encoder, card.fps, *grid)
+        self._takes_control = control_encoder is not None
         self.unused = tuple(self._remarks())
 
     @property
@@ -134,7 +147,7 @@ class BoundDriving:
 
     def window(self, span: LatentSpan) -> ChunkConditioning:
         """Everything that drives the frames of `span`. Blocks while a live source has not come so far."""
-        audio = pose = expression = motion = None
+        audio = pose = expression = motion = control = None
         if self._audio is not None:
             audio = Signal(self._by_frame(span, self._audio.steps), self.driving.audio_strength)
         if self._pose is not None:
@@ -146,7 +159,12 @@ class BoundDriving:
         if self._motion is not None:
             strength = lambda steps: torch.from_numpy(self._motion.at(self._times(steps)).values.clip(0, STRONGEST))[:, None]
             motion = Signal(self._by_frame(span, strength).mean(-1, keepdim=True))
-        return ChunkConditioning(span=span, text=self._text(span), audio=audio, pose=pose, expression=expression, motion=motion)
+        if self._control is not None:
+            latents = self._control.frames(span).to(self._device, self._dtype)
+            options = self.driving.control_in_clean_pass, self.driving.control_restarts
+            control = Control(latents, self.driving.control_strength, *options)
+        heard = dict(audio=audio, pose=pose, expression=expression, motion=motion, control=control)
+        return ChunkConditioning(span=span, text=self._text(span), **heard)
 
     def _text(self, span: LatentSpan) -> TextContext | None:
         """The words that hold when the first picture of `span` is shown."""
@@ -167,6 +185,8 @@ class BoundDriving:
 
     def _bind_audio(self, encoder: nn.Module | None) -> LogMel | Wav2Vec2 | None:
         spec, audio = self.card.audio, self.driving.audio
+        if audio is None and encoder is not None and spec is not None and spec.kind == "wav2vec2":
+            audio = Silence()  # a model that was never trained without sound hears silence
         if spec is None or audio is None or self.driving.audio_strength == 0:
             return None
         if spec.kind == "wav2vec2" and encoder is None:
@@ -191,7 +211,9 @@ class BoundDriving:
             yield f"{card.name} does not listen: the sound is put under the video but moves nothing."
         if driving.pose is not None and card.pose is None:
             yield f"{card.name} takes no pose: the pose source is not used."
-        elif driving.pose is not None and moved.head and card.text.kind == "none":
+        if driving.control is not None and not self._takes_control:
+            yield f"{card.name} has no VACE module loaded: the control pictures are not used."
+        if driving.pose is not None and card.pose is not None and moved.head and card.text.kind == "none":
             yield "Both a pose source and the script move the head: the pose source is used, the script's head movements are not."
         if card.text.kind == "none":
             if moved.head and card.pose is None:

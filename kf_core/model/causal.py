@@ -71,6 +71,11 @@ class Generator:
         self.card, self.modules, self.adapters, self.vace, self.attention = card, modules, adapters, vace, attention
         self.dtype, self.device = dtype, torch.device(device)
 
+    def led_by(self, vace: Vace) -> "Generator":
+        """The same generator with a VACE module beside it."""
+        words = dict(attention=self.attention, dtype=self.dtype, device=self.device)
+        return Generator(self.card, self.modules, self.adapters, vace=vace, **words)
+
     def grid(self, height: int, width: int) -> Grid:
         """The patches of a latent frame of this size. Raises ValueError when it cannot be cut into patches."""
         _, p, q = self.modules.patch_size

@@ -25,6 +25,7 @@ from kf_core.cli.main import main
 from kf_core.errors import KnotForcingError
 from kf_core.media.playback import pictures, probe
 from kf_core.model.card import CARD_KEY
+from kf_core.model.vace import Vace
 from kf_core.vae.tiny import TinyVAE
 from kf_core.vae.wan import WanVAE
 
@@ -157,6 +158,20 @@ def test_a_tiny_decoder_makes_other_pictures_of_the_same_latents_as_many(files):
     facts = probe(files.folder / "tiny.mp4")
     assert (facts.pictures, facts.width, facts.height) == (24, 32, 32)
     assert not torch.equal(made(files.folder / "tiny.mp4"), made(files.folder / "plain.mp4"))
+
+
+def test_a_control_video_leads_through_a_module_and_is_not_used_without_one(files, capsys):
+    torch.manual_seed(2)
+    module = Vace(dim=CARD.dim, ffn_dim=CARD.ffn_dim, heads=CARD.heads, blocks=3, backbone_layers=CARD.layers)
+    save_file(module.state_dict(), files.folder / "vace.safetensors", metadata={"format": "pt"})
+    assert files.animate("plain.mp4", duration=0.5, quiet=True) == 0
+    words = dict(duration=0.5, quiet=True, control=files.folder / "plain.mp4", control_module=files.folder / "vace.safetensors")
+    assert files.animate("led.mp4", **words) == 0 and files.animate("weak.mp4", **words, control_strength=0) == 0
+    plain = made(files.folder / "plain.mp4")
+    assert torch.equal(made(files.folder / "weak.mp4"), plain) and not torch.equal(made(files.folder / "led.mp4"), plain)
+    capsys.readouterr()
+    assert files.animate("unled.mp4", **words | {"control_module": None}) == 0
+    assert "no VACE module loaded" in capsys.readouterr().err and torch.equal(made(files.folder / "unled.mp4"), plain)
 
 
 @pytest.mark.parametrize("seconds", [0.05, 1e-4])

@@ -29,8 +29,7 @@ def random_vace(dtype=torch.float64, layers=4) -> Vace:
 
 
 def led() -> Generator:
-    plain = generator(CARD)
-    return Generator(CARD, plain.modules, plain.adapters, vace=random_vace(), dtype=torch.float64)
+    return generator(CARD).led_by(random_vace())
 
 
 def features(start: int, stop: int, seed: int = 3) -> torch.Tensor:
