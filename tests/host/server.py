@@ -22,8 +22,8 @@ PREVIEW_WITH_METADATA, TEXT = 4, 3  # ComfyUI's numbers for what it sends
 class Server:
     """What it writes stays in `folder`. The pack is the only custom node."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *flags: str) -> None:
+        self.folder, self.flags = folder, flags
         (folder / "custom_nodes").mkdir()
         (folder / "custom_nodes" / "knot-forcing").symlink_to(PACK)
         with socket.socket() as free:
@@ -35,7 +35,7 @@ class Server:
     def start(self) -> "Server":
         main = host_folder() / "main.py"
         command = [sys.executable, str(main), "--cpu", "--port", str(self.port), "--disable-auto-launch"]
-        command += ["--base-directory", str(self.folder), "--database-url", "sqlite:///:memory:", "--disable-api-nodes"]
+        command += ["--base-directory", str(self.folder), "--database-url", "sqlite:///:memory:", *self.flags]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=main.parent, stdout=log, stderr=log, env=environment)

@@ -1,5 +1,7 @@
 """A headless ComfyUI server, as a user runs it: the pack loads clean, shows what it makes, and survives being killed."""
 
+import json
+import os
 import shutil
 
 import pytest
@@ -8,9 +10,11 @@ import torch
 from kf_core.media.playback import pictures, probe
 
 from .conftest import talking, write_inputs, write_models
-from .place import host_folder
+from .place import PACK, host_folder
 from .server import Server
+from .shipped import WORKFLOWS
 
+CORE_SNAPSHOT = PACK / "tests" / "nodes" / "core_info.json"
 NODES = {
     "KnotForcingExample": "Example Portrait & Voice",
     "KnotForcingLoadModel": "Load KF Model",
@@ -33,7 +37,7 @@ NODES = {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Server:
     host_folder()
-    running = Server(tmp_path_factory.mktemp("server"))
+    running = Server(tmp_path_factory.mktemp("server"), "--disable-api-nodes")
     write_models(running.folder / "models")
     write_inputs(running.folder / "input")
     try:
@@ -56,6 +60,16 @@ def test_the_pack_loads_without_a_warning_and_every_input_is_explained(server):
         for inputs in info["input"].values():
             for field, (_, *options) in inputs.items():
                 assert field in info["input"].get("hidden", {}) or options[0]["tooltip"], f"{name}: {field} has no tooltip"
+
+
+def test_the_hosts_own_nodes_are_what_the_workflows_expect(server):
+    """KF_WRITE_SNAPSHOT=1 writes down what they are, for tests without a host."""
+    used = {node.type for workflow in WORKFLOWS for node in workflow.nodes().values() if not node.type.startswith("KnotForcing")}
+    said = {id: {part: server.get(f"/object_info/{id}")[id][part] for part in ("input", "output")} for id in sorted(used)}
+    if os.environ.get("KF_WRITE_SNAPSHOT") == "1":
+        version = server.get("/system_stats")["system"]["comfyui_version"]
+        CORE_SNAPSHOT.write_text(json.dumps({"comfyui": version, "nodes": said}, indent=1) + "\n", encoding="utf-8")
+    assert json.loads(CORE_SNAPSHOT.read_text(encoding="utf-8"))["nodes"] == said
 
 
 def test_faces_are_shown_while_the_file_grows(server):
