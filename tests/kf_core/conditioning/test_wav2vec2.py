@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kf_core.conditioning import wav2vec2
-from kf_core.conditioning.audio import SAMPLE_RATE, AudioArray, LiveAudio
+from kf_core.conditioning.audio import SAMPLE_RATE, AudioArray, LiveAudio, Silence
 from kf_core.conditioning.driving import Driving
 from kf_core.conditioning.wav2vec2 import Wav2Vec2, read_encoder
 from kf_core.errors import KnotForcingError
@@ -126,6 +126,30 @@ def test_the_shortest_sounds_are_heard(encoder, seconds):
 
 def test_silence_is_heard_without_dividing_by_nought(encoder):
     assert Wav2Vec2(AudioArray(np.zeros(SAMPLE_RATE), SAMPLE_RATE), FPS, encoder).steps(PixelSpan(0, 16)).isfinite().all()
+
+
+def movement(steps: torch.Tensor) -> float:
+    """How much what is heard changes from picture to picture, for its size."""
+    return ((steps[1:] - steps[:-1]).norm(dim=1).mean() / steps.norm(dim=1).mean()).item()
+
+
+def test_silence_is_heard_as_something_still_and_so_is_a_room_without_a_voice(encoder, monkeypatch):
+    seconds, pictures = 6, PixelSpan(16, 5 * 16)  # away from the clip's ends
+    hiss = np.random.default_rng(1).standard_normal(seconds * SAMPLE_RATE) * 10 ** (-80 / 20)  # a quiet room with a good microphone
+    of = lambda wave: movement(Wav2Vec2(AudioArray(wave, SAMPLE_RATE), FPS, encoder).steps(pictures))
+    speech, silence, room = of(voice(seconds)), of(np.zeros(seconds * SAMPLE_RATE)), of(hiss)
+    monkeypatch.setattr(wav2vec2, "QUIETEST", 0.0)
+    room_made_loud = of(hiss)
+    assert max(silence, room) < 1e-6 and room_made_loud > 0.5 * speech and of(voice(seconds)) == speech
+    print(f"moves from picture to picture: speech {speech:.3f}, silence {silence:.1e}, room {room:.4f}, made loud {room_made_loud:.3f}")
+
+
+def test_a_model_that_listens_hears_silence_where_no_voice_is_connected(encoder):
+    span, place = LatentSpan(2, 5), dict(latent_height=2, latent_width=2, encoder=encoder)
+    without = Driving().bind(card(64), **place).window(span).audio
+    silent = Driving(audio=Silence()).bind(card(64), **place).window(span).audio
+    assert torch.equal(without.features, silent.features) and without.features.abs().max() > 0
+    assert Driving(audio_strength=0).bind(card(64), **place).window(span).audio is None
 
 
 def test_what_is_missing_is_said_in_words(tmp_path, encoder):
