@@ -13,18 +13,12 @@ from safetensors import safe_open
 from torch import nn
 
 from kf_core.training import vae as recipe
+from kf_core.training import vae_measure
 from kf_core.training.muon import Muon
-from kf_core.training.vae import (
-    VAETraining,
-    current_stage,
-    cut,
-    draw,
-    fold_statistics,
-    initialise,
-    learning_rate,
-    reading_losses,
-    train_vae,
-)
+from kf_core.training.vae import VAETraining, current_stage, learning_rate, train_vae
+from kf_core.training.vae_clips import cut, draw
+from kf_core.training.vae_goals import initialise, reading_losses
+from kf_core.training.vae_measure import fold_statistics
 from kf_core.vae.streaming import DecoderState, decode_latents, encode_clip
 from kf_core.vae.wan import LATENT_MEAN, LATENT_STD, WanVAE
 
@@ -33,8 +27,8 @@ SIZE, DIM = 16, 4
 
 @pytest.fixture(autouse=True)
 def few_measurements(monkeypatch):
-    monkeypatch.setattr(recipe, "STATISTICS_CLIPS", 4)
-    monkeypatch.setattr(recipe, "MEASURED_CLIPS", 4)
+    monkeypatch.setattr(vae_measure, "STATISTICS_CLIPS", 4)
+    monkeypatch.setattr(vae_measure, "MEASURED_CLIPS", 4)
 
 
 def training(seed: int = 0) -> VAETraining:

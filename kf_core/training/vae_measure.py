@@ -1,0 +1,90 @@
+"""What an autoencoder is worth on faces that it never saw, and the statistics of its latents, which become Wan's."""
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.load import fast_dtype
+from ..vae.streaming import DecoderState, EncoderState, decode_latents, encode_clip, encode_pictures
+from ..vae.wan import LATENT_MEAN, LATENT_STD, Z_DIM, WanVAE
+from .vae_clips import HELD_OUT_SEED, Clips, held_out
+
+STATISTICS_CLIPS = 64  # from which the latents' mean and deviation are taken
+MEASURED_CLIPS = 16
+
+
+def mixed_precision(device: torch.device | str) -> torch.autocast:
+    """bfloat16 products where the device has them in hardware (1.5 to 2 times as fast), else none."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=fast_dtype(device) != torch.float32)
+
+
+def psnr(squared_error: Tensor, mask: Tensor | None = None) -> float:
+    """Peak signal to noise in dB of pictures 0..1, inside the mask [b, 1, f, h, w] if one is given."""
+    if mask is None:
+        mean = squared_error.mean()
+    else:
+        mean = (squared_error * mask).sum() / (mask.sum() * squared_error.shape[1]).clamp_min(1)
+    return -10 * torch.log10(mean.clamp_min(1e-12)).item()
+
+
+@torch.no_grad()
+def measure_statistics(vae: WanVAE, size: int, device: str, frames: int = 17) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each raw latent channel over held-out clips: two of [16]."""
+    latents = torch.cat([_raw_latents(vae, batch) for batch in held_out(size, device, STATISTICS_CLIPS, frames)])
+    return latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
+
+
+def _raw_latents(vae: WanVAE, batch: Clips) -> Tensor:
+    with mixed_precision(batch.pictures.device):
+        return vae.encode(batch.pictures * 2 - 1, {})[0].float()
+
+
+@torch.no_grad()
+def fold_statistics(vae: WanVAE, mean: Tensor, std: Tensor) -> None:
+    """Makes raw latents of measured `mean` and `std` [16] have Wan's, and the decoder read them so: pictures stay the same."""
+    wan_mean, wan_std = mean.new_tensor(LATENT_MEAN), mean.new_tensor(LATENT_STD)
+    gain = wan_std / std  # new = (old - mean) * gain + wan_mean
+    vae.conv1.weight[:Z_DIM] *= gain.view(-1, 1, 1, 1, 1)
+    vae.conv1.bias[:Z_DIM] = (vae.conv1.bias[:Z_DIM] - mean) * gain + wan_mean
+    vae.conv1.bias[Z_DIM:] += 2 * gain.log()
+    vae.conv2.bias += vae.conv2.weight.flatten(1) @ (mean - wan_mean / gain)
+    vae.conv2.weight /= gain.view(1, -1, 1, 1, 1)
+
+
+@torch.no_grad()
+def measure(vae: WanVAE, size: int, device: str) -> dict[str, float]:
+    """PSNR on held-out clips (whole, mouth, eyes), on single pictures, and late in a long clip; streamed against whole."""
+    report = {}
+    errors, mouths, eyes = [], [], []
+    for batch in held_out(size, device, MEASURED_CLIPS, 17, HELD_OUT_SEED + 1):
+        errors.append((_reconstruct(vae, batch.pictures) - batch.pictures).square())
+        mouths.append(batch.mouth)
+        eyes.append(batch.eyes)
+    error = torch.cat(errors)
+    report["psnr"] = psnr(error)
+    report["psnr_mouth"] = psnr(error, torch.cat(mouths))
+    report["psnr_eyes"] = psnr(error, torch.cat(eyes))
+    pictures = torch.cat([b.pictures for b in held_out(size, device, 2 * MEASURED_CLIPS, 1, HELD_OUT_SEED + 2)])
+    report["psnr_picture"] = psnr((_reconstruct(vae, pictures) - pictures).square())
+    long = torch.cat([b.pictures for b in held_out(size, device, MEASURED_CLIPS // 4, 65, HELD_OUT_SEED + 3)])
+    made = _reconstruct(vae, long)
+    report["psnr_long_first"] = psnr((made - long).square()[:, :, 1:17])
+    report["psnr_long_last"] = psnr((made - long).square()[:, :, -16:])
+    report["colour_drift"] = (made - long).mean((3, 4))[:, :, -16:].mean(2).abs().max().item()
+    report["streamed_minus_whole"] = _streaming_error(vae, long[:1, :, :17])
+    return {name: round(value, 6) for name, value in report.items()}
+
+
+def _reconstruct(vae: WanVAE, pictures: Tensor) -> Tensor:
+    with mixed_precision(pictures.device):
+        return decode_latents(vae, encode_clip(vae, pictures), DecoderState())
+
+
+def _streaming_error(vae: WanVAE, pictures: Tensor) -> float:
+    """The largest difference between pushing latents and pictures piece by piece and all at once, in float32."""
+    latents = encode_clip(vae, pictures)
+    encoder_state, decoder_state = EncoderState(), DecoderState()
+    pieces = [pictures[:, :, :1], *pictures[:, :, 1:].split(4, dim=2)]
+    streamed = torch.cat([encode_pictures(vae, piece, encoder_state) for piece in pieces], dim=2)
+    whole = decode_latents(vae, latents, DecoderState())
+    made = torch.cat([decode_latents(vae, piece, decoder_state) for piece in latents.split(1, dim=2)], dim=2)
+    return max((streamed - latents).abs().max().item(), (made - whole).abs().max().item())
