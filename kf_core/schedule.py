@@ -18,6 +18,12 @@ def warped(steps: tuple[int, ...] = (1000, 750, 500, 250), shift: float = 5.0) -
     return tuple((sigma, TRAIN_STEPS * sigma) for sigma in sigmas)
 
 
+def unwarped(times: tuple[float, ...], shift: float) -> Schedule:
+    """Steps by what the network is told; each is as noisy as the training step nearest to it (CausVid, Krea)."""
+    trained = [sigma for sigma, _ in warped(tuple(range(TRAIN_STEPS, 0, -1)), shift)]
+    return tuple((min(trained, key=lambda sigma: abs(TRAIN_STEPS * sigma - t)), t) for t in times)
+
+
 def few_steps(count: int, shift: float = 5.0) -> Schedule:
     """`count` warped steps, evenly spaced on the unshifted clock; 4 are what the models were trained with."""
     if not 1 <= count <= 100:

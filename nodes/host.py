@@ -27,17 +27,17 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor, nn
 
-from ..kf_core.checkpoints.key_maps import unpacked, wan_name
-from ..kf_core.checkpoints.known import recognise
+from ..kf_core.checkpoints.checkpoint import open_checkpoint, refuse_without_consent
+from ..kf_core.checkpoints.known import KNOWN
 from ..kf_core.checkpoints.load import bundled, fast_dtype
-from ..kf_core.checkpoints.read import read_tensors
+from ..kf_core.checkpoints.recognise import recognise
 from ..kf_core.checkpoints.vaes import in_wans_names, space_of, tiny_vae
 from ..kf_core.conditioning.anchor import Anchor
 from ..kf_core.conditioning.audio import AudioArray
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.fingerprint import fingerprint
 from ..kf_core.model.adapters import Adapters
-from ..kf_core.model.card import CARD_KEY, ModelCard
+from ..kf_core.model.card import ModelCard
 from ..kf_core.model.causal import Generator
 from ..kf_core.model.protocol import Attention
 from ..kf_core.model.wan import WanModel
@@ -75,6 +75,15 @@ def model_files() -> list[str]:
     """Generators that can be chosen: the bundled one, then models/diffusion_models and models/knot_forcing."""
     _know_folder()
     return [BUNDLED, *dict.fromkeys(name for folder in FOLDERS for name in folder_paths.get_filename_list(folder))]
+
+
+def lora_files() -> list[str]:
+    return folder_paths.get_filename_list("loras")
+
+
+def known_models() -> list[str]:
+    """What a file can be said to be."""
+    return [row.key for row in KNOWN]
 
 
 def vae_files() -> list[str]:
@@ -123,44 +132,44 @@ def _path_of(name: str) -> Path:
 # ---- models ----
 
 
-def load_model(name: str):
-    """A generator's file as the host's MODEL, its adapters beside it and its card attached. Raises KnotForcingError."""
+def load_model(name: str, *, lora: str | None = None, known_as: str | None = None, accept_licence: bool = False):
+    """A generator's file as the host's MODEL, its adapters beside it and its card attached, and what is to be said of it.
+
+    Opened as the command line opens it. Raises KnotForcingError."""
     path = bundled(BUNDLED_MODEL) if name == BUNDLED else _path_of(name)
-    tensors, metadata = read_tensors(path)
-    tensors = {wan_name(key): tensor for key, tensor in unpacked(tensors).items()}
-    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    card = ModelCard.from_json(metadata[CARD_KEY]) if CARD_KEY in metadata else recognise(shapes, path.name)
-    if card is None:
-        raise KnotForcingError(
-            f"{path.name} is not a generator this version knows: it has {len(shapes)} tensors and no Knot Forcing card. "
-            f"Use kf-tiny, or one of the checkpoints in docs/checkpoints.md."
-        )
+    second = None if lora is None else Path(folder_paths.get_full_path_or_raise("loras", lora))
+    opened = open_checkpoint(path, lora=second, known_as=known_as, accept_licence=accept_licence)
     with torch.device("meta"):
-        adapters = Adapters(card, comfy.ops.manual_cast)
+        adapters = Adapters(opened.card, comfy.ops.manual_cast)
+    tensors = opened.as_stored()
     beside = _taken(tensors, adapters)
-    model = _host_model(path, card, tensors, dict(metadata))
-    model.set_attachments(KEY, Identity(card, fingerprint(path)))
+    model = _host_model(path, opened.card, tensors, dict(opened.file.metadata))
+    model.set_attachments(KEY, Identity(opened.card, opened.name_for_recipe))
     _fill(path, adapters, beside)
     if beside:
         patcher = comfy.model_patcher.ModelPatcher(adapters, load_device=model.load_device, offload_device=model.offload_device)
         model.set_additional_models(KEY, [patcher])
-    return model
+    return model, opened.remarks
 
 
-def adopt(model):
-    """A MODEL that the host loaded (UNETLoader, GGUF, with or without LoRA), recognised by its shapes. Raises KnotForcingError."""
+def adopt(model, *, known_as: str | None = None, accept_licence: bool = False):
+    """A MODEL that the host loaded (UNETLoader, GGUF, with or without LoRA), told by its shapes, and what is to be said of it.
+
+    Raises KnotForcingError."""
     if model.get_attachment(KEY) is not None:
-        return model
+        return model, ()
     tree = getattr(model.model, "diffusion_model", nn.Module())
-    card = recognise({key: shape_of(tensor) for key, tensor in tree.named_parameters()})
-    if card is None or card.audio is not None:
+    found = recognise({key: shape_of(tensor) for key, tensor in tree.named_parameters()}, known_as=known_as)
+    if found is None or found.card.audio is not None:
         raise KnotForcingError(
             f"The connected MODEL is a {type(model.model).__name__}, and not a causal Wan 2.1 generator that this version knows. "
             f"Choose a file in Load KF Model instead, or connect a Self-Forcing checkpoint."
         )
+    refuse_without_consent(found.card, accept_licence)
     model = model.clone()
-    model.set_attachments(KEY, Identity(card, name_of_weights(model)))
-    return model
+    model.set_attachments(KEY, Identity(found.card, name_of_weights(model)))
+    assumed = f"The connected MODEL does not say what it is; by its sizes it is taken for {found.card.name}. If it is another, say which."
+    return model, () if known_as or found.row is None else (assumed,)
 
 
 def card_of(model) -> ModelCard:

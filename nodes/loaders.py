@@ -6,6 +6,8 @@ from ..kf_core.errors import KnotForcingError
 from . import host, live
 
 CATEGORY = "Knot Forcing"
+NONE = "none"
+BY_ITSELF = "told by the file"
 
 
 class LoadKFModel(io.ComfyNode):
@@ -22,7 +24,7 @@ class LoadKFModel(io.ComfyNode):
                     "model_name",
                     options=host.model_files(),
                     default=host.BUNDLED,
-                    tooltip="The generator: kf-tiny (bundled, cartoons, runs on a CPU), or a .safetensors file in "
+                    tooltip="The generator: kf-tiny (bundled, cartoons, runs on a CPU), or a .safetensors, .pt or .pth file in "
                     "models/diffusion_models or models/knot_forcing.",
                 ),
                 io.Combo.Input(
@@ -38,6 +40,30 @@ class LoadKFModel(io.ComfyNode):
                     tooltip="Instead of model_name: a causal Wan 2.1 MODEL from Load Diffusion Model, a GGUF loader or a LoRA loader. "
                     "A LoRA may also come after this node.",
                 ),
+                io.Combo.Input(
+                    "lora_name",
+                    options=[NONE, *host.lora_files()],
+                    default=NONE,
+                    optional=True,
+                    advanced=True,
+                    tooltip="A LoRA in models/loras that the file's authors publish beside it (LongLive's lora.pt), folded in at full "
+                    "strength.",
+                ),
+                io.Combo.Input(
+                    "known_as",
+                    options=[BY_ITSELF, *host.known_models()],
+                    default=BY_ITSELF,
+                    optional=True,
+                    advanced=True,
+                    tooltip="What the file is, where neither its name nor its contents tell: it decides chunk length, steps and window.",
+                ),
+                io.Boolean.Input(
+                    "accept_licence",
+                    default=False,
+                    optional=True,
+                    tooltip="Some models may not be used for everything: the node says so and waits until you have read their licence "
+                    "and switch this on.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="The generator. LoRA loaders may follow."),
@@ -47,15 +73,21 @@ class LoadKFModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model_name: str, vae_name: str, model=None) -> io.NodeOutput:
-        model = host.load_model(model_name) if model is None else host.adopt(model)
+    def execute(
+        cls, model_name: str, vae_name: str, model=None, lora_name: str = NONE, known_as: str = BY_ITSELF, accept_licence: bool = False
+    ) -> io.NodeOutput:
+        told = {"known_as": None if known_as == BY_ITSELF else known_as, "accept_licence": accept_licence}
+        if model is not None:
+            model, remarks = host.adopt(model, **told)
+        else:
+            model, remarks = host.load_model(model_name, lora=None if lora_name == NONE else lora_name, **told)
         card = host.card_of(model)
         if vae_name == host.BUNDLED and not card.name.startswith("kf-tiny"):
             raise KnotForcingError(
                 f"{card.name} draws for Wan 2.1's own VAE, and kf-tiny's was chosen. "
                 f"Put wan_2.1_vae.safetensors in models/vae and choose it in `vae_name`."
             )
-        live.say(cls.hidden.unique_id, card.note)
+        live.say(cls.hidden.unique_id, " ".join(filter(None, (card.note, card.restricted, *remarks))))
         return io.NodeOutput(model, host.load_vae(vae_name))
 
 

@@ -19,6 +19,7 @@ from .wires import AnchorWire, DrivingWire, Guidance, Recipe, StreamWire
 
 OWN = "the model's own"
 OWN_NUMBER = -1  # the same, where a number stands
+KNOT_FORCING = "knot forcing"
 ON, OFF = "on", "off"
 
 
@@ -90,20 +91,31 @@ class Sampler(io.ComfyNode):
                     "pinned_place", ["absolute", "in front"], "Where pinned frames stand in time: at their own place, or before the window."
                 ),
                 choice("first_frame", ["free", "pin"], "pin: the first picture is the portrait itself."),
+                io.Combo.Input(
+                    "method",
+                    options=[OWN, KNOT_FORCING],
+                    default=OWN,
+                    optional=True,
+                    tooltip="How the stream is rolled out: as the model's authors do it, or by Knot Forcing (portrait ahead, window of 6, "
+                    "knot). For kf-tiny both are the same. The switches above change what is chosen here.",
+                ),
             ],
             outputs=[StreamWire.Output(display_name="stream", tooltip="To Streaming Decode, Next Segment or Stream to Latent.")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, model, anchor, seconds: float, seed: int, driving: Guidance | None = None, **switches) -> io.NodeOutput:
+    def execute(
+        cls, model, anchor, seconds: float, seed: int, driving: Guidance | None = None, method: str = OWN, **switches
+    ) -> io.NodeOutput:
         guidance, card = driving or Guidance(), host.card_of(model)
         refuse_deaf(card, guidance)
         seconds = seconds or guidance.driving.seconds
         if not seconds:
             raise KnotForcingError("How long should the video be? Connect Audio Conditioning to `driving`, or set `seconds`.")
         live.say(cls.hidden.unique_id, remark_on_length(guidance, seconds))
-        settings = chosen(card.rollout, latent_frames(pixel_frames_in(seconds, card.fps)), **switches)
+        own = card.under_knot_forcing() if method == KNOT_FORCING else card.rollout
+        settings = chosen(own, latent_frames(pixel_frames_in(seconds, card.fps)), **switches)
         return io.NodeOutput(Recipe(model=model, anchor=anchor, guidance=guidance, settings=settings, seed=seed, seconds=seconds))
 
 

@@ -1,17 +1,33 @@
-"""Cards of known generators, for files that carry none: nothing in the tensors tells chunk length, window or schedule.
+"""The table of known generators, for files that carry no card: nothing in the tensors tells chunk length, window or schedule.
 
-Constants are those of the authors' configurations. Source of each is in its card.
+`rollout` of a card is how its authors run it, wherever this pack does that; its note says where it does not. Constants are those of the
+authors' configurations at the commits named here; each card's `source` says in which file and line.
+
+    Self-Forcing 33593df, Causal-Forcing 1fc7bbc, LongLive v1.0 e52d9ef, LiveTalk 53b2c22, RollingForcing a1477d0,
+    AvatarForcing 63b73e6, CausVid ca21150, Krea realtime-video acf4b7b
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from ..model.card import AudioSpec, ModelCard, PoseSpec, TextSpec
-from ..schedule import warped
+from ..schedule import few_steps, unwarped, warped
 from ..settings import Ahead, RolloutSettings
+from .key_maps import ENTRIES
 
 EXPRESSION = ("smile", "brows", "gaze_x", "gaze_y", "blink")
 WAN_1_3B = dict(dim=1536, ffn_dim=8960, layers=30, heads=12)
+WAN_14B = dict(dim=5120, ffn_dim=13824, layers=40, heads=40)
+WAV2VEC2 = AudioSpec(kind="wav2vec2", width=14 * 768, code=32, first_layer=2, last_layer=15)
+NON_COMMERCIAL = "CC BY-NC-SA 4.0"
+OTHER_LOOP = (
+    "Its authors denoise several chunks at once, at staggered noise; here it runs under Knot Forcing, for which it was not trained."
+)
+RECORDED = "A rollout on random weights equals a recording of the authors' code within 1e-5."
+COMPARED = "A rollout on random weights equals the authors' code within 1e-5 (tests/reference/compare.py)."
+LOADS = "Loads strictly, by the names of its authors' loader; its rollout was not compared with its authors'."
+# Everything is remembered. 21 is what the authors make; `max_frames` grows with the video that is asked for.
+REMEMBERS_ALL = RolloutSettings(knot=None, fuse=False, anchor=None, window=None, max_frames=21, schedule=warped())
 
 
 def kf_tiny(size: int = 96) -> ModelCard:
@@ -36,15 +52,60 @@ def kf_tiny(size: int = 96) -> ModelCard:
     )
 
 
+def student(name: str, rollout: RolloutSettings, source: str, **more) -> ModelCard:
+    """A few-step causal student of Wan2.1-T2V-1.3B."""
+    return ModelCard(
+        name=name, **{**WAN_1_3B, "in_channels": 16, "text": TextSpec(kind="umt5"), "rollout": rollout, "source": source, **more}
+    )
+
+
 def self_forcing() -> ModelCard:
     """Self-Forcing DMD, as its authors run it: every frame is remembered."""
-    return ModelCard(
-        name="Self-Forcing 1.3B",
-        **WAN_1_3B,
-        in_channels=16,
-        text=TextSpec(kind="umt5"),
-        rollout=RolloutSettings(knot=None, fuse=False, anchor=None, window=None, max_frames=21, schedule=warped()),
-        source="gdhe17/Self-Forcing, checkpoints/self_forcing_dmd.pt",
+    source = "gdhe17/Self-Forcing, checkpoints/self_forcing_dmd.pt; configs/self_forcing_dmd.yaml:7-16,50; README.md: --use_ema"
+    return student("Self-Forcing 1.3B", REMEMBERS_ALL, source, verified=RECORDED)
+
+
+def causal_forcing_chunkwise() -> ModelCard:
+    source = (
+        "zhuhz22/Causal-Forcing, chunkwise/causal_forcing.pt; configs/causal_forcing_dmd_chunkwise.yaml:7-15,47; README.md: no --use_ema"
+    )
+    return student("Causal-Forcing 1.3B", REMEMBERS_ALL, source, verified=COMPARED)
+
+
+def causal_forcing_framewise() -> ModelCard:
+    """One frame at a time."""
+    source = "zhuhz22/Causal-Forcing, framewise/causal_forcing.pt; configs/causal_forcing_dmd_framewise.yaml:7-15,47; README.md: --use_ema"
+    return student("Causal-Forcing 1.3B framewise", replace(REMEMBERS_ALL, chunk=1), source, verified=COMPARED)
+
+
+def causal_forcing_few_steps(steps: int) -> ModelCard:
+    """Causal-Forcing++: one frame at a time in two steps or one; the first frame takes four."""
+    rollout = replace(REMEMBERS_ALL, chunk=1, schedule=warped((1000, 500)[:steps]), first_schedule=warped())
+    source = (
+        f"zhuhz22/Causal-Forcing, causal-forcing++/framewise-{steps}step.pt; configs/causal_forcing_dmd_framewise_{steps}step.yaml:7-14"
+    )
+    plural = "s" if steps > 1 else ""
+    return student(f"Causal-Forcing++ 1.3B, {steps} step{plural}", rollout, f"{source}; README.md: --use_ema", verified=COMPARED)
+
+
+def longlive() -> ModelCard:
+    """LongLive 1.0: 12 frames, the first 3 of them pinned; positions grow for ever (it was trained up to 240 frames)."""
+    return student(
+        "LongLive 1.0 1.3B",
+        RolloutSettings(knot=None, fuse=False, anchor=None, window=9, pinned=3, schedule=warped()),
+        "Efficient-Large-Model/LongLive-1.3B, models/longlive_base.pt and models/lora.pt; configs/longlive_inference.yaml:1-13,31-36",
+        verified=COMPARED,
+    )
+
+
+def longlive_infinity() -> ModelCard:
+    """LongLive 1.0's endless mode: the pinned frames stand just before the window, so that no position is ever far away."""
+    own = longlive()
+    return replace(
+        own,
+        name="LongLive 1.0 1.3B, endless",
+        rollout=replace(own.rollout, pinned_place="in front"),
+        source=own.source.replace("longlive_inference.yaml:1-13,31-36", "longlive_inference_infinity.yaml:1-14"),
     )
 
 
@@ -57,40 +118,164 @@ def livetalk() -> ModelCard:
         in_channels=33,
         picture="portrait",
         text=TextSpec(kind="umt5"),
-        audio=AudioSpec(kind="wav2vec2", width=14 * 768, code=32, first_layer=2, last_layer=15),
+        audio=WAV2VEC2,
         rollout=RolloutSettings(knot=None, fuse=False, anchor=None, window=6, pinned=9, first_frame="pin", schedule=schedule),
         width=512,
         height=512,
         licence="README: Apache-2.0; LICENSE file: CC BY-NC-SA 4.0",
-        note="LiveTalk's README says Apache-2.0, its LICENSE file CC BY-NC-SA 4.0 (non-commercial): ask its authors before commercial use.",
-        source="GAIR/LiveTalk-1.3B-V0.1, model.safetensors",
+        restricted="LiveTalk's README says Apache-2.0, its LICENSE file CC BY-NC-SA 4.0 (non-commercial): ask its authors before "
+        "commercial use.",
+        source="GAIR/LiveTalk-1.3B-V0.1, model.safetensors; configs/causal_inference.yaml:9-28; scripts/inference_example.py:46,57,79-81",
+        verified=f"{RECORDED} {COMPARED}",
     )
 
 
-@dataclass(frozen=True)
-class Known:
-    """A checkpoint that can be told by the shapes of a few of its tensors, or by its file name."""
-
-    card: ModelCard
-    file_names: tuple[str, ...]
-    shapes: Mapping[str, tuple[int, ...]]
-
-    def fits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        return all(tuple(shapes.get(name, ())) == shape for name, shape in self.shapes.items()) and (
-            ("audio_proj.proj.weight" in shapes) == ("audio_proj.proj.weight" in self.shapes)
+def rolling_forcing() -> ModelCard:
+    return ours(
+        student(
+            "RollingForcing 1.3B",
+            replace(REMEMBERS_ALL, schedule=warped((1000, 800, 600, 400, 200))),
+            "TencentARC/RollingForcing, checkpoints/rolling_forcing_dmd.pt; configs/rolling_forcing_dmd.yaml:7-16; README.md: --use_ema",
+            licence="academic use only",
+            restricted="RollingForcing may be used for academic purposes only (LICENSE:15).",
+            note=OTHER_LOOP,
+            verified=LOADS,
         )
-
-
-def known() -> tuple[Known, ...]:
-    """All known checkpoints. Those that share their shapes are told apart by file name; the first is assumed."""
-    return (
-        Known(self_forcing(), ("self_forcing_dmd",), {"patch_embedding.weight": (1536, 16, 1, 2, 2)}),
-        Known(livetalk(), ("livetalk",), {"patch_embedding.weight": (1536, 33, 1, 2, 2), "audio_proj.proj.weight": (32, 43008)}),
     )
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]], file_name: str = "") -> ModelCard | None:
-    """The card of a checkpoint by the shapes of its tensors (Wan's own names) and its file name, or None."""
-    fitting = [k for k in known() if k.fits(shapes)]
-    named = [k for k in fitting if any(part in file_name.lower() for part in k.file_names)]
-    return next((k.card for k in named + fitting), None)
+def avatar_forcing() -> ModelCard:
+    """AvatarForcing 1.3B: 33 channels and sound as LiveTalk's; one frame, then four at a time, at 25 pictures a second."""
+    card = replace(
+        livetalk(),
+        name="AvatarForcing 1.3B",
+        fps=25,
+        width=832,
+        height=480,
+        rollout=replace(REMEMBERS_ALL, chunk=4, first_chunk=1, first_frame="pin", schedule=warped((1000, 800, 400, 200))),
+        licence="README: Apache-2.0; LICENSE file: academic use only",
+        restricted="AvatarForcing's README says Apache-2.0, its LICENSE file allows academic purposes only.",
+        note=OTHER_LOOP,
+        source="lycui/AvatarForcing, model.pt; configs/avatarforcing.yaml:2-20,58,62-74; configs/default_config.yaml:1",
+        verified=LOADS,
+    )
+    return ours(card)
+
+
+def causvid() -> ModelCard:
+    return ours(
+        student(
+            "CausVid 1.3B",
+            replace(REMEMBERS_ALL, schedule=unwarped((1000.0, 757.0, 522.0), shift=8.0)),
+            "tianweiy/CausVid, autoregressive_checkpoint/model.pt; configs/wan_causal_dmd.yaml:16-22,50-51",
+            licence=NON_COMMERCIAL,
+            restricted=f"CausVid is licensed under {NON_COMMERCIAL}: not for commercial use.",
+            note="Its authors' own loop is not here; it runs under Knot Forcing, for which it was not trained.",
+            verified=LOADS,
+        )
+    )
+
+
+def krea() -> ModelCard:
+    return ours(
+        student(
+            "Krea Realtime 14B",
+            replace(REMEMBERS_ALL, schedule=unwarped((1000.0, 937.0, 833.0, 625.0), shift=5.0)),
+            "krea/krea-realtime-video, krea-realtime-video-14b.safetensors; configs/self_forcing_server_14b.yaml:3-9,17",
+            **WAN_14B,
+            licence=NON_COMMERCIAL,
+            restricted=f"Krea Realtime is licensed under {NON_COMMERCIAL}: not for commercial use.",
+            note="Its authors' own loop is not here; it runs under Knot Forcing, for which it was not trained.",
+            verified=LOADS,
+        )
+    )
+
+
+def wan_t2v() -> ModelCard:
+    """Wan 2.1 itself: neither causal nor few-step."""
+    return ours(
+        student(
+            "Wan 2.1 T2V 1.3B",
+            replace(REMEMBERS_ALL, schedule=few_steps(50)),
+            "Wan-AI/Wan2.1-T2V-1.3B, diffusion_pytorch_model.safetensors; 50 steps, shift 5, guidance 6 by its authors",
+            note="Plain Wan 2.1 was trained for whole clips, many steps and classifier-free guidance, which this pack does not do: it "
+            "runs, 50 steps a chunk, and what it draws will be poor. Use a causal student of it, such as Self-Forcing.",
+            verified=LOADS,
+        )
+    )
+
+
+def unknown_wan() -> ModelCard:
+    """A causal Wan 2.1 of which nothing is known but its sizes; at those it is to be run as `ours`."""
+    return student(
+        "A Wan 2.1 generator",
+        REMEMBERS_ALL,
+        "",
+        licence="not known",
+        note="Nothing in this file says how it wants to be run: chunks of 3, 4 steps and Knot Forcing are assumed. "
+        "If you know what it is, say so.",
+    )
+
+
+def ours(card: ModelCard) -> ModelCard:
+    """A model that is only run under Knot Forcing: its own rollout is that."""
+    return replace(card, rollout=card.under_knot_forcing())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A row of the table: a checkpoint, and what tells it apart."""
+
+    key: str  # its name where the user says what a file is
+    card: Callable[[], ModelCard]
+    names: tuple[str, ...]  # parts of its path, in lower case; the longest that is found decides
+    entries: tuple[str, ...] = ENTRIES  # where its authors keep the weights they use, best first
+    has_lora: bool = False  # its file holds a LoRA beside the weights
+    lora_alpha: float | None = None  # None: as large as the rank
+    wants_lora: str = ""  # the second file its authors always use
+    is_assumed: bool = False  # taken where sizes fit and no name tells
+
+
+RAW = ("generator", "generator_ema", "model", "state_dict")
+
+KNOWN = (
+    Known(key="self-forcing", card=self_forcing, names=("self_forcing", "self-forcing", "selfforcing"), is_assumed=True),
+    Known(
+        key="causal-forcing",
+        card=causal_forcing_chunkwise,
+        names=("chunkwise/causal_forcing", "causal_forcing", "causal-forcing"),
+        entries=RAW,
+    ),
+    Known(
+        key="causal-forcing-framewise",
+        card=causal_forcing_framewise,
+        names=("framewise/causal_forcing", "causal_forcing_framewise", "causal-forcing-framewise"),
+    ),
+    Known(key="causal-forcing-2step", card=lambda: causal_forcing_few_steps(2), names=("framewise-2step", "framewise_2step")),
+    Known(key="causal-forcing-1step", card=lambda: causal_forcing_few_steps(1), names=("framewise-1step", "framewise_1step")),
+    Known(key="longlive", card=longlive, names=("longlive",), entries=RAW, wants_lora="models/lora.pt"),
+    Known(
+        key="longlive-infinity",
+        card=longlive_infinity,
+        names=("longlive_infinity", "longlive-infinity"),
+        entries=RAW,
+        wants_lora="models/lora.pt",
+    ),
+    Known(key="livetalk", card=livetalk, names=("livetalk",), is_assumed=True),
+    Known(key="rolling-forcing", card=rolling_forcing, names=("rolling_forcing", "rolling-forcing", "rollingforcing")),
+    Known(
+        key="avatar-forcing",
+        card=avatar_forcing,
+        names=("avatar_forcing", "avatar-forcing", "avatarforcing"),
+        entries=RAW,
+        has_lora=True,
+        lora_alpha=64,
+    ),
+    Known(key="causvid", card=causvid, names=("autoregressive_checkpoint/model", "causvid"), entries=RAW),
+    Known(key="krea", card=krea, names=("krea",)),
+    Known(
+        key="wan-t2v",
+        card=wan_t2v,
+        names=("wan2.1_t2v", "wan2.1-t2v", "wan2_1-t2v", "wan2_1_t2v", "wan21_t2v", "diffusion_pytorch_model"),
+    ),
+)

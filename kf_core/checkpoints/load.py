@@ -1,6 +1,6 @@
-"""A file of weights becomes a generator: strictly, nothing missing, nothing left over.
+"""A file of weights becomes networks: strictly, nothing missing, nothing left over.
 
-Reading is `read.py`'s, names are `key_maps.py`'s, cards are the file's header or `known.py`'s.
+What a generator's file is, and how its weights are made, is `checkpoint.py`'s.
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from ..errors import KnotForcingError
 from ..model.adapters import Adapters
-from ..model.card import CARD_KEY, ModelCard
+from ..model.card import ModelCard
 from ..model.causal import Attention, Generator, sdpa
 from ..model.wan import WanModel
-from .key_maps import unpacked, wan_name
-from .known import recognise
-from .read import read_tensors
+from .checkpoint import Checkpoint, open_checkpoint
 
 NAMES_SHOWN = 4
 
@@ -32,6 +30,10 @@ def bundled(name: str) -> Path:
 def load_generator(
     path: Path | str | None = None,
     *,
+    lora: Path | str | None = None,
+    known_as: str | None = None,
+    card: ModelCard | None = None,
+    accept_licence: bool = False,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     attention: Attention = sdpa,
@@ -39,23 +41,50 @@ def load_generator(
 ) -> Generator:
     """Load a generator; None: the bundled kf-tiny. `dtype` None: bfloat16 where the device has it in hardware, else float32.
 
-    Raises KnotForcingError when the file is not a generator this version knows, or does not fit its card."""
-    path = Path(path) if path else bundled("kf-tiny.safetensors")
-    tensors, metadata = read_tensors(path)
-    tensors = {wan_name(name): tensor for name, tensor in unpacked(tensors).items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
-    card = ModelCard.from_json(metadata[CARD_KEY]) if CARD_KEY in metadata else recognise(shapes, path.name)
-    if card is None:
-        raise KnotForcingError(
-            f"{path.name} is not a generator this version knows: it has {len(shapes)} tensors and no Knot Forcing card. "
-            f"Use kf-tiny, or one of the checkpoints in docs/checkpoints.md."
-        )
+    The other words are `open_checkpoint`'s. Raises KnotForcingError when the file is not a generator this version knows, or does not fit
+    its card."""
+    path = path or bundled("kf-tiny.safetensors")
+    opened = open_checkpoint(path, lora=lora, known_as=known_as, card=card, accept_licence=accept_licence)
+    return generator_of(opened, dtype=dtype, device=device, attention=attention, layers=layers)
+
+
+def generator_of(
+    opened: Checkpoint,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    attention: Attention = sdpa,
+    layers=nn,
+) -> Generator:
+    """Load the generator of an opened file. Raises KnotForcingError when it does not fit its card."""
     with torch.device("meta"):
-        modules, adapters = WanModel(card, layers), Adapters(card, layers)
+        modules, adapters = WanModel(opened.card, layers), Adapters(opened.card, layers)
     dtype = dtype or fast_dtype(device)
-    fill(path, {"generator": modules, "adapters": adapters}, tensors, shapes, dtype)
-    modules, adapters = (m.to(device).eval().requires_grad_(False) for m in (modules, adapters))
-    return Generator(card, modules, adapters, attention=attention, dtype=dtype, device=device)
+    wanted = {name: tuple(tensor.shape) for network in (modules, adapters) for name, tensor in network.state_dict().items()}
+    opened.refuse_misfit(wanted)
+    for network in (modules, adapters):
+        network.load_state_dict(weights(opened, list(network.state_dict()), dtype, device), strict=True, assign=True)
+        network.eval().requires_grad_(False)
+    return Generator(opened.card, modules, adapters, attention=attention, dtype=dtype, device=device)
+
+
+def weights(opened: Checkpoint, names: list[str], dtype: torch.dtype, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """These tensors, read one at a time straight into the type and place they are wanted in: memory for one model and one tensor.
+
+    Raises KnotForcingError for numbers that are none."""
+    made, broken = {}, []
+    for name in names:
+        tensor = opened.weight(name, dtype)
+        if not torch.isfinite(tensor).all():
+            broken.append(name)
+        made[name] = tensor.to(device)
+    if broken:
+        said = str(dtype).removeprefix("torch.")
+        raise KnotForcingError(
+            f"{opened.file.path.name} is damaged: {_listing(f'not finite as {said}', sorted(broken))}. Download it again"
+            f"{', or choose bf16' if dtype == torch.float16 else ''}."
+        )
+    return made
 
 
 def fast_dtype(device: torch.device | str) -> torch.dtype:

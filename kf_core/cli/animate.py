@@ -97,7 +97,7 @@ def run(chosen: argparse.Namespace) -> int:
         text_encoder=text_encoder,
         control_encoder=loaded.vae,
     )
-    notes = (loaded.generator.card.note, getattr(audio, "note", ""), *advice_on(picture, loaded.width, loaded.height), *stream.remarks())
+    notes = (*loaded.remarks, getattr(audio, "note", ""), *advice_on(picture, loaded.width, loaded.height), *stream.remarks())
     for note in filter(None, notes):
         print(f"Note: {note}", file=sys.stderr)
     film = _film(chosen, stream)

@@ -3,30 +3,33 @@
 import argparse
 from pathlib import Path
 
-from ..checkpoints.key_maps import wan_name
-from ..checkpoints.known import recognise
-from ..checkpoints.read import FileFacts, read_header
-from ..media.fragments import read_fragments
-from ..media.playback import probe
-from ..model.card import CARD_KEY, ModelCard
+from ..checkpoints.checkpoint import Checkpoint, identify, nearest, shapes_of
+from ..checkpoints.read import read_header
+from ..errors import KnotForcingError
+from ..model.card import ModelCard
+from ..settings import RolloutSettings
 
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".m4v"}
 NAMES_SHOWN = 12
-CONTAINERS = ("generator_ema.", "generator.", "state_dict.")  # dicts inside PyTorch files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="model file (.safetensors, .pt, .pth) or video")
+    parser.add_argument("file", type=Path, metavar="FILE", help="model file (.safetensors, .pt, .pth), any file of several, or a video")
+    parser.add_argument("--lora", type=Path, metavar="FILE", help="a second file that corrects it: do they fit?")
+    parser.add_argument("--known-as", metavar="NAME", help="what it is, where the file does not tell")
     parser.add_argument("--names", action="store_true", help="list every tensor")
 
 
 def run(chosen: argparse.Namespace) -> int:
-    lines = _of_video(chosen.file) if chosen.file.suffix.lower() in VIDEOS else _of_model(chosen.file, chosen.names)
+    lines = _of_video(chosen.file) if chosen.file.suffix.lower() in VIDEOS else _of_model(chosen)
     print("\n".join(lines))
     return 0
 
 
 def _of_video(path: Path) -> list[str]:
+    from ..media.fragments import read_fragments  # only here: a model file needs no video library
+    from ..media.playback import probe
+
     facts = probe(path)
     with path.open("rb") as file:
         found = read_fragments(file)
@@ -40,45 +43,77 @@ def _of_video(path: Path) -> list[str]:
     return lines + [f"{name:<12} {text}" for name, text in facts.metadata.items() if name in ("title", "comment")]
 
 
-def _of_model(path: Path, with_names: bool) -> list[str]:
-    facts = read_header(path)
+def _of_model(chosen: argparse.Namespace) -> list[str]:
+    found = identify(chosen.file, lora=chosen.lora, known_as=chosen.known_as)
+    facts = read_header(chosen.file) if found is None else found.file.facts
     kinds = sorted({tensor.dtype for tensor in facts.tensors.values()})
+    several = f" in {facts.num_files} files" if facts.num_files > 1 else ""
     lines = [
-        f"file         {path.name}: {facts.kind}, {facts.num_bytes / 1e6:,.1f} MB",
+        f"file         {chosen.file.name}: {facts.kind}{several}, {facts.num_bytes / 1e6:,.1f} MB",
         f"tensors      {len(facts.tensors)}, {facts.values:,} values, {', '.join(kinds)}",
         f"fingerprint  {facts.fingerprint}",
     ]
-    card = _card(path, facts)
-    lines += ["model        not one this version knows"] if card is None else _of_card(card, CARD_KEY in facts.metadata)
-    shown = list(facts.tensors) if with_names else list(facts.tensors)[:NAMES_SHOWN] if card is None else []
+    if found is None:
+        lines.append(f"model        not one this version knows. {nearest(facts.shapes)}".rstrip())
+    else:
+        lines += _of_checkpoint(found) + _of_card(found.card)
+    shown = list(facts.tensors) if chosen.names else list(facts.tensors)[:NAMES_SHOWN] if found is None else []
     lines += [f"  {name} {list(facts.tensors[name].shape)} {facts.tensors[name].dtype}" for name in shown]
     if len(facts.tensors) > len(shown) > 0:
         lines.append(f"  ... and {len(facts.tensors) - len(shown)} more (--names shows all)")
     return lines
 
 
-def _card(path: Path, facts: FileFacts) -> ModelCard | None:
-    if CARD_KEY in facts.metadata:
-        return ModelCard.from_json(facts.metadata[CARD_KEY])
-    shapes = {}
-    for name, shape in facts.shapes.items():
-        container = next((c for c in CONTAINERS if name.startswith(c)), "")
-        shapes.setdefault(wan_name(name.removeprefix(container)), shape)
-    return recognise(shapes, path.name)
+def _of_checkpoint(found: Checkpoint) -> list[str]:
+    card = found.card
+    told = "" if found.recognised.told_by == "its card" else f" (told by {found.recognised.told_by})"
+    lines = [f"model        {card.name}{told}: {card.layers} layers of {card.dim}, {card.heads} heads"]
+    kept = [f"its dict `{found.entry}`"] if found.entry else []
+    kept += ["fp8, made whole on loading"] if found.is_fp8 else []
+    kept += ["a LoRA, folded in on loading"] if found.has_lora else []
+    lines += [f"weights      {', '.join(kept)}"] if kept else []
+    lines += [f"ignored      its other dicts: {', '.join(others)}"] if (others := _others(found)) else []
+    try:
+        found.refuse_misfit(shapes_of(card))
+        lines.append(f"fits         all {len(found.parts)} tensors, nothing missing, nothing left over")
+    except KnotForcingError as problem:
+        lines.append(f"fits not     {problem}")
+    return lines + [f"remark       {remark}" for remark in found.remarks]
 
 
-def _of_card(card: ModelCard, is_own: bool) -> list[str]:
-    rollout = card.rollout
+def _others(found: Checkpoint) -> list[str]:
+    return [entry for entry in found.file.entries if entry != found.entry][:4]
+
+
+def _of_card(card: ModelCard) -> list[str]:
     hears = [card.audio.kind] if card.audio else []
     reads = [] if card.text.kind == "none" else [f"prompts ({card.text.kind})"]
     signals = hears + reads + ["pose"] * (card.pose is not None) + list(card.expression) + ["motion strength"] * card.motion_strength
-    knot = "no knot" if rollout.knot is None else f"knot {rollout.knot_frames} ({rollout.knot}{', fused' if rollout.fuse else ''})"
-    return [
-        f"model        {card.name}{'' if is_own else ' (told by its shapes)'}: {card.layers} layers of {card.dim}, {card.heads} heads",
+    lines = [
         f"makes        {card.width}x{card.height} at {card.fps:g} FPS",
         f"obeys        {', '.join(signals) or 'nothing but its portrait'}",
-        f"rollout      chunk {rollout.chunk}, {knot}, window {rollout.window or 'unlimited'}, {len(rollout.schedule)} steps",
-        f"licence      {card.licence}",
-        *([f"note         {card.note}"] if card.note else []),
-        *([f"source       {card.source}"] if card.source else []),
+        f"needs        {', '.join(_needs(card))}",
+        f"own rollout  {_rollout(card.rollout)}",
     ]
+    if (other := card.under_knot_forcing()) != card.rollout:
+        lines.append(f"--method     knot-forcing: {_rollout(other)}")
+    lines.append(f"licence      {card.licence}{'; must be agreed to: --accept-licence' if card.restricted else ''}")
+    notes = {"restricted": card.restricted, "note": card.note, "source": card.source, "verified": card.verified}
+    return lines + [f"{name:<12} {text}" for name, text in notes.items() if text]
+
+
+def _needs(card: ModelCard) -> list[str]:
+    if card.text.kind == "none" and (card.audio is None or card.audio.kind == "log-mel"):
+        return ["its own VAE"]
+    needs = ["Wan 2.1's VAE (wan_2.1_vae.safetensors)", "the UMT5-XXL text encoder"]
+    return needs + ["wav2vec2-base-960h"] if card.audio is not None and card.audio.kind == "wav2vec2" else needs
+
+
+def _rollout(rollout: RolloutSettings) -> str:
+    chunk = f"chunk {rollout.chunk}" + (f" (the first {rollout.first_chunk})" if rollout.first_chunk else "")
+    steps = f"{len(rollout.schedule)} steps" + (f" (the first chunk {len(rollout.first_schedule)})" if rollout.first_schedule else "")
+    knot = "no knot" if rollout.knot is None else f"knot {rollout.knot_frames} ({rollout.knot}{', fused' if rollout.fuse else ''})"
+    anchor = "no anchor" if rollout.anchor is None else f"anchor {type(rollout.anchor).__name__.lower()}"
+    pinned = f" + the first {rollout.pinned} pinned ({rollout.pinned_place})" if rollout.pinned else ""
+    first = ", frame 0 is the portrait" if rollout.first_frame == "pin" else ""
+    return f"{chunk}, {steps}, {knot}, {anchor}, window {rollout.window or 'unlimited'}{pinned}{first}"

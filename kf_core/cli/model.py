@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoints.load import fast_dtype, load_generator
+from ..checkpoints.checkpoint import open_checkpoint
+from ..checkpoints.known import KNOWN
+from ..checkpoints.load import bundled, fast_dtype, generator_of
 from ..checkpoints.umt5 import read_umt5
 from ..checkpoints.vace import load_vace
 from ..checkpoints.vaes import load_decoder, load_vae
@@ -23,6 +25,7 @@ from ..vae.wan import SPATIAL_STRIDE, WanVAE
 
 PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
 OWN = "kf-tiny"  # the model that brings its VAE along
+METHODS = ("own", "knot-forcing")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +39,16 @@ class LoadedModel:
     width: int
     height: int
     settings: RolloutSettings
+    remarks: tuple[str, ...] = ()  # what is to be said of the model and its file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--checkpoint", type=Path, metavar="FILE", help="model file (default: the bundled kf-tiny)")
+    group.add_argument("--lora", type=Path, metavar="FILE", help="a second file that its authors publish beside it (LongLive's lora.pt)")
+    group.add_argument("--known-as", metavar="NAME", help=f"what it is, where the file does not tell: {', '.join(r.key for r in KNOWN)}")
+    group.add_argument("--accept-licence", action="store_true", help="for models that may not be used for everything: you read its licence")
+    group.add_argument("--method", choices=METHODS, default=METHODS[0], help="own: as the model's authors roll it out; or by Knot Forcing")
     group.add_argument("--vae", type=Path, metavar="FILE", help="its VAE, where it is not kf-tiny: wan_2.1_vae.safetensors")
     group.add_argument("--decoder", type=Path, metavar="FILE", help="a tiny decoder, faster and softer: taew2_1 or lighttaew2_1")
     group.add_argument("--audio-encoder", type=Path, metavar="FOLDER", help="wav2vec2-base-960h, for models that hear through it")
@@ -62,12 +70,20 @@ def load_model(chosen: argparse.Namespace) -> LoadedModel:
         set_threads(chosen.threads)
     device = _device(chosen.device)
     dtype = PRECISIONS[chosen.precision] or fast_dtype(device)
-    generator = load_generator(chosen.checkpoint, dtype=dtype, device=device)
+    opened = open_checkpoint(
+        chosen.checkpoint or bundled("kf-tiny.safetensors"),
+        lora=chosen.lora,
+        known_as=chosen.known_as,
+        accept_licence=chosen.accept_licence,
+    )
+    generator = generator_of(opened, dtype=dtype, device=device)
     card = generator.card
     if chosen.control_module is not None:
         generator = generator.led_by(load_vace(chosen.control_module, card, dtype=dtype, device=device))
     width, height = _size(chosen, generator)
-    settings = card.rollout if chosen.steps is None else replace(card.rollout, schedule=few_steps(chosen.steps), first_schedule=None)
+    settings = card.under_knot_forcing() if chosen.method == METHODS[1] else card.rollout
+    if chosen.steps is not None:
+        settings = replace(settings, schedule=few_steps(chosen.steps), first_schedule=None)
     encoder = None
     if card.audio is not None and card.audio.kind == "wav2vec2":
         if chosen.audio_encoder is None:
@@ -77,7 +93,8 @@ def load_model(chosen: argparse.Namespace) -> LoadedModel:
         encoder = read_encoder(chosen.audio_encoder).to(device)
     vae = load_vae(_vae_file(chosen, card.name), dtype=dtype, device=device)
     decoder = VideoDecoder(vae) if chosen.decoder is None else load_decoder(chosen.decoder, dtype=dtype, device=device)
-    return LoadedModel(generator, vae, decoder, encoder, width, height, settings)
+    remarks = tuple(filter(None, (card.note, card.restricted, *opened.remarks)))
+    return LoadedModel(generator, vae, decoder, encoder, width, height, settings, remarks)
 
 
 def read_prompts(chosen: argparse.Namespace, prompts: Sequence[str]) -> TextEncoder | None:

@@ -4,13 +4,16 @@ kf-tiny's file carries its card in the header; `checkpoints/known.py` is a table
 Nodes and command line read nothing else about a model.
 """
 
+import contextlib
 import dataclasses
 import json
-from dataclasses import dataclass
-from typing import Literal
+import math
+from dataclasses import dataclass, replace
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..errors import KnotForcingError
-from ..settings import Ahead, Behind, Fixed, RolloutSettings
+from ..settings import Ahead, Behind, Fixed, KnotForm, RolloutSettings
 
 CARD_KEY = "knot_forcing"  # the safetensors metadata entry that holds a card as JSON
 
@@ -66,12 +69,33 @@ class ModelCard:
     width: int = 832
     height: int = 480
     licence: str = "Apache-2.0"
-    note: str = ""  # shown to the user on loading; a warning about the licence or the limits
-    source: str = ""  # where the file comes from
+    restricted: str = ""  # what the licence forbids or leaves unclear, a sentence: must be agreed to before the model is loaded
+    note: str = ""  # shown to the user on loading: a warning about its limits
+    source: str = ""  # where the file comes from, and where its constants stand
+    verified: str = ""  # what was compared with its authors' code, and what was not
 
     @property
     def head_dim(self) -> int:
         return self.dim // self.heads
+
+    def under_knot_forcing(self) -> RolloutSettings:
+        """The paper's rollout for this model: the anchor running ahead, a window of 6, and the knot in the form its channels allow."""
+        own = self.rollout
+        if own.knot is not None and own.anchor is not None:
+            return own
+        form: KnotForm = "pin" if self.picture == "portrait" else "blend" if self.in_channels == self.out_channels else "inpaint"
+        drawn = own.chunk + 1
+        return replace(
+            own,
+            knot=form,
+            knot_frames=1,
+            fuse=form != "pin",  # a knot that is copied has nothing to average
+            anchor=Ahead(),
+            window=max(6, drawn + 2),
+            pinned=0,
+            pinned_place="absolute",
+            max_frames=None,
+        )
 
     def to_json(self) -> str:
         """The card as text for a file's header; `from_json` restores an equal card."""
@@ -85,19 +109,44 @@ class ModelCard:
         """Raises KnotForcingError when the text is not a card this version understands."""
         try:
             data = json.loads(text)
-            rollout = dict(data.pop("rollout"))
-            if rollout["anchor"] is not None:
-                rule = dict(rollout["anchor"])
-                rollout["anchor"] = {r.__name__: r for r in (Ahead, Behind, Fixed)}[rule.pop("rule")](**rule)
-            for name in ("schedule", "first_schedule"):
-                if rollout[name] is not None:
-                    rollout[name] = tuple(tuple(step) for step in rollout[name])
-            for name, spec in (("text", TextSpec), ("audio", AudioSpec), ("pose", PoseSpec)):
-                data[name] = spec(**data[name]) if data[name] is not None else None
-            data["expression"] = tuple(data["expression"])
-            return cls(rollout=RolloutSettings(**rollout), **data)
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            rule = dict(data["rollout"])["anchor"]
+            if rule is not None:
+                data["rollout"]["anchor"] = _given({r.__name__: r for r in (Ahead, Behind, Fixed)}[rule.pop("rule")], rule)
+            card = _given(cls, data)
+            too_large = [name for name, most in MOST.items() if not 0 < getattr(card, name) <= most]
+            if too_large or card.dim % card.heads or card.head_dim % 2:
+                raise ValueError(f"its sizes make no model: {', '.join(too_large) or 'dim and heads'}")
+            return card
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
             raise KnotForcingError(
-                f"The model's card cannot be read ({problem}). The file was made by another version of Knot Forcing, or is damaged; "
-                f"update the pack or download the file again."
+                f"The model's card cannot be read ({str(problem)[:200]}). The file was made by another version of Knot Forcing, or is "
+                f"damaged; update the pack or download the file again."
             ) from problem
+
+
+MOST = {"dim": 2**16, "ffn_dim": 2**18, "layers": 200, "heads": 1024, "freq_dim": 2**16, "out_channels": 1024, "fps": 1000}
+MOST |= {"width": 2**16, "height": 2**16}
+
+
+def _given(kind: Any, data: Any) -> Any:
+    """Plain data from JSON as the type a field has. Raises TypeError, KeyError or ValueError for anything else."""
+    parts = get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        if isinstance(data, kind):
+            return data
+        kinds = get_type_hints(kind)
+        return kind(**{name: _given(kinds[name], value) for name, value in dict(data).items()})
+    if get_origin(kind) is Literal and data in parts:
+        return data
+    if get_origin(kind) is tuple and isinstance(data, list):
+        kinds = [parts[0]] * len(data) if parts[-1] is Ellipsis else parts
+        return tuple(_given(inner, value) for inner, value in zip(kinds, data, strict=True))
+    if get_origin(kind) in (Union, UnionType):
+        for inner in parts:
+            with contextlib.suppress(TypeError):
+                return _given(inner, data)
+    if kind is NoneType and data is None or kind in (int, str, bool) and type(data) is kind:
+        return data
+    if kind is float and type(data) in (int, float) and math.isfinite(data):
+        return float(data)
+    raise TypeError(f"{str(data)[:60]} is no {getattr(kind, '__name__', kind)}")

@@ -1,25 +1,41 @@
 """A file becomes the generator that was saved, or a sentence says why not."""
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from kf_core.checkpoints.checkpoint import identify
 from kf_core.checkpoints.key_maps import wan_name
-from kf_core.checkpoints.known import livetalk, recognise, self_forcing
+from kf_core.checkpoints.known import KNOWN, self_forcing
 from kf_core.checkpoints.load import load_generator
 from kf_core.checkpoints.vaes import load_vae
 from kf_core.errors import KnotForcingError
-from kf_core.model.card import CARD_KEY
+from kf_core.model.card import CARD_KEY, ModelCard
+from kf_core.model.wan import WanModel
+from kf_core.settings import Ahead
 from kf_core.vae.wan import WanVAE
 
 from ..model.test_causal import segment
 from ..tiny import CARD, generator
+from . import containers
 
 
 @pytest.fixture
 def tensors():
     model = generator(dtype=torch.float32)
     return {**model.modules.state_dict(), **model.adapters.state_dict()}
+
+
+@pytest.fixture
+def wan():
+    """A causal student as others publish it, at small sizes."""
+    torch.manual_seed(2)
+    card = self_forcing()
+    card = replace(card, dim=128, heads=1, ffn_dim=96, layers=2, text=replace(card.text, width=24))
+    return {name: torch.randn_like(tensor) / 8 for name, tensor in WanModel(card).state_dict().items()}
 
 
 def save(tensors, path, card=CARD):
@@ -90,12 +106,96 @@ def test_a_vae_tells_its_own_size(tmp_path):
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in vae.state_dict().items())
 
 
-def test_known_checkpoints_are_told_apart_by_their_shapes():
-    plain = {"patch_embedding.weight": (1536, 16, 1, 2, 2)}
-    heard = {"patch_embedding.weight": (1536, 33, 1, 2, 2), "audio_proj.proj.weight": (32, 43008)}
-    assert recognise(plain) == self_forcing() and recognise(heard) == livetalk() and recognise({"a": (1,)}) is None
-
-
 def test_names_lose_wrappers_and_prefixes_and_nothing_else():
     assert wan_name("model._fsdp_wrapped_module.blocks.0.self_attn.q.weight") == "blocks.0.self_attn.q.weight"
     assert wan_name("blocks.0.ffn.0.weight") == "blocks.0.ffn.0.weight"
+
+
+@pytest.mark.parametrize("name, per_row", [("scale_weight", False), ("weight_scale", False), ("scale_weight", True)])
+def test_fp8_weights_are_made_whole(name, per_row, wan, tmp_path):
+    loaded = load_generator(containers.fp8(wan, tmp_path, name, per_row), known_as="self-forcing", dtype=torch.float32)
+    for key, tensor in loaded.modules.state_dict().items():
+        assert (tensor - wan[key]).abs().max() <= wan[key].abs().max() / 14, key  # e4m3 keeps 3 bits
+    assert torch.equal(loaded.modules.state_dict()["head.head.weight"], wan["head.head.weight"])
+
+
+@pytest.mark.parametrize("container", containers.WHOLE)
+def test_every_container_gives_the_same_weights(container, wan, tmp_path):
+    known_as = containers.KNOWN_AS.get(container, "self-forcing")
+    path = containers.WHOLE[container](wan, tmp_path, **({"alpha": containers.RANK} if container == "with_lora_inside" else {}))
+    loaded = load_generator(path, known_as=known_as, accept_licence=True, dtype=torch.float32).modules.state_dict()
+    assert loaded.keys() == wan.keys()
+    assert all(torch.allclose(loaded[name], tensor, atol=1e-6) for name, tensor in wan.items())
+
+
+def test_any_of_several_files_stands_for_all(wan, tmp_path):
+    any_of_them = containers.sharded(wan, tmp_path)
+    for path in (any_of_them, tmp_path / "diffusion_pytorch_model.safetensors.index.json", tmp_path):
+        assert len(load_generator(path, known_as="self-forcing").modules.state_dict()) == len(wan)
+    any_of_them.unlink()
+    with pytest.raises(KnotForcingError, match="one of 3 files of a model, and diffusion_pytorch_model-00002-of-00003.safetensors is not"):
+        load_generator(tmp_path / "diffusion_pytorch_model-00001-of-00003.safetensors")
+
+
+def test_an_index_names_files_beside_it_and_nowhere_else(tmp_path):
+    (tmp_path / "a.safetensors.index.json").write_text('{"weight_map": {"a": "../secret.safetensors"}}')
+    with pytest.raises(KnotForcingError, match="outside its folder"):
+        load_generator(tmp_path / "a.safetensors.index.json")
+
+
+def test_a_lora_must_fit_the_model_it_corrects(wan, tmp_path):
+    base, lora = containers.with_lora_beside(wan, tmp_path)
+    with pytest.raises(KnotForcingError, match="longlive_base.pt is no LoRA for this model"):
+        load_generator(base, known_as="longlive", lora=base)
+    (tmp_path / "other").mkdir()
+    other = containers.with_lora_beside({**wan, "blocks.0.ffn.2.weight": torch.zeros(128, 97)}, tmp_path / "other")[1]
+    with pytest.raises(KnotForcingError, match="the LoRA of blocks.0.ffn.2.weight does not fit it"):
+        load_generator(base, known_as="longlive", lora=other)
+    assert "its authors with a second file, models/lora.pt" in identify(base, known_as="longlive").remarks[-1]
+    assert not identify(base, lora=lora, known_as="longlive").remarks
+
+
+def test_a_restricted_model_waits_until_its_licence_was_read(wan, tmp_path):
+    path = containers.causal_forcing(wan, tmp_path)
+    with pytest.raises(KnotForcingError, match="CausVid is licensed under CC BY-NC-SA 4.0.*accept_licence.*--accept-licence"):
+        load_generator(path, known_as="causvid")
+    assert load_generator(path, known_as="causvid", accept_licence=True).card.name == "CausVid 1.3B"
+
+
+def test_what_a_file_is_can_be_said_but_not_against_its_channels(wan, tmp_path):
+    path = containers.flat(wan, tmp_path)
+    with pytest.raises(KnotForcingError, match="model.safetensors is not a generator this version knows"):  # its sizes are nobody's
+        load_generator(path)
+    with pytest.raises(KnotForcingError, match="is not LiveTalk 1.3B: it has 16 input channels and does not listen"):
+        load_generator(path, known_as="livetalk", accept_licence=True)
+    with pytest.raises(KnotForcingError, match="'gpt' is no model this version knows. It knows self-forcing, "):
+        load_generator(path, known_as="gpt")
+
+
+def test_two_tensors_of_one_name_are_refused(wan, tmp_path):
+    path = save({**wan, **{f"model.{name}": tensor.clone() for name, tensor in wan.items()}}, tmp_path / "twice.safetensors", card=None)
+    with pytest.raises(KnotForcingError, match="left over .model."):
+        load_generator(path, known_as="self-forcing")
+
+
+@pytest.mark.parametrize(
+    "field, value", [("layers", 10**9), ("heads", 5), ("dim", "256"), ("fps", float("nan")), ("rollout", {"chunk": 3}), ("surprise", 1)]
+)
+def test_a_card_of_nonsense_is_refused_in_words(field, value, tensors, tmp_path):
+    card = {**json.loads(CARD.to_json()), field: value}
+    path = tmp_path / "a.safetensors"
+    save_file(tensors, path, metadata={CARD_KEY: json.dumps(card)})
+    with pytest.raises(KnotForcingError, match="The model's card cannot be read"):
+        load_generator(path)
+
+
+def test_every_known_card_survives_a_header():
+    for row in KNOWN:
+        assert ModelCard.from_json(row.card().to_json()) == row.card()
+
+
+def test_under_knot_forcing_every_known_model_has_a_knot_and_a_portrait_ahead():
+    for row in KNOWN:
+        card, settings = row.card(), row.card().under_knot_forcing()
+        assert settings.knot == ("pin" if card.picture == "portrait" else "blend") and settings.anchor == Ahead()
+        assert settings.window >= 6 and settings.schedule == card.rollout.schedule and settings.chunk == card.rollout.chunk

@@ -58,6 +58,13 @@ def test_a_file_is_told_by_its_content_not_its_name(safe, tmp_path):
     assert read_header(tmp_path / "a.pt").kind == "safetensors"
 
 
+def test_a_header_as_long_as_a_pickle_begins_is_a_header(tmp_path):
+    for length in (0x80, 0x280, 0x380):
+        header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
+        (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", length) + header + bytes(4))
+        assert read_header(tmp_path / "a.safetensors").shapes == {"a": (1,)}
+
+
 def test_equal_files_have_equal_fingerprints(safe, tmp_path):
     before = read_header(safe).fingerprint
     (tmp_path / "copy").write_bytes(safe.read_bytes())
