@@ -1,7 +1,7 @@
 """The user's picture cut and sized for a model, with advice where it will not animate well.
 
 Whether there is a face in it is never claimed: nothing here looks for one. Knows nothing of latents; `anchor.py` takes what this makes.
-Source of `livetalk_portrait`: LiveTalk's own transform (scale to cover, cut to whole pixels, antialiased, centre crop).
+Source of `livetalk_portrait`: LiveTalk, `resize_pad` (scale to cover, cut to whole pixels, antialiased, centre crop by negative padding).
 """
 
 import torch
@@ -38,7 +38,7 @@ def livetalk_portrait(picture: Tensor, width: int, height: int) -> Tensor:
     source_height, source_width = picture.shape[:2]
     scale = max(width / source_width, height / source_height)
     whole = _resized(picture, max(width, int(source_width * scale)), max(height, int(source_height * scale)), "bilinear")
-    top, left = round((whole.shape[-2] - height) / 2), round((whole.shape[-1] - width) / 2)
+    top, left = (whole.shape[-2] - height + 1) // 2, (whole.shape[-1] - width + 1) // 2  # an odd pixel goes above and on the left
     return whole[..., top : top + height, left : left + width]
 
 

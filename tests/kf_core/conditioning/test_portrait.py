@@ -76,3 +76,16 @@ def test_advice_names_what_is_wrong(photograph):
     assert "one even colour" in advice_on(torch.full((256, 256, 3), 0.5), 128, 128)[0]
     assert "enlarged 4.0 times" in advice_on(photograph[:64, :64], 256, 256)[0]
     assert "cut away" in advice_on(photograph[:, :100], 256, 256)[-1]
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("size", [(90, 71), (71, 90), (123, 64), (64, 64), (101, 201), (64, 97)])
+def test_livetalk_cuts_as_its_authors_do(size):
+    """Their `resize_pad`, of which only a line of black is left out where rounding makes the picture too small by one."""
+    transforms = pytest.importorskip("torchvision.transforms", reason="torchvision is not installed")
+    picture = torch.rand(3, *size, generator=torch.Generator().manual_seed(3))
+    scale = max(64 / size[0], 48 / size[1])
+    resized = transforms.Resize(size=[int(size[0] * scale), int(size[1] * scale)])(picture)
+    high, wide = 64 - resized.shape[1], 48 - resized.shape[2]
+    padded = torch.nn.functional.pad(resized, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
+    assert (livetalk_portrait(picture.permute(1, 2, 0), 48, 64)[0, :, 0] - padded).abs().max() < 1e-5
