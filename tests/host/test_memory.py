@@ -1,15 +1,26 @@
 """Memory does not grow with the length of the video, in one prompt or in many."""
 
+import math
 import os
+import shutil
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
 
+import av
+import numpy as np
 import psutil
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from kf_core.media.playback import probe
+from kf_core.media.playback import pictures, probe
 
-from .conftest import talking
-from .test_segments import segments
+from .conftest import also, talking
+from .place import PACK
 
+ASSETS = PACK / "kf_core" / "assets"
+SECONDS = 64.0
 MINUTES = float(os.environ.get("KF_SOAK_MINUTES", "10"))
 MOST_GROWTH = 100 * 2**20
 
@@ -31,13 +42,78 @@ def test_minutes_in_one_prompt(host):
 
 
 @pytest.mark.soak
-def test_a_minute_in_segments_through_an_upscaler(host):
+def test_more_than_a_minute_in_segments_through_an_upscaler_is_the_stream_larger(host):
+    """kf-tiny, because pictures that H.264 keeps can be compared."""
+    for name in ("example-portrait.png", "example-voice.wav"):
+        shutil.copy(ASSETS / name, host.folder / "input")
+    write_upscaler(host.folder / "models" / "upscale_models" / "twice.safetensors")
+    whole = also(
+        talking(
+            seed=41,
+            prefix="soak-whole",
+            load={"model_name": "kf-tiny (bundled)", "vae_name": "kf-tiny (bundled)"},
+            picture={"image": "example-portrait.png"},
+            voice={"audio": "example-voice.wav"},
+            sampler={"seconds": SECONDS},
+            decode={"keep_pictures": False},
+        )
+    )
     process, used = psutil.Process(), []
-    for index in range(15):
-        prompt = segments(index, prefix="soak-joined", seconds=4.0)
-        prompt["sampler"]["inputs"]["seconds"] = 60.0
-        assert host.run(prompt).succeeded
+    for index in range(math.ceil(SECONDS / 4)):
+        ran = host.run(upscaled(whole, index))
+        assert ran.succeeded, ran.messages[-1]
         used.append(process.memory_info().rss)
-    facts = probe(next((host.folder / "output").glob("soak-joined_*.mp4")))
-    assert facts.pictures == 960 and facts.sound_seconds == pytest.approx(60, abs=0.05)
+    print(f"RSS in MiB after each segment: {[round(bytes / 2**20) for bytes in used]}")
+
+    joined = next((host.folder / "output").glob("soak-joined_*.mp4"))
+    facts = probe(joined)
+    assert (facts.pictures, facts.width, facts.height) == (round(16 * SECONDS), 192, 192)
+    assert facts.sound_seconds == pytest.approx(SECONDS, abs=0.05)
+    assert {after - before for before, after in pairwise(times_of(joined))} == {Fraction(1, 16)}, "no gap"
+    assert host.run(whole).succeeded
+    stream = next((host.folder / "output").glob("soak-whole_*.mp4"))
+    off, beside = [], []
+    true = list(pictures(stream))
+    for index, made in enumerate(pictures(joined)):
+        smaller = 1 - made.reshape(96, 2, 96, 2, 3).mean((1, 3))
+        off.append((smaller - true[index]).abs().mean())
+        beside.append(min((smaller - true[other]).abs().mean() for other in (index - 1, index + 1) if 0 <= other < len(true)))
+    print(f"from the stream's picture {max(off):.4f} at most, from the next one {min(beside):.4f} at least")
+    assert max(off) < 0.02, "the pictures of the stream"
+    assert sum(one < other for one, other in zip(off, beside, strict=True)) > 0.9 * len(off), "each at its place"
+    here, there = sound_of(joined), sound_of(stream)
+    assert np.abs(here - there).mean() < 0.01 * np.abs(there).max(), "and the sound at its own"
     assert max(used) - used[2] < MOST_GROWTH
+
+
+def write_upscaler(path: Path) -> None:
+    """A small random model of the kind of RealESRGAN's compact ones, which adds a little to the picture twice as large."""
+    from spandrel.architectures.Compact import Compact
+
+    torch.manual_seed(0)
+    network = Compact(num_feat=8, num_conv=2, upscale=2)
+    save_file({name: 0.2 * tensor for name, tensor in network.state_dict().items()}, path)
+
+
+def upscaled(whole: dict, index: int) -> dict:
+    """Streaming Decode's place taken by Next Segment, an upscaler, a node that works picture by picture, and Append Segment."""
+    segment = {"stream": ["sampler", 0], "vae": ["load", 1], "index": index, "seconds": 4.0}
+    return also(
+        {node: what for node, what in whole.items() if node != "decode"},
+        next=("KnotForcingNextSegment", segment),
+        upscaler=("UpscaleModelLoader", {"model_name": "twice.safetensors"}),
+        larger=("ImageUpscaleWithModel", {"upscale_model": ["upscaler", 0], "image": ["next", 0]}),
+        inverted=("ImageInvert", {"image": ["larger", 0]}),
+        join=("KnotForcingAppendSegment", {"images": ["inverted", 0], "segment": ["next", 2], "filename_prefix": "soak-joined"}),
+    )
+
+
+def times_of(path: Path) -> list[Fraction]:
+    """When each picture is shown, in seconds."""
+    with av.open(str(path)) as file:
+        return [frame.pts * frame.time_base for frame in file.decode(video=0)]
+
+
+def sound_of(path: Path) -> np.ndarray:
+    with av.open(str(path)) as file:
+        return np.concatenate([frame.to_ndarray() for frame in file.decode(audio=0)], axis=1)
