@@ -13,6 +13,7 @@ from statistics import fmean
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,6 +36,7 @@ from .portraits import sample_identities, sample_motion, with_mouth
 from .takes import FPS, Library
 
 BLOCK = 61  # pictures encoded at once
+SHOWN_SECONDS, SHOWN_SIDE = 6, 192  # of the moving pictures for the README, pixels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,7 +142,7 @@ def measure(
     long_seconds: float = 60,
     first_seed: int = 1000,
 ) -> dict:
-    """Run the whole protocol and leave `measures.json` and contact sheets in `folder`; returns what the JSON holds.
+    """Run the whole protocol and leave `measures.json`, contact sheets and moving pictures in `folder`; returns what the JSON holds.
 
     Three conditions for every sitter: the codec alone, the stream with pose, the stream with sound only; and one long stream with pose."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -166,6 +168,7 @@ def measure(
                     contact_sheet({"truth": sitter.pictures, "made": made}, fps=FPS, columns=12).save(folder / "long.png")
                 elif condition != "codec":
                     rows[f"{seed} {condition}"] = made
+                    save_moving_picture(made[: SHOWN_SECONDS * FPS], folder / f"{seed} {condition}.webp")
                 bar.update()
     contact_sheet(rows, fps=FPS, columns=10, side=96).save(folder / "sitters.png")
     summary = {
@@ -176,6 +179,13 @@ def measure(
     }
     (folder / "measures.json").write_text(json.dumps(summary, indent=1))
     return summary
+
+
+def save_moving_picture(pictures: Tensor, path: Path) -> None:
+    """Pictures [f, h, w, 3] RGB 0..1 as an animated WebP that browsers and GitHub show."""
+    frames = [Image.fromarray((picture * 255).round().byte().numpy()) for picture in pictures]
+    frames = [frame.resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS) for frame in frames]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / FPS), loop=0, quality=60, method=6)
 
 
 def means(results: list[dict]) -> dict[str, float]:

@@ -38,7 +38,7 @@ def write_card(path: Path, generator_file: Path, vae_file: Path, measures: dict,
 
 def _about(card: ModelCard, trained: dict, codec: dict) -> list[str]:
     return [
-        "# kf-tiny, version 0",
+        "# kf-tiny, version 0.1",
         "",
         f"A causal Wan 2.1 generator at small dims (dim {card.dim}, {card.layers} layers, {card.heads} heads, {card.in_channels} input "
         f"channels) and a Wan 2.1 autoencoder of dim 16, for cartoon portraits of {card.width} x {card.height} pixels at {card.fps:g} fps. "

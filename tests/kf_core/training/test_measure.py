@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from kf_core.checkpoints.known import kf_tiny
 from kf_core.evaluation.reader import load_reader
@@ -60,6 +61,8 @@ def test_the_protocol_leaves_numbers_and_pictures(library, vae, tmp_path):
     summary = measure(model, vae, library, tmp_path, sitters=2, seconds=2, long_seconds=3)
     assert json.loads((tmp_path / "measures.json").read_text()) == summary
     assert (tmp_path / "sitters.png").exists() and (tmp_path / "long.png").exists()
+    with Image.open(tmp_path / "1000 sound only.webp") as moving:
+        assert moving.n_frames == 33 and moving.size == (192, 192)
     conditions = summary["conditions"]
     assert [len(conditions[name]["each"]) for name in ("codec", "pose and sound", "sound only", "long")] == [2, 2, 2, 1]
     assert {"mouth r", "PSNR", "identity cosine", "seam ratio"} <= conditions["sound only"]["mean"].keys()
