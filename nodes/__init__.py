@@ -5,12 +5,12 @@ Needs ComfyUI; the pack's own `__init__.py` imports this only when the host asks
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import conditioning, decoding, example, loaders, measuring, portrait, sampling, segments
+from . import conditioning, control, decoding, example, loaders, measuring, portrait, sampling, segments
 
 
 class KnotForcing(ComfyExtension):
     """The nodes, in the order of a workflow."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        files = (example, loaders, portrait, conditioning, sampling, decoding, segments, measuring)
+        files = (example, loaders, portrait, conditioning, control, sampling, decoding, segments, measuring)
         return [node for file in files for node in file.NODES]

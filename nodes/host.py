@@ -328,14 +328,16 @@ def running(recipe: Recipe, vae) -> Iterator[Stream]:
     needed = model.memory_required(shape) + cache_bytes(card, recipe.settings, latent.shape[-2:], dtype)
     needed += vae.memory_used_decode((1, 16, frames, *latent.shape[-2:]), decoder_dtype) + vae.model_size()
     encoders = encoders_for(card, recipe.guidance)
-    management.load_models_gpu([model, *beside, *encoders.patchers], memory_required=needed)
+    led = () if recipe.guidance.vace is None else (recipe.guidance.vace.patcher,)
+    management.load_models_gpu([model, *beside, *encoders.patchers, *led], memory_required=needed)
     model.pre_run()
     try:
         adapters = next((patcher.model for patcher in model.get_additional_models_with_key(KEY)), None)
         tree = HostModules(model.model.diffusion_model, fingerprint(identity.weights, patches_of(model)))
         attention = _attention(model.model_options.get("transformer_options", {}))
+        vace = None if recipe.guidance.vace is None else recipe.guidance.vace.network
         yield Stream(
-            model=Generator(card, tree, adapters, attention=attention, dtype=dtype, device=device),
+            model=Generator(card, tree, adapters, vace=vace, attention=attention, dtype=dtype, device=device),
             decoder=_decoder(vae, decoder_dtype, device),
             anchor=Anchor(latent.to(device)),
             driving=recipe.guidance.driving,
@@ -344,6 +346,7 @@ def running(recipe: Recipe, vae) -> Iterator[Stream]:
             seconds=recipe.seconds,
             audio_encoder=encoders.hears,
             text_encoder=encoders.reads,
+            control_encoder=None if vace is None else _wan_vae(recipe.guidance.control_vae, decoder_dtype, device),
         )
     finally:
         model.cleanup()
@@ -375,10 +378,15 @@ def _decoder(vae, dtype: torch.dtype, device: torch.device) -> VideoDecoder:
     weights = vae.first_stage_model.state_dict()
     if _is_tiny(vae):
         return TinyDecoder(tiny_vae(Path("the VAE"), weights, _space(vae), dtype, device))
+    return VideoDecoder(_wan_vae(vae, dtype, device))
+
+
+def _wan_vae(vae, dtype: torch.dtype, device: torch.device) -> WanVAE:
+    weights = vae.first_stage_model.state_dict()
     with torch.device("meta"):
         ours = WanVAE(dim=weights["decoder.head.0.gamma"].shape[0])
     ours.load_state_dict({key: weights[key].to(device=device, dtype=dtype) for key in ours.state_dict()}, strict=True, assign=True)
-    return VideoDecoder(prepare(ours.eval().requires_grad_(False), dtype, device))
+    return prepare(ours.eval().requires_grad_(False), dtype, device)
 
 
 def _attention(options: dict) -> Attention:

@@ -15,6 +15,7 @@ from ..kf_core.timeline import latent_frames, pixel_frames_in
 from . import host, live
 from .encoders import refuse_deaf
 from .loaders import CATEGORY
+from .vace import refuse_misled
 from .wires import AnchorWire, DrivingWire, Guidance, Recipe, StreamWire
 
 OWN = "the model's own"
@@ -110,6 +111,7 @@ class Sampler(io.ComfyNode):
     ) -> io.NodeOutput:
         guidance, card = driving or Guidance(), host.card_of(model)
         refuse_deaf(card, guidance)
+        refuse_misled(card, guidance)
         seconds = seconds or guidance.driving.seconds
         if not seconds:
             raise KnotForcingError("How long should the video be? Connect Audio Conditioning to `driving`, or set `seconds`.")

@@ -25,6 +25,8 @@ class Guidance:
     driving: Driving = Driving()
     audio_encoder: Any = None  # the host's AUDIO_ENCODER, for models that hear through wav2vec 2.0
     clip: Any = None  # the host's CLIP, for models that read
+    vace: Any = None  # a VaceModule, where control pictures lead
+    control_vae: Any = None  # the host's VAE that encodes them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,6 +15,7 @@ from .key_maps import unpacked, wan_name
 from .load import fast_dtype, fill
 from .read import read_tensors
 
+HEAD_DIM = 128  # of every published Wan model; nothing in the tensors tells it
 MARK = "vace_patch_embedding.weight"
 GET = "Use Wan2_1-VACE_module_1_3B_bf16.safetensors."
 
@@ -24,24 +25,35 @@ def load_vace(
 ) -> Vace:
     """The module in a file, for the backbone of `card`. Raises KnotForcingError."""
     path = Path(path)
-    tensors = {wan_name(name): tensor for name, tensor in unpacked(read_tensors(path)[0]).items() if isinstance(tensor, Tensor)}
-    tensors = {name: tensor for name, tensor in tensors.items() if name.startswith("vace_")}  # a whole model has a backbone beside it
+    tensors = module_tensors(path)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     with torch.device("meta"):
-        vace = vace_of(path, shapes, card, layers)
+        vace = vace_of(path, shapes, card.heads, layers)
+    refuse_other_size(path.name, vace, card)
     fill(path, {"VACE module": vace}, tensors, shapes, dtype or fast_dtype(device))
     return vace.eval().requires_grad_(False).to(device)
 
 
-def vace_of(path: Path, shapes: dict[str, tuple[int, ...]], card: ModelCard, layers=nn) -> Vace:
-    """The empty module that these tensors would fill. Raises KnotForcingError where it is none, or of another size than the backbone."""
+def module_tensors(path: Path) -> dict[str, Tensor]:
+    """The module's tensors in a file; of a whole VACE model, its backbone is left aside."""
+    tensors = {wan_name(name): tensor for name, tensor in unpacked(read_tensors(path)[0]).items() if isinstance(tensor, Tensor)}
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("vace_")}
+
+
+def vace_of(path: Path, shapes: dict[str, tuple[int, ...]], heads: int | None = None, layers=nn) -> Vace:
+    """The empty module that these tensors would fill; None: heads as wide as every Wan's. Raises KnotForcingError where it is none."""
     patches, ffn = shapes.get(MARK, ()), shapes.get("vace_blocks.0.ffn.0.weight", ())
     if len(patches) != 5 or len(ffn) != 2 or patches[1] != CONTEXT_CHANNELS:
         raise KnotForcingError(f"{path.name} is no VACE module: it has no `{MARK}` for {CONTEXT_CHANNELS} channels. {GET}")
     blocks = len({name.split(".")[1] for name in shapes if name.startswith("vace_blocks.")})
-    if patches[0] != card.dim or ffn[0] != card.ffn_dim or not 0 < blocks <= card.layers:
+    return Vace(dim=patches[0], ffn_dim=ffn[0], heads=heads or max(1, patches[0] // HEAD_DIM), blocks=blocks, layers=layers)
+
+
+def refuse_other_size(name: str, vace: Vace, card: ModelCard) -> None:
+    """Raises KnotForcingError unless the module is of the backbone's size."""
+    width, blocks = vace.vace_patch_embedding.weight.shape[0], len(vace.vace_blocks)
+    if width != card.dim or blocks > card.layers:
         raise KnotForcingError(
-            f"{path.name} is a VACE module {patches[0]} wide with {blocks} blocks, and {card.name} is {card.dim} wide with {card.layers} "
-            f"layers. They must be of one size: the 1.3B module for 1.3B models."
+            f"{name} is a VACE module {width} wide with {blocks} blocks, and {card.name} is {card.dim} wide with {card.layers} layers. "
+            f"They must be of one size: the 1.3B module for 1.3B models."
         )
-    return Vace(dim=card.dim, ffn_dim=card.ffn_dim, heads=card.heads, blocks=blocks, backbone_layers=card.layers, layers=layers)

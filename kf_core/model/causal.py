@@ -118,12 +118,13 @@ class Generator:
         modulation = self.modules.time_projection(time).unflatten(2, (6, -1))  # [b, f, 6, dim]
         x = torch.cat([self._embed_patches(s, a) for s, a in zip(segments, additions, strict=True)], dim=1)  # [b, f, t, dim]
 
+        taps = self.vace.taps(len(self.modules.blocks)) if self.vace is not None else ()
         hints = self._hints(segments, x, modulation, counts, grid, text)
         views = [_View(s, grid, self.modules.blocks[0].self_attn.head_dim, self.device) for s in segments]
         for layer, block in enumerate(self.modules.blocks):
             x = _add_per_layer(x, [a.layers.get(layer) if a else None for a in additions], counts)
             x = self._block(layer, block, x, modulation, views, counts, text)
-            if self.vace is not None and layer in self.vace.taps:
+            if layer in taps:
                 x = _add_per_layer(x, next(hints), counts)
 
         shift, scale = _chunk(self.modules.head.modulation, time[:, :, None], 2)

@@ -16,6 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..errors import KnotForcingError
 from .wan import PATCH, WanBlock
 
 MASK_CHANNELS = 64  # a latent cell's 8 x 8 pixels
@@ -25,11 +26,19 @@ CONTEXT_CHANNELS = 16 + 16 + MASK_CHANNELS
 class Vace(nn.Module):
     """The weights of one module, under the names of its file."""
 
-    def __init__(self, *, dim: int, ffn_dim: int, heads: int, blocks: int, backbone_layers: int, layers=nn) -> None:
+    def __init__(self, *, dim: int, ffn_dim: int, heads: int, blocks: int, layers=nn) -> None:
         super().__init__()
         self.vace_patch_embedding = layers.Conv3d(CONTEXT_CHANNELS, dim, kernel_size=PATCH, stride=PATCH)
         self.vace_blocks = nn.ModuleList(VaceBlock(dim, ffn_dim, heads, layers, is_first=index == 0) for index in range(blocks))
-        self.taps = tuple(range(0, backbone_layers, backbone_layers // blocks))[:blocks]  # 0, 2, ..., 28 of 30
+
+    def taps(self, backbone_layers: int) -> tuple[int, ...]:
+        """The layers of a backbone that a hint follows, evenly spread: 0, 2, ..., 28 of 30. Raises KnotForcingError for too short a one."""
+        blocks = len(self.vace_blocks)
+        if blocks > backbone_layers:
+            raise KnotForcingError(
+                f"The VACE module has {blocks} blocks and the generator only {backbone_layers} layers. Use the module made for it."
+            )
+        return tuple(range(0, backbone_layers, backbone_layers // blocks))[:blocks]
 
     def embed(self, control: Tensor) -> Tensor:
         """Grey and control latents [b, f, 32, h, w] in model space -> tokens [b, f, t, dim]."""

@@ -19,6 +19,7 @@ def test_the_snapshot_is_what_this_host_says(host):
     for name in ("model_name", "vae_name"):
         said["KnotForcingLoadModel"]["input"]["required"][name][1]["options"] = ["kf-tiny (bundled)"]  # the rest is this machine's files
     said["KnotForcingLoadModel"]["input"]["optional"]["lora_name"][1]["options"] = ["none"]
+    said["KnotForcingVace"]["input"]["required"]["module_name"][1]["options"] = []
     if os.environ.get("KF_WRITE_SNAPSHOT") == "1":
         facts = {"comfyui": comfyui_version.__version__, "date": datetime.date.today().isoformat(), "nodes": said}
         SNAPSHOT.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -162,7 +162,7 @@ def test_a_tiny_decoder_makes_other_pictures_of_the_same_latents_as_many(files):
 
 def test_a_control_video_leads_through_a_module_and_is_not_used_without_one(files, capsys):
     torch.manual_seed(2)
-    module = Vace(dim=CARD.dim, ffn_dim=CARD.ffn_dim, heads=CARD.heads, blocks=3, backbone_layers=CARD.layers)
+    module = Vace(dim=CARD.dim, ffn_dim=CARD.ffn_dim, heads=CARD.heads, blocks=3)
     save_file(module.state_dict(), files.folder / "vace.safetensors", metadata={"format": "pt"})
     assert files.animate("plain.mp4", duration=0.5, quiet=True) == 0
     words = dict(duration=0.5, quiet=True, control=files.folder / "plain.mp4", control_module=files.folder / "vace.safetensors")

@@ -20,9 +20,9 @@ CARD = replace(tiny.CARD, layers=4, in_channels=16, audio=None, pose=None, expre
 CARD = replace(CARD, rollout=replace(CARD.rollout, knot="blend"))
 
 
-def random_vace(dtype=torch.float64, layers=4) -> Vace:
+def random_vace(dtype=torch.float64) -> Vace:
     torch.manual_seed(5)
-    vace = Vace(dim=CARD.dim, ffn_dim=CARD.ffn_dim, heads=CARD.heads, blocks=2, backbone_layers=layers)
+    vace = Vace(dim=CARD.dim, ffn_dim=CARD.ffn_dim, heads=CARD.heads, blocks=2)
     for parameter in vace.parameters():
         torch.nn.init.normal_(parameter, 0.5 if parameter.dim() == 1 else 0.0, 0.15)
     return vace.to(dtype).requires_grad_(False)
@@ -108,8 +108,8 @@ def test_the_clean_pass_hears_the_control_only_where_it_is_asked_to(model):
 
 def test_the_taps_are_spread_over_the_backbone():
     with torch.device("meta"):
-        published = Vace(dim=1536, ffn_dim=8960, heads=12, blocks=15, backbone_layers=30)
-    assert published.taps == tuple(range(0, 30, 2))
+        published = Vace(dim=1536, ffn_dim=8960, heads=12, blocks=15)
+    assert published.taps(30) == tuple(range(0, 30, 2))
     names = published.state_dict()
     assert names["vace_patch_embedding.weight"].shape == (1536, 96, 1, 2, 2)
     assert "vace_blocks.0.before_proj.weight" in names and "vace_blocks.1.before_proj.weight" not in names

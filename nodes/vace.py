@@ -1,0 +1,68 @@
+"""A VACE module in the host: its own patcher beside the MODEL's, so that loading and offloading are the host's business.
+
+What the module does is `kf_core/model/vace.py`'s. Its file is read once, when the node runs; nothing is kept here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.model_management as management
+import comfy.model_patcher
+import comfy.ops
+import folder_paths
+import torch
+
+from ..kf_core.checkpoints.load import fill
+from ..kf_core.checkpoints.vace import MARK, module_tensors, refuse_other_size, vace_of
+from ..kf_core.errors import KnotForcingError
+from ..kf_core.model.card import ModelCard
+from ..kf_core.model.vace import Vace
+from .wires import Guidance
+
+FOLDERS = ("diffusion_models", "knot_forcing", "model_patches")
+NONE = "none found"
+
+
+@dataclass(frozen=True, eq=False)
+class VaceModule:
+    """A module and the name of its file."""
+
+    name: str
+    patcher: comfy.model_patcher.ModelPatcher
+
+    @property
+    def network(self) -> Vace:
+        return self.patcher.model
+
+
+def refuse_misled(card: ModelCard, guidance: Guidance) -> None:
+    """Raises KnotForcingError when the connected VACE module is of another size than the model."""
+    if guidance.vace is not None:
+        refuse_other_size(guidance.vace.name, guidance.vace.network, card)
+
+
+def vace_files() -> list[str]:
+    """Files that may hold a VACE module: those that have it in their name."""
+    found = [name for folder in FOLDERS if folder in folder_paths.folder_names_and_paths for name in folder_paths.get_filename_list(folder)]
+    return list(dict.fromkeys(name for name in found if "vace" in name.lower())) or [NONE]
+
+
+def load_vace(name: str) -> VaceModule:
+    """A file's module, its weights as they lie in the file. Raises KnotForcingError."""
+    if name == NONE:
+        raise KnotForcingError(
+            "No VACE module was found. Put Wan2_1-VACE_module_1_3B_bf16.safetensors in models/diffusion_models and choose it here."
+        )
+    known = [folder for folder in FOLDERS if folder in folder_paths.folder_names_and_paths]
+    found = next(filter(None, (folder_paths.get_full_path(folder, name) for folder in known)), None)
+    if found is None:
+        raise KnotForcingError(f"The VACE module {name} is not there any more. Choose another one.")
+    path = Path(found)
+    tensors = module_tensors(path)
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    with torch.device("meta"):
+        vace = vace_of(path, shapes, layers=comfy.ops.manual_cast)
+    fill(path, {"VACE module": vace}, tensors, shapes, tensors[MARK].dtype)
+    device, offload = management.get_torch_device(), management.unet_offload_device()
+    vace.eval().requires_grad_(False)
+    return VaceModule(path.name, comfy.model_patcher.ModelPatcher(vace, load_device=device, offload_device=offload))
