@@ -103,6 +103,7 @@ def make(film: Film, node_id: str, keep_pictures: bool) -> torch.Tensor | None:
         if not film.is_whole():
             seconds = film.pictures / stream.fps
             live.say(node_id, f"Stopped. {seconds:.1f} s are in {film.path} and can be played. Queue again to go on.")
+    show.make_room()
     live.say(node_id, f"{film.pictures / stream.fps:.1f} s in {film.path}, {show.speed:.1f} FPS. {remarks}")
     return torch.cat(kept) if keep_pictures else None
 

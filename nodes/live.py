@@ -65,6 +65,18 @@ class Show:
             self._chunk = images
             self._changed.notify()
 
+    def make_room(self) -> None:
+        """Call it when the show is over: the live picture leaves the node, where the finished video is to stand.
+
+        The frontend (1.45) drops a live picture only when its node begins to run. A state without this node and then one with it look
+        like a beginning. `web/finished_video.js` does the rest; both can go when a frontend drops live pictures at the end."""
+        server = getattr(PromptServer, "instance", None)
+        if server is None or self._made == self._there:
+            return
+        state = get_progress_state()
+        server.send_sync("progress_state", {"prompt_id": state.prompt_id, "nodes": {}}, server.client_id)
+        state.update_progress(self._node_id, self._value, self._pictures, None)
+
     def _tell(self, value: int) -> None:
         self._value = value
         self._bar.update_absolute(value, self._pictures)
