@@ -54,12 +54,12 @@ BUILD = """({note, columns, versions, links, gap, padding, title, below}) => {
         let y = 0, widest = 0;
         for (const [id, spec] of nodes) {
             const node = add(id, spec, x, y);
-            y += node.size[1] + below;
+            y += node.size[1] + below + 5 * (node.widgets ?? []).length;  // Nodes 2.0 draws rows higher
             widest = Math.max(widest, node.size[0]);
         }
         const group = new LiteGraph.LGraphGroup(name);
         group.pos = [x - padding, -2 * title];
-        group.size = [widest + 2 * padding, y - below + 2 * title + 2 * padding];
+        group.size = [widest + 2 * padding, y - below / 2 + 2 * title];
         app.graph.add(group);
         x += widest + gap + 2 * padding;
     }

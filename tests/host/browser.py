@@ -53,6 +53,9 @@ class Frontend:
         self.page.evaluate("() => { seen.length = 0 }")
         self.page.get_by_test_id("queue-button").first.click()
 
+    def press_cancel(self) -> None:
+        self.page.get_by_role("button", name="Cancel current run").first.click()
+
     def wait_until(self, condition: str, seconds: float = 180):
         """Wait until a JavaScript expression is true; its value."""
         return self.page.wait_for_function(condition, timeout=seconds * MILLISECONDS).json_value()

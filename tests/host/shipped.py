@@ -43,7 +43,7 @@ class Workflow:
 
 
 NOTE_SIZE = (340, 470)
-VIDEO_SIZE = (350, 480)
+VIDEO_SIZE = (350, 570)
 EXAMPLE = Node(type="KnotForcingExample", size=(290, 0))
 MODEL = Node(type="KnotForcingLoadModel", size=(290, 0))
 ANCHOR = Node(

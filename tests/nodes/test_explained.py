@@ -36,6 +36,8 @@ def test_chinese_names_every_input_and_output_and_nothing_else(nodes):
         assert set(said["outputs"]) == {str(index) for index in range(len(info["output"]))}, id
         for part in (said, *said["inputs"].values(), *said["outputs"].values()):
             assert all(text.strip() for text in part.values() if isinstance(text, str)), id
+        for part in (*said["inputs"].values(), *said["outputs"].values()):
+            assert {"name", "tooltip"} <= part.keys(), id
 
 
 @pytest.mark.parametrize("page", ["{id}.md", "{id}/zh.md"])
