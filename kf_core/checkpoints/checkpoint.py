@@ -11,6 +11,7 @@ of this pack computes in bf16 or float32; a host that computes in fp8 takes them
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -210,6 +211,7 @@ def refuse_without_consent(card: ModelCard, accepted: bool) -> None:
         )
 
 
+@lru_cache(maxsize=16)
 def shapes_of(card: ModelCard) -> dict[str, tuple[int, ...]]:
     """The tensors that a generator with this card has."""
     with torch.device("meta"):

@@ -61,7 +61,7 @@ def student(name: str, rollout: RolloutSettings, source: str, **more) -> ModelCa
 
 def self_forcing() -> ModelCard:
     """Self-Forcing DMD, as its authors run it: every frame is remembered."""
-    source = "gdhe17/Self-Forcing, checkpoints/self_forcing_dmd.pt; configs/self_forcing_dmd.yaml:7-16,50; README.md: --use_ema"
+    source = "gdhe17/Self-Forcing, checkpoints/self_forcing_dmd.pt; configs/self_forcing_dmd.yaml:7-15,48; README.md: --use_ema"
     return student("Self-Forcing 1.3B", REMEMBERS_ALL, source, verified=RECORDED)
 
 
@@ -93,7 +93,7 @@ def longlive() -> ModelCard:
     return student(
         "LongLive 1.0 1.3B",
         RolloutSettings(knot=None, fuse=False, anchor=None, window=9, pinned=3, schedule=warped()),
-        "Efficient-Large-Model/LongLive-1.3B, models/longlive_base.pt and models/lora.pt; configs/longlive_inference.yaml:1-13,31-36",
+        "Efficient-Large-Model/LongLive-1.3B, models/longlive_base.pt and models/lora.pt; configs/longlive_inference.yaml:1-13,27-33",
         verified=COMPARED,
     )
 
@@ -105,7 +105,7 @@ def longlive_infinity() -> ModelCard:
         own,
         name="LongLive 1.0 1.3B, endless",
         rollout=replace(own.rollout, pinned_place="in front"),
-        source=own.source.replace("longlive_inference.yaml:1-13,31-36", "longlive_inference_infinity.yaml:1-14"),
+        source=own.source.replace("longlive_inference.yaml:1-13,27-33", "longlive_inference_infinity.yaml:1-14"),
     )
 
 
@@ -125,7 +125,7 @@ def livetalk() -> ModelCard:
         licence="README: Apache-2.0; LICENSE file: CC BY-NC-SA 4.0",
         restricted="LiveTalk's README says Apache-2.0, its LICENSE file CC BY-NC-SA 4.0 (non-commercial): ask its authors before "
         "commercial use.",
-        source="GAIR/LiveTalk-1.3B-V0.1, model.safetensors; configs/causal_inference.yaml:9-28; scripts/inference_example.py:46,57,79-81",
+        source="GAIR/LiveTalk-1.3B-V0.1, model.safetensors; configs/causal_inference.yaml:17-28; scripts/inference_example.py:44,55,87",
         verified=f"{RECORDED} {COMPARED}",
     )
 
@@ -156,7 +156,7 @@ def avatar_forcing() -> ModelCard:
         licence="README: Apache-2.0; LICENSE file: academic use only",
         restricted="AvatarForcing's README says Apache-2.0, its LICENSE file allows academic purposes only.",
         note=OTHER_LOOP,
-        source="lycui/AvatarForcing, model.pt; configs/avatarforcing.yaml:2-20,58,62-74; configs/default_config.yaml:1",
+        source="lycui/AvatarForcing, model.pt; configs/avatarforcing.yaml:3-18,52-62; configs/default_config.yaml:1",
         verified=LOADS,
     )
     return ours(card)
@@ -167,7 +167,7 @@ def causvid() -> ModelCard:
         student(
             "CausVid 1.3B",
             replace(REMEMBERS_ALL, schedule=unwarped((1000.0, 757.0, 522.0), shift=8.0)),
-            "tianweiy/CausVid, autoregressive_checkpoint/model.pt; configs/wan_causal_dmd.yaml:16-22,50-51",
+            "tianweiy/CausVid, autoregressive_checkpoint/model.pt; configs/wan_causal_dmd.yaml:14-20,52",
             licence=NON_COMMERCIAL,
             restricted=f"CausVid is licensed under {NON_COMMERCIAL}: not for commercial use.",
             note="Its authors' own loop is not here; it runs under Knot Forcing, for which it was not trained.",

@@ -214,6 +214,8 @@ def _safetensors_places(path: Path) -> tuple[dict[str, str], dict[str, TensorFac
                 size = BYTES.get(facts.dtype, 1 if facts.dtype in ONE_BYTE else None)
                 if min((begin, *facts.shape)) < 0 or end < begin or (size is not None and end - begin != size * facts.values):
                     raise ValueError(f"{name} does not fill its place")
+                if not name:
+                    raise ValueError("a tensor has no name")
                 if len(facts.shape) > MOST_RANK:
                     raise ValueError(f"{name} has {len(facts.shape)} axes")
                 tensors[name], places[name] = facts, 8 + claimed + begin
@@ -238,7 +240,10 @@ def _load_pytorch(path: Path) -> Mapping[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old or odd pickles; what matters of them is said below
             data = _mapped_or_read(path)
-        tensors = [tensor for _, _, tensor in _flat(data)] if isinstance(data, Mapping) else []
+        found = list(_flat(data)) if isinstance(data, Mapping) else []
+        if any(not name for _, name, _ in found):
+            raise ValueError("a tensor has no name")
+        tensors = [tensor for _, _, tensor in found]
         _refuse_more_than_there_is(path, tensors)
     except pickle.UnpicklingError as problem:
         if "GLOBAL" not in str(problem) and "global" not in str(problem) and "REDUCE" not in str(problem):
