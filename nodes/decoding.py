@@ -31,7 +31,7 @@ class StreamingDecode(io.ComfyNode):
             search_aliases=["video", "save video", "preview", "vae decode", "talking head"],
             inputs=[
                 StreamWire.Input("stream", tooltip="What to make, from Knot Forcing Sampler."),
-                io.Vae.Input("vae", tooltip="The VAE from Load KF Model, or any Wan 2.1 VAE."),
+                io.Vae.Input("vae", tooltip="The VAE from Load KF Model, any Wan 2.1 VAE, or a tiny decoder (taew2_1, lighttaew2_1)."),
                 io.String.Input(
                     "filename_prefix",
                     default="knot_forcing/video",

@@ -32,7 +32,7 @@ class LoadKFModel(io.ComfyNode):
                     options=host.vae_files(),
                     default=host.BUNDLED,
                     tooltip="The VAE that turns what the generator draws into pictures. kf-tiny has its own; every other model needs "
-                    "wan_2.1_vae.safetensors in models/vae.",
+                    "wan_2.1_vae.safetensors in models/vae. taew2_1.safetensors decodes faster and softer, but cannot encode the portrait.",
                 ),
                 io.Model.Input(
                     "model",

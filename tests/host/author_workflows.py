@@ -1,11 +1,13 @@
 """Make `workflows/*.json` in the real frontend, and their thumbnails by running them: `python -m tests.host.author_workflows`.
 
     --thumbnails    only the thumbnails, after new weights
+    NAME ...        only these workflows
 
 Run it with the Python of a ComfyUI that has Playwright (see `browser.py`), in the checkout's folder. What is made is described in
 `shipped.py`; nothing in the files is written by hand.
 """
 
+import io
 import json
 import sys
 import tempfile
@@ -73,13 +75,27 @@ BUILD = """({note, columns, versions, links, gap, padding, title, below}) => {
 }"""
 
 
+FIT = """() => {
+    const nodes = app.graph.nodes, {canvas, ds} = app.canvas;
+    for (const node of nodes) node.has_errors = false;  // their files are not here
+    const edge = (most, of) => nodes.map(of).reduce((a, b) => most(a, b));
+    const left = edge(Math.min, (n) => n.pos[0]), right = edge(Math.max, (n) => n.pos[0] + n.size[0]);
+    const top = edge(Math.min, (n) => n.pos[1] - 80), bottom = edge(Math.max, (n) => n.pos[1] + n.size[1]);
+    const {width, height} = canvas.getBoundingClientRect(), side = 0.92 * Math.min(width, height);
+    ds.scale = side / Math.max(right - left, bottom - top);
+    ds.offset = [width / 2 / ds.scale - (left + right) / 2, height / 2 / ds.scale - (top + bottom) / 2];
+    app.canvas.setDirty(true, true);
+}"""
+
+
 def main(words: list[str]) -> None:
     host_folder()
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder), "--disable-api-nodes").start()
         try:
             with chromium() as browser, frontend(browser, server) as tab:
-                for workflow in WORKFLOWS:
+                names = [word for word in words if not word.startswith("--")]
+                for workflow in [each for each in WORKFLOWS if not names or each.name in names]:
                     path = FOLDER / f"{workflow.name}.json"
                     if "--thumbnails" not in words:
                         path.parent.mkdir(exist_ok=True)
@@ -125,7 +141,13 @@ def version_of(type: str) -> dict[str, str]:
 
 
 def thumbnail(tab: Frontend, server: Server, workflow: Workflow) -> Image.Image:
-    """A picture out of the video that the workflow makes."""
+    """A picture out of the video that the workflow makes; of its nodes, where that takes a download."""
+    if not workflow.is_runnable:
+        tab.page.evaluate(FIT)
+        tab.page.wait_for_timeout(1000)
+        image = Image.open(io.BytesIO(tab.page.screenshot())).convert("RGB")
+        left = (image.width - image.height) // 2
+        return image.crop((left, 0, left + image.height, image.height)).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     prompt = shortened(tab.prompt(), workflow.thumbnail_seconds)
     event, _, texts = server.run(prompt)
     assert event == "execution_success", (workflow.name, texts)

@@ -4,7 +4,7 @@ A column is a step, with a title a creator understands; nodes stand in it from t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 CORE = "comfy-core"
 FRONTEND_ONLY = {"MarkdownNote"}  # nodes that no server knows
@@ -37,6 +37,7 @@ class Workflow:
     shows: str = "video"  # the node that makes the video
     thumbnail_at: float = 1.0  # seconds
     thumbnail_seconds: float = 2.0  # how much is made for it
+    is_runnable: bool = True  # without a download; else the thumbnail is a picture of the nodes
 
     def nodes(self) -> dict[str, Node]:
         return {name: node for column in self.columns.values() for name, node in column.items()}
@@ -237,4 +238,105 @@ same place. *Upscale Image* then brings everything to one size.
     thumbnail_at=1.6,
 )
 
-WORKFLOWS = (TALKING, POSED, TOGETHER, ENDLESS, SEGMENTS)
+HUGGING_FACE = "https://huggingface.co"
+WAN_FILES = f"{HUGGING_FACE}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
+WAN_VAE = ModelFile(name="wan_2.1_vae.safetensors", url=f"{WAN_FILES}/vae/wan_2.1_vae.safetensors", directory="vae")
+UMT5 = ModelFile(name="umt5_xxl_fp16.safetensors", url=f"{WAN_FILES}/text_encoders/umt5_xxl_fp16.safetensors", directory="text_encoders")
+WAV2VEC2 = ModelFile(
+    name="model.safetensors", url=f"{HUGGING_FACE}/facebook/wav2vec2-base-960h/resolve/main/model.safetensors", directory="audio_encoders"
+)
+LIVETALK_FILE = ModelFile(
+    name="model.safetensors", url=f"{HUGGING_FACE}/GAIR/LiveTalk-1.3B-V0.1/resolve/main/model.safetensors", directory="diffusion_models"
+)
+SELF_FORCING_FILE = ModelFile(
+    name="self_forcing_dmd.pt",
+    url=f"{HUGGING_FACE}/gdhe17/Self-Forcing/resolve/main/checkpoints/self_forcing_dmd.pt",
+    directory="diffusion_models",
+)
+READER = Node(type="CLIPLoader", widgets={"clip_name": UMT5.name, "type": "wan"}, models=(UMT5,), size=(290, 0))
+
+
+def downloaded(*files: ModelFile) -> str:
+    """Where each file is had, and where it goes."""
+    return "\n".join(f"- [{file.name}]({file.url}) into `models/{file.directory}`" for file in files)
+
+
+def causal_model(file: ModelFile) -> Node:
+    widgets = {"model_name": file.name, "vae_name": WAN_VAE.name}
+    return Node(type="KnotForcingLoadModel", widgets=widgets, models=(file, WAN_VAE), size=(290, 0))
+
+
+LIVETALK = Workflow(
+    name="LiveTalk - portrait, voice and prompt",
+    note=f"""# LiveTalk: portrait, voice and prompt
+
+A photograph, a voice and a sentence become a person who speaks, by LiveTalk 1.3B. Connect your own picture and voice in place of the \
+cartoon: LiveTalk was made for photographs. It was checked on random weights only; the published files have not been run by us.
+
+**Download:**
+
+{downloaded(LIVETALK_FILE, WAN_VAE, UMT5, WAV2VEC2)}
+
+**Licence.** LiveTalk's README says Apache-2.0, its LICENSE file CC BY-NC-SA 4.0 (non-commercial). The model waits until you have read it \
+and switch `accept_licence` on.
+
+- `method` on *Knot Forcing Sampler*: *the model's own* is how its authors run it; *knot forcing* lets the portrait run ahead.
+- The voice decides the length. Up to 30 s it is heard as its authors do; beyond, in windows of 20 s.
+- `[00:05-00:08] she smiles` in the script changes the prompt for these seconds.""",
+    columns={
+        "1. Who": {"example": EXAMPLE, "model": causal_model(LIVETALK_FILE), "anchor": ANCHOR},
+        "2. What hears and reads": {
+            "hearing": Node(type="AudioEncoderLoader", widgets={"audio_encoder_name": WAV2VEC2.name}, models=(WAV2VEC2,), size=(290, 0)),
+            "reading": READER,
+        },
+        "3. What drives it": {
+            "voice": replace(VOICE, inputs={**VOICE.inputs, "audio_encoder": "hearing.AUDIO_ENCODER"}),
+            "script": Node(
+                type="KnotForcingScript",
+                inputs={"driving": "voice.driving", "clip": "reading.CLIP"},
+                widgets={"script": "A person speaks to the camera, calm, soft light, plain background."},
+                size=(400, 160),
+            ),
+            "sampler": sampler("script"),
+        },
+        "4. The video": {"video": video("livetalk")},
+    },
+    is_runnable=False,
+)
+
+TEXT_TO_VIDEO = Workflow(
+    name="Text to video with a causal model",
+    note=f"""# Text to video with a causal model
+
+A sentence becomes a video that is shown while it is made, by Self-Forcing 1.3B or another causal student of Wan 2.1. Lines with times \
+change the sentence while it runs. It was checked on random weights only; the published files have not been run by us.
+
+**Download:**
+
+{downloaded(SELF_FORCING_FILE, WAN_VAE, UMT5)}
+
+Causal-Forcing and LongLive go the same way; `docs/checkpoints.md` says where they are and what they need.
+
+- `method`: *the model's own* remembers every picture, so the memory grows with `seconds`; the picture on the left then only gives the \
+size. *knot forcing* keeps the memory flat, and the picture is the anchor that everything stays close to.
+- Sound plays no part here.""",
+    columns={
+        "1. Size, or anchor": {"example": EXAMPLE, "model": causal_model(SELF_FORCING_FILE), "anchor": ANCHOR},
+        "2. What happens when": {
+            "reading": READER,
+            "script": Node(
+                type="KnotForcingScript",
+                inputs={"clip": "reading.CLIP"},
+                widgets={
+                    "script": "A red fox trots through fresh snow at dawn, mist between the trees, cinematic.\n[00:03-] The fox stops."
+                },
+                size=(400, 160),
+            ),
+            "sampler": sampler("script", seconds=5.0),
+        },
+        "3. The video": {"video": video("text")},
+    },
+    is_runnable=False,
+)
+
+WORKFLOWS = (TALKING, POSED, TOGETHER, ENDLESS, SEGMENTS, LIVETALK, TEXT_TO_VIDEO)
