@@ -55,7 +55,7 @@ def reader(host):
 
 def livetalk(prefix: str, **changed) -> dict:
     changed["sampler"] = {"seconds": 1.0} | changed.get("sampler", {})
-    prompt = talking(prefix=prefix, load={"model_name": "small-livetalk.safetensors"}, **changed)
+    prompt = talking(prefix=prefix, load={"model_name": "small-livetalk.safetensors", "accept_licence": True}, **changed)
     return also(prompt, ears=("AudioEncoderLoader", {"audio_encoder_name": "wav2vec2-base-960h.safetensors"}))
 
 
@@ -80,7 +80,7 @@ def test_livetalk_speaks_with_the_sound_it_hears(host, transformers_encoder):
 
 
 def test_without_ears_the_sampler_says_which_are_needed(host, transformers_encoder):
-    ran = host.run(talking(prefix="deaf", load={"model_name": "small-livetalk.safetensors"}))
+    ran = host.run(talking(prefix="deaf", load={"model_name": "small-livetalk.safetensors", "accept_licence": True}))
     assert ran.error["node_id"] == "sampler" and "hears through wav2vec 2.0" in ran.error["exception_message"]
 
 

@@ -66,6 +66,27 @@ def test_cancel_leaves_a_playable_file_and_the_next_run_goes_on(host):
         assert torch.equal(made, wanted)
 
 
+def test_cancel_is_heard_within_one_denoising_step(host, monkeypatch):
+    import nodes
+
+    show = host.of_pack("live").Show
+    tell, steps = show.step, []
+
+    def pressed_in_the_second_chunk(self, step) -> None:
+        steps.append((step.span.start, step.index))
+        if steps[-1] == (3, 0):
+            nodes.interrupt_processing()
+        tell(self, step)
+
+    monkeypatch.setattr(show, "step", pressed_in_the_second_chunk)
+    host.fresh()
+    stopped = host.run(talking(seed=9, prefix="within", decode={"keep_pictures": False}))
+    assert stopped.messages[-1][0] == "execution_interrupted"
+    assert steps == [(0, 0), (0, 1), (3, 0)], "no step after the one in which it was pressed"
+    path = next((host.folder / "output").glob("within_*.mp4"))
+    assert len(list(pictures_of(path))) == 9 and str(path) in stopped.said("decode")[-1]
+
+
 def test_what_is_there_already_is_not_made_again(host):
     host.run(talking(seed=5, prefix="there", decode={"keep_pictures": False}))
     path = next((host.folder / "output").glob("there_*.mp4"))

@@ -125,3 +125,22 @@ def test_a_quantised_file_that_lacks_a_tensor_is_refused_in_words(host, models):
     ran = host.run(talking(load={"model_name": "tiny-broken.safetensors"}))
     assert not ran.succeeded and ran.error["node_id"] == "load"
     assert "2 missing (blocks.1.ffn.2.bias, blocks.1.ffn.2.weight" in ran.error["exception_message"]
+
+
+def test_generator_and_adapters_are_loaded_at_once_with_room_for_decoder_and_memory(host, monkeypatch):
+    management = host.of_pack("host").management
+    load, asked = management.load_models_gpu, []
+
+    def listening(models, *words, **options):
+        asked.append(([type(patcher.model).__name__ for patcher in models], options.get("memory_required", 0)))
+        return load(models, *words, **options)
+
+    monkeypatch.setattr(management, "load_models_gpu", listening)
+    host.fresh()
+    host.forget_streams()
+    ran = host.run(talking(prefix="loads"))
+    assert ran.succeeded, ran.error
+    drawing = [(kinds, needed) for kinds, needed in asked if "Adapters" in kinds]
+    assert [kinds for kinds, _ in drawing] == [["WAN21", "Adapters"]], "once, together"
+    assert drawing[0][1] > ran.outputs["load"][1].model_size(), "and room for what the VAE becomes"
+    assert sum("WAN21" in kinds for kinds, _ in asked) == 1
