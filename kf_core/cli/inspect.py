@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ..checkpoints.beside import beside
 from ..checkpoints.checkpoint import Checkpoint, identify, nearest, shapes_of
 from ..checkpoints.read import read_header
 from ..errors import KnotForcingError
@@ -54,10 +55,11 @@ def _of_model(chosen: argparse.Namespace) -> list[str]:
         f"fingerprint  {facts.fingerprint}",
     ]
     if found is None:
-        lines.append(f"model        not one this version knows. {nearest(facts.shapes)}".rstrip())
+        other = beside(facts.tensors, chosen.file.name)
+        lines.append(f"is           {other}" if other else f"model        not one this version knows. {nearest(facts.shapes)}".rstrip())
     else:
         lines += _of_checkpoint(found) + _of_card(found.card)
-    shown = list(facts.tensors) if chosen.names else list(facts.tensors)[:NAMES_SHOWN] if found is None else []
+    shown = list(facts.tensors) if chosen.names else list(facts.tensors)[:NAMES_SHOWN] if found is None and not other else []
     lines += [f"  {name} {list(facts.tensors[name].shape)} {facts.tensors[name].dtype}" for name in shown]
     if len(facts.tensors) > len(shown) > 0:
         lines.append(f"  ... and {len(facts.tensors) - len(shown)} more (--names shows all)")

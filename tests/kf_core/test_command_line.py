@@ -397,7 +397,7 @@ def test_inspect_says_what_a_file_is(files, capsys):
     said = capsys.readouterr().out
     assert "8 pictures of 32x32 at 16 FPS" in said and "AI-generated" in said
     assert main(["inspect", str(files.folder / "tiny-vae.safetensors")]) == 0
-    assert "not one this version knows" in capsys.readouterr().out
+    assert "a Wan VAE 4 wide, in Wan's own names (--vae)" in capsys.readouterr().out
 
 
 def test_evaluate_measures_a_video(files, capsys):
