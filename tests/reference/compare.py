@@ -82,14 +82,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=sorted(COMPARED))
     parser.add_argument("checkout", type=Path, help="where the authors' repository lies")
+    parser.add_argument("--ours-as", choices=sorted(COMPARED), help="run ours by another row: would a mistake be seen?")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     with torch.no_grad():
-        error = COMPARED[chosen.model](chosen.model, chosen.checkout.resolve())
-    print(f"{chosen.model}: {FRAMES} latent frames, relative error {error:.1e}")
+        error = COMPARED[chosen.model](chosen.model, chosen.checkout.resolve(), chosen.ours_as or chosen.model)
+    print(f"{chosen.model}{f', ours as {chosen.ours_as}' if chosen.ours_as else ''}: {FRAMES} latent frames, relative error {error:.1e}")
 
 
-def compare_student(key: str, checkout: Path) -> float:
+def compare_student(key: str, checkout: Path, ours_as: str) -> float:
     """The Self-Forcing family: their pipeline's `inference` over their causal model."""
     card = _row_card(key)
     settings = card.rollout
@@ -137,10 +138,10 @@ def compare_student(key: str, checkout: Path) -> float:
     torch.randn_like = drawn
     pipeline.vae.decode_to_pixel = pipeline.vae.decode_to_pixel_chunk = lambda latents, **_: latents
     _, latents = pipeline.inference(noise.clone(), ["-"], return_latents=True)
-    return _ours_against(key, card, theirs, latents, noise, drawn, Given(TextContext(text)))
+    return _ours_against(key, ours_as, card, theirs, latents, noise, drawn, Given(TextContext(text)))
 
 
-def compare_livetalk(key: str, checkout: Path) -> float:
+def compare_livetalk(key: str, checkout: Path, ours_as: str) -> float:
     """LiveTalk's script: frame 0 pinned, sound into the layers, 15 frames of which 9 stay."""
     card, layers, width = _row_card(key), 6, 14 * 768
     settings = card.rollout
@@ -184,10 +185,10 @@ def compare_livetalk(key: str, checkout: Path) -> float:
     noise, drawn = torch.randn(1, FRAMES, 16, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(6)), Drawn()
     torch.randn_like = drawn
     _, latents = pipeline.inference(noise.clone(), "-", picture, code, return_latents=True)
-    return _ours_against(key, card, theirs, latents, noise, drawn, Given(TextContext(text), heard), portrait)
+    return _ours_against(key, ours_as, card, theirs, latents, noise, drawn, Given(TextContext(text), heard), portrait)
 
 
-def _ours_against(key, card, theirs, latents, noise, drawn, given, portrait=None) -> float:
+def _ours_against(key, ours_as, card, theirs, latents, noise, drawn, given, portrait=None) -> float:
     """Ours, from a file of their weights, against their latents [b, f, c, h, w]."""
     settings, later, draws = card.rollout, {}, iter(drawn.draws)
     for index, first in enumerate(range(0, FRAMES, settings.chunk)):
@@ -197,8 +198,8 @@ def _ours_against(key, card, theirs, latents, noise, drawn, given, portrait=None
     weights = {name: tensor.contiguous() for name, tensor in theirs.state_dict().items() if not name.startswith("freqs")}
     with tempfile.TemporaryDirectory() as folder:
         path = containers.WHOLE[CONTAINERS[key]](weights, Path(folder))
-        ours = load_generator(path, known_as=key, accept_licence=True, dtype=torch.float32)
-    assert ours.card.rollout == settings
+        ours = load_generator(path, known_as=ours_as, accept_licence=True, dtype=torch.float32)
+    settings = ours.card.rollout
     noise = rearrange(noise, "b f c h w -> b c f h w")
     anchor = Anchor(torch.zeros_like(noise[:, :, :1]) if portrait is None else portrait)
     return relative_error(
