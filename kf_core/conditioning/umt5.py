@@ -55,12 +55,14 @@ class UMT5:
 
 @dataclass(frozen=True, eq=False)
 class EncodedPrompts:
-    """Prompts that were encoded before the stream began. Asked for another one, it says so."""
+    """Prompts that were encoded before the stream began. Raises ValueError for any other."""
 
     embeddings: Mapping[str, Tensor]
     name_for_recipe: str  # of the encoder that made them
 
     def __call__(self, prompt: str) -> Tensor:
+        if prompt not in self.embeddings:
+            raise ValueError(f"the prompt {prompt!r} was not encoded ahead; {len(self.embeddings)} others were")
         return self.embeddings[prompt]
 
 
