@@ -46,7 +46,7 @@ class Workflow:
 NOTE_SIZE = (340, 470)
 VIDEO_SIZE = (350, 570)
 EXAMPLE = Node(type="KnotForcingExample", size=(290, 0))
-MODEL = Node(type="KnotForcingLoadModel", size=(290, 0))
+MODEL = Node(type="KnotForcingLoadModel", size=(290, 240))  # its note appears below the widgets
 ANCHOR = Node(
     type="KnotForcingEncodeAnchor", inputs={"portrait": "example.portrait", "model": "model.MODEL", "vae": "model.VAE"}, size=(290, 0)
 )
@@ -263,7 +263,7 @@ def downloaded(*files: ModelFile) -> str:
 
 def causal_model(file: ModelFile) -> Node:
     widgets = {"model_name": file.name, "vae_name": WAN_VAE.name}
-    return Node(type="KnotForcingLoadModel", widgets=widgets, models=(file, WAN_VAE), size=(290, 0))
+    return replace(MODEL, widgets=widgets, models=(file, WAN_VAE))
 
 
 LIVETALK = Workflow(
