@@ -35,8 +35,8 @@ SET = """([type, name, value]) => {
 class Frontend:
     """One tab."""
 
-    def __init__(self, page) -> None:
-        self.page = page
+    def __init__(self, page, name: str) -> None:
+        self.page, self.name = page, name
         self.problems: list[str] = []  # what the page complained about
         page.on("pageerror", lambda error: self.problems.append(str(error)))
 
@@ -92,7 +92,7 @@ def frontend(browser, server: Server, *, nodes2: bool = False, locale: str = "en
     server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": nodes2, "Comfy.Locale": locale})
     page = browser.new_page(viewport=SIZE, device_scale_factor=scale)
     try:
-        tab = Frontend(page)
+        tab = Frontend(page, "nodes2" if nodes2 else "classic")
         page.goto(f"http://127.0.0.1:{server.port}", timeout=180 * MILLISECONDS)
         tab.wait_until(READY)
         page.wait_for_timeout(MILLISECONDS)  # the workflow of a first visit is loaded a moment later
