@@ -83,7 +83,7 @@ class Checkpoint:
         if self.lora is not None and name in self.lora.parts:
             corrections.append((self.lora.file, self.lora.parts[name].lora))
         if not parts.scale and not corrections:
-            return tensor.to(dtype, copy=True)
+            return tensor.to(dtype, copy=self.file.is_mapped(parts.stored))
         tensor = tensor.to(torch.promote_types(dtype, torch.float32), copy=True)
         if parts.scale:
             tensor *= _broadcast(self.file.read(parts.scale), tensor)
@@ -96,7 +96,9 @@ class Checkpoint:
     def as_stored(self) -> dict[str, Tensor]:
         """All tensors under Wan's names, mapped and as they lie in the file (fp8 with its scales), for a host's own loader.
 
-        With a LoRA the corrected weights are made whole, in bf16."""
+        With a LoRA the corrected weights are made whole, in bf16. Raises KnotForcingError when it does not fit."""
+        if self.has_lora:
+            self.refuse_misfit(shapes_of(self.card))
         mapped, found = self.file.mapped(), {}
         prefix = f"{self.entry}." if self.entry else ""
         for stored, tensor in mapped.items():

@@ -119,6 +119,10 @@ class TensorFile:
                     raise KnotForcingError(f"{path.name} grew shorter while it was read. Download it again.")
         return tensor
 
+    def is_mapped(self, name: str) -> bool:
+        """Whether `read` gives a tensor that lies in the file, and not in memory of its own."""
+        return name in self._loaded
+
     def mapped(self) -> dict[str, Tensor]:
         """All tensors, mapped into memory: none is read before it is looked at. For those who copy them themselves."""
         found = dict(self._loaded)

@@ -155,6 +155,17 @@ def test_a_lora_must_fit_the_model_it_corrects(wan, tmp_path):
     assert not identify(base, lora=lora, known_as="longlive").remarks
 
 
+def test_a_host_is_handed_what_lies_in_the_file_and_no_half_corrections(wan, tmp_path):
+    path = containers.fp8(wan, tmp_path)
+    stored = identify(path, known_as="self-forcing").as_stored()
+    assert stored["blocks.0.ffn.0.weight"].dtype == torch.float8_e4m3fn and "blocks.0.ffn.0.scale_weight" in stored
+    opened = identify(containers.with_lora_inside(wan, tmp_path, containers.RANK), known_as="self-forcing")
+    assert opened.as_stored().keys() == wan.keys()
+    torch.save({"generator": {**wan, "blocks.0.ffn.0.lora_A.weight": torch.zeros(4, 128)}}, tmp_path / "half.pt")
+    with pytest.raises(KnotForcingError, match="left over .blocks.0.ffn.0.weight"):
+        identify(tmp_path / "half.pt", known_as="self-forcing").as_stored()
+
+
 def test_a_restricted_model_waits_until_its_licence_was_read(wan, tmp_path):
     path = containers.causal_forcing(wan, tmp_path)
     with pytest.raises(KnotForcingError, match="CausVid is licensed under CC BY-NC-SA 4.0.*accept_licence.*--accept-licence"):
