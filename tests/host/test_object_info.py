@@ -4,7 +4,7 @@ import datetime
 import json
 import os
 
-from ..nodes.test_explained import SNAPSHOT
+from ..nodes.test_explained import ENGLISH, SNAPSHOT, english_of
 from .place import PACK
 
 
@@ -23,6 +23,7 @@ def test_the_snapshot_is_what_this_host_says(host):
     if os.environ.get("KF_WRITE_SNAPSHOT") == "1":
         facts = {"comfyui": comfyui_version.__version__, "date": datetime.date.today().isoformat(), "nodes": said}
         SNAPSHOT.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        ENGLISH.write_text(json.dumps(english_of(said), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     assert json.loads(SNAPSHOT.read_text(encoding="utf-8"))["nodes"] == said
 
 

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOT = Path(__file__).with_name("object_info.json")
+ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"  # written with the snapshot
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,23 @@ def test_every_input_and_output_says_what_it_does(nodes):
         for name, (_, *options) in inputs_of(info).items():
             assert options and options[0].get("tooltip"), f"{id}: {name}"
         assert all(info["output_tooltips"]), id
+
+
+def english_of(nodes: dict) -> dict:
+    """The schema's own words in the shape of a locale: what a translator starts from."""
+    inputs = lambda info: {name: {"name": name, "tooltip": field[1]["tooltip"]} for name, field in inputs_of(info).items()}
+    outputs = lambda info: {
+        str(index): {"name": name, "tooltip": tooltip}
+        for index, (name, tooltip) in enumerate(zip(info["output_name"], info["output_tooltips"], strict=True))
+    }
+    return {
+        id: {"display_name": info["display_name"], "description": info["description"], "inputs": inputs(info), "outputs": outputs(info)}
+        for id, info in nodes.items()
+    }
+
+
+def test_english_is_the_schemas_own_words(nodes):
+    assert json.loads(ENGLISH.read_text(encoding="utf-8")) == english_of(nodes)
 
 
 def test_chinese_names_every_input_and_output_and_nothing_else(nodes):
