@@ -36,6 +36,7 @@ from ..kf_core.conditioning.anchor import Anchor
 from ..kf_core.conditioning.audio import AudioArray
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.fingerprint import fingerprint
+from ..kf_core.memory import give_back
 from ..kf_core.model.adapters import Adapters
 from ..kf_core.model.card import ModelCard
 from ..kf_core.model.causal import Generator
@@ -350,6 +351,7 @@ def running(recipe: Recipe, vae) -> Iterator[Stream]:
         )
     finally:
         model.cleanup()
+        give_back()
 
 
 class HostModules:

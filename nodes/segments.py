@@ -14,6 +14,7 @@ from ..kf_core.errors import KnotForcingError
 from ..kf_core.film import CHANNELS, SAMPLE_RATE, film_name
 from ..kf_core.media.fragments import read_fragments
 from ..kf_core.media.video import Provenance, VideoWriter
+from ..kf_core.memory import give_back
 from ..kf_core.pieces import Pieces, sound_between
 from ..kf_core.spool import Spool
 from ..kf_core.timeline import latent_frames
@@ -148,6 +149,7 @@ class AppendSegment(io.ComfyNode):
             ) as video:
                 start, stop = video.sound_for(len(missing))
                 video.write(missing, _sound(segment, audio, start, stop).T)
+        give_back()  # of what others made of the pictures
         there = _pictures_in(path)
         live.say(cls.hidden.unique_id, f"{there / segment.fps:.1f} of {segment.of / segment.fps:.1f} s in {path}")
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # Each layer may import the layers before it, and files of its own.
 LAYERS = [
-    {"timeline", "errors", "fingerprint"},
+    {"timeline", "errors", "fingerprint", "memory"},
     {"schedule", "settings"},
     {"chunks"},
     {"model", "vae", "media"},

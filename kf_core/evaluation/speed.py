@@ -7,8 +7,6 @@ Resident memory counts what the stream holds and what the allocator keeps of wha
 without a trend. So growth compares what is *held*: freed pages are given back before it is read (glibc only, twice in a run).
 """
 
-import ctypes
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from time import perf_counter
 import torch
 
 from ..chunks import FrameChunk, LatentChunk
+from ..memory import held, resident
 from ..stream import Stream, StreamState
 
 SETTLED = 3  # chunks after which every buffer exists
@@ -107,35 +106,15 @@ def measure(stream: Stream, chunks: int, progress: Callable[[ChunkTime], object]
         if isinstance(item, LatentChunk):
             drawn, before = now - before, now
         elif isinstance(item, FrameChunk):
-            times.append(ChunkTime(item.span.length, drawn, now - before, process_memory()))
+            times.append(ChunkTime(item.span.length, drawn, now - before, resident()))
             first_picture = first_picture or now - start
             progress(times[-1])
             if len(times) == SETTLED:
-                settled = held_memory()
+                settled = held()
             if len(times) == chunks:
                 break
             before = perf_counter()
-    return Speed(tuple(times), first_picture, stream.fps, (settled, held_memory()) if len(times) > SETTLED else None)
-
-
-def held_memory() -> int:
-    """Resident bytes of this process after the C library has given back the pages that it keeps for later, where it can (glibc)."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):  # another C library: then it is what is resident
-        pass
-    return process_memory()
-
-
-def process_memory() -> int:
-    """Resident bytes of this process; 0 where the system does not tell without help."""
-    try:
-        import psutil
-
-        return psutil.Process().memory_info().rss
-    except ImportError:
-        pages = Path("/proc/self/statm")
-        return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
+    return Speed(tuple(times), first_picture, stream.fps, (settled, held()) if len(times) > SETTLED else None)
 
 
 def machine() -> str:

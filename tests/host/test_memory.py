@@ -9,13 +9,12 @@ from pathlib import Path
 
 import av
 import numpy as np
-import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from kf_core.evaluation.speed import held_memory
 from kf_core.media.playback import pictures, probe
+from kf_core.memory import held, resident
 
 from .conftest import also, talking
 from .place import PACK
@@ -28,14 +27,14 @@ MOST_GROWTH = 100 * 2**20
 
 @pytest.mark.soak
 def test_minutes_in_one_prompt(host):
-    process, after_half_a_minute, held = psutil.Process(), [], []
+    after_half_a_minute, each_minute = [], []
 
     def watch(text: str) -> None:
         host.events.clear()  # which would grow
         if (seconds := float(text.split(" of ")[0])) > 30:
-            after_half_a_minute.append(process.memory_info().rss)
-            if seconds > 30 + 60 * len(held):
-                held.append(held_memory())
+            after_half_a_minute.append(resident())
+            if seconds > 30 + 60 * len(each_minute):
+                each_minute.append(held())
 
     host.listener = lambda text: watch(text) if " s, " in text and " of " in text and text[0].isdigit() else None
     ran = host.run(talking(seed=40, prefix="soak", sampler={"seconds": 60 * MINUTES}, decode={"keep_pictures": False}))
@@ -43,7 +42,7 @@ def test_minutes_in_one_prompt(host):
     assert ran.succeeded, ran.messages[-1]
     assert probe(ran.outputs["decode"][0].get_stream_source()).pictures == round(960 * MINUTES)
     print(f"resident MiB: {after_half_a_minute[0] / 2**20:.0f} at 30 s, {max(after_half_a_minute) / 2**20:.0f} at most after")
-    print(f"with freed pages given back, each minute: {[round(bytes / 2**20) for bytes in held]}")
+    print(f"with freed pages given back, each minute: {[round(bytes / 2**20) for bytes in each_minute]}")
     assert max(after_half_a_minute) - after_half_a_minute[0] < MOST_GROWTH
 
 
@@ -64,14 +63,12 @@ def test_more_than_a_minute_in_segments_through_an_upscaler_is_the_stream_larger
             decode={"keep_pictures": False},
         )
     )
-    resident, held = [], []
+    after_each = []
     for index in range(math.ceil(SECONDS / 4)):
         ran = host.run(upscaled(whole, index))
         assert ran.succeeded, ran.messages[-1]
-        resident.append(psutil.Process().memory_info().rss)
-        held.append(held_memory())
-    for name, used in (("resident", resident), ("with freed pages given back", held)):
-        print(f"MiB after each segment, {name}: {[round(bytes / 2**20) for bytes in used]}")
+        after_each.append(resident())
+    print(f"resident MiB after each segment: {[round(bytes / 2**20) for bytes in after_each]}")
 
     joined = next((host.folder / "output").glob("soak-joined_*.mp4"))
     facts = probe(joined)
@@ -91,7 +88,7 @@ def test_more_than_a_minute_in_segments_through_an_upscaler_is_the_stream_larger
     assert sum(one < other for one, other in zip(off, beside, strict=True)) > 0.9 * len(off), "each at its place"
     here, there = sound_of(joined), sound_of(stream)
     assert np.abs(here - there).mean() < 0.01 * np.abs(there).max(), "and the sound at its own"
-    assert max(held) - held[2] < MOST_GROWTH
+    assert max(after_each) - after_each[2] < MOST_GROWTH
 
 
 def write_upscaler(path: Path) -> None:
