@@ -15,6 +15,7 @@ from .browser import Frontend, chromium, frontend
 from .place import PACK, host_folder
 from .server import Server
 from .shipped import ENDLESS, SEGMENTS, UPSCALER, WORKFLOWS, Workflow
+from .upscaler import write_upscaler
 
 SECONDS = 1.0  # of video in most runs
 CHINESE = json.loads((PACK / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
@@ -50,7 +51,7 @@ def server(tmp_path_factory):
     running = Server(tmp_path_factory.mktemp("browser"))
     upscalers = running.folder / "models" / UPSCALER.directory
     upscalers.mkdir(parents=True)
-    write_upscaler(upscalers / UPSCALER.name)
+    write_upscaler(upscalers / UPSCALER.name, times=4)
     try:
         yield running.start()
     finally:
@@ -67,16 +68,6 @@ def browser():
 def tab(request, browser, server):
     with frontend(browser, server, nodes2=request.param) as found:
         yield found
-
-
-def write_upscaler(path) -> None:
-    """A random upscaler, four times, small enough for a test; of a kind that the host recognises by its tensors."""
-    import torch
-    from safetensors.torch import save_file
-    from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
-
-    torch.manual_seed(0)
-    save_file(SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=2, upscale=4, act_type="prelu").state_dict(), path)
 
 
 def opened(tab: Frontend, workflow: Workflow) -> Frontend:

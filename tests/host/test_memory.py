@@ -10,14 +10,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from kf_core.media.playback import pictures, probe
 from kf_core.memory import held, resident
 
 from .conftest import also, talking
 from .place import PACK
+from .upscaler import write_upscaler
 
 ASSETS = PACK / "kf_core" / "assets"
 SECONDS = 64.0
@@ -51,7 +50,7 @@ def test_more_than_a_minute_in_segments_through_an_upscaler_is_the_stream_larger
     """kf-tiny, because pictures that H.264 keeps can be compared."""
     for name in ("example-portrait.png", "example-voice.wav"):
         shutil.copy(ASSETS / name, host.folder / "input")
-    write_upscaler(host.folder / "models" / "upscale_models" / "twice.safetensors")
+    write_upscaler(host.folder / "models" / "upscale_models" / "twice.safetensors", times=2)
     whole = also(
         talking(
             seed=41,
@@ -89,15 +88,6 @@ def test_more_than_a_minute_in_segments_through_an_upscaler_is_the_stream_larger
     here, there = sound_of(joined), sound_of(stream)
     assert np.abs(here - there).mean() < 0.01 * np.abs(there).max(), "and the sound at its own"
     assert max(after_each) - after_each[2] < MOST_GROWTH
-
-
-def write_upscaler(path: Path) -> None:
-    """A small random model of the kind of RealESRGAN's compact ones, which adds a little to the picture twice as large."""
-    from spandrel.architectures.Compact import Compact
-
-    torch.manual_seed(0)
-    network = Compact(num_feat=8, num_conv=2, upscale=2)
-    save_file({name: 0.2 * tensor for name, tensor in network.state_dict().items()}, path)
 
 
 def upscaled(whole: dict, index: int) -> dict:
