@@ -126,4 +126,5 @@ def test_a_killed_server_goes_on_where_it_was_and_the_result_is_the_same(server)
     shutil.rmtree(server.folder / "output" / "knot_forcing")
     assert server.run(long("whole"))[0] == "execution_success"
     both = zip(pictures(path), pictures(server.videos("whole")[0]), strict=True)
-    assert all(torch.equal(ours, theirs) for ours, theirs in both)
+    other = {index: (ours - theirs).abs().max().item() for index, (ours, theirs) in enumerate(both) if not torch.equal(ours, theirs)}
+    assert not other, f"killed after picture {made}: these differ, by so much"
