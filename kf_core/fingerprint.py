@@ -9,10 +9,6 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-
 BLOCKS, BLOCK_BYTES = 64, 65536  # looked at in a file, evenly spaced
 SAMPLED_VALUES = 64  # looked at in each tensor of a network
 
@@ -37,14 +33,8 @@ def _feed(digest, value) -> None:
         digest.update(value)
     elif isinstance(value, Path):
         _feed_file(digest, value)
-    elif isinstance(value, np.ndarray | Tensor):
-        _feed_tensor(digest, torch.as_tensor(value))
     elif isinstance(getattr(value, "name_for_recipe", None), str):
         digest.update(value.name_for_recipe.encode())
-    elif isinstance(value, nn.Module):
-        for name, tensor in value.state_dict().items():
-            digest.update(f"{name} {list(tensor.shape)}".encode())
-            _feed_tensor(digest, tensor.flatten()[:: max(1, tensor.numel() // SAMPLED_VALUES)])
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             digest.update(field.name.encode())
@@ -57,14 +47,25 @@ def _feed(digest, value) -> None:
             _feed(digest, key)
             _feed(digest, value[key])
     else:
-        raise Unrepeatable(f"a {type(value).__name__} has no fingerprint")
+        _feed_numbers(digest, value)
     digest.update(b"</>")
 
 
-def _feed_tensor(digest, tensor: Tensor) -> None:
-    tensor = tensor.detach().cpu().contiguous()
-    digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
-    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+def _feed_numbers(digest, value) -> None:
+    """Arrays, tensors and networks. Raises Unrepeatable for anything else."""
+    import numpy as np
+    import torch  # only here: a file has its name without PyTorch
+
+    if isinstance(value, torch.nn.Module):
+        for name, tensor in value.state_dict().items():
+            digest.update(f"{name} {list(tensor.shape)}".encode())
+            _feed_numbers(digest, tensor.flatten()[:: max(1, tensor.numel() // SAMPLED_VALUES)])
+    elif isinstance(value, np.ndarray | torch.Tensor):
+        tensor = torch.as_tensor(value).detach().cpu().contiguous()
+        digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    else:
+        raise Unrepeatable(f"a {type(value).__name__} has no fingerprint")
 
 
 def _feed_file(digest, path: Path) -> None:

@@ -30,8 +30,10 @@ from torch import Tensor, nn
 from ..kf_core.checkpoints.checkpoint import open_checkpoint, refuse_without_consent
 from ..kf_core.checkpoints.known import KNOWN
 from ..kf_core.checkpoints.load import bundled, fast_dtype
+from ..kf_core.checkpoints.marks import space_of
 from ..kf_core.checkpoints.recognise import recognise
-from ..kf_core.checkpoints.vaes import in_wans_names, space_of, tiny_vae
+from ..kf_core.checkpoints.vaes import in_wans_names, tiny_vae
+from ..kf_core.checkpoints.weights import as_stored
 from ..kf_core.conditioning.anchor import Anchor
 from ..kf_core.conditioning.audio import AudioArray
 from ..kf_core.errors import KnotForcingError
@@ -44,8 +46,9 @@ from ..kf_core.model.protocol import Attention
 from ..kf_core.model.wan import WanModel
 from ..kf_core.settings import RolloutSettings
 from ..kf_core.stream import Stream
+from ..kf_core.vae.latents import Space
 from ..kf_core.vae.streaming import VideoDecoder, prepare
-from ..kf_core.vae.tiny import Space, TinyDecoder
+from ..kf_core.vae.tiny import TinyDecoder
 from ..kf_core.vae.wan import WanVAE, to_model_space
 from .encoders import encoders_for
 from .weights import name_of_weights, patches_of, shape_of
@@ -142,7 +145,7 @@ def load_model(name: str, *, lora: str | None = None, known_as: str | None = Non
     opened = open_checkpoint(path, lora=second, known_as=known_as, accept_licence=accept_licence)
     with torch.device("meta"):
         adapters = Adapters(opened.card, comfy.ops.manual_cast)
-    tensors = opened.as_stored()
+    tensors = as_stored(opened)
     beside = _taken(tensors, adapters)
     model = _host_model(path, opened.card, tensors, dict(opened.file.metadata))
     model.set_attachments(KEY, Identity(opened.card, opened.name_for_recipe))
@@ -224,7 +227,7 @@ def _space(vae) -> Space:
     """Which latents a tiny decoder wants. The host says float16 files from others by the scaling it gives them (a wrong one for Wan)."""
     _, known_file = getattr(vae.patcher, "cached_patcher_init", None) or (None, ("",))
     was_half = vae.first_stage_model.latent_format is not None
-    return space_of(Path(known_file[0] or "").name, torch.float16 if was_half else torch.float32)
+    return space_of(Path(known_file[0] or "").name, is_half=was_half)
 
 
 def encode_portrait(vae, prepared: Tensor) -> Anchor:

@@ -13,7 +13,8 @@ import folder_paths
 import torch
 
 from ..kf_core.checkpoints.load import fill
-from ..kf_core.checkpoints.vace import MARK, module_tensors, refuse_other_size, vace_of
+from ..kf_core.checkpoints.marks import VACE_KEY
+from ..kf_core.checkpoints.vace import module_tensors, refuse_other_size, vace_of
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.model.card import ModelCard
 from ..kf_core.model.vace import Vace
@@ -62,7 +63,7 @@ def load_vace(name: str) -> VaceModule:
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     with torch.device("meta"):
         vace = vace_of(path, shapes, layers=comfy.ops.manual_cast)
-    fill(path, {"VACE module": vace}, tensors, shapes, tensors[MARK].dtype)
+    fill(path, {"VACE module": vace}, tensors, shapes, tensors[VACE_KEY].dtype)
     device, offload = management.get_torch_device(), management.unet_offload_device()
     vace.eval().requires_grad_(False)
     return VaceModule(path.name, comfy.model_patcher.ModelPatcher(vace, load_device=device, offload_device=offload))

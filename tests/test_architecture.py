@@ -89,6 +89,19 @@ def test_importing_does_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("file", ["kf-tiny.safetensors", "kf-tiny-vae.safetensors"])
+def test_a_file_is_inspected_without_pytorch(file, tmp_path):
+    """Loading PyTorch takes longer than the answer."""
+    code = (
+        "import sys; from kf_core.cli.main import main; "
+        f"status = main(['inspect', {str(ROOT / 'kf_core' / 'assets' / file)!r}]); heavy = {{'torch', 'numpy'}} & set(sys.modules); "
+        "assert not status and not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "fits" in result.stdout or "a Wan VAE" in result.stdout
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_file_opens_by_stating_its_idea(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} has no docstring"

@@ -5,15 +5,12 @@ Only names what it sees; loading is `vaes.py`'s, `umt5.py`'s and `vace.py`'s.
 
 from collections.abc import Mapping
 
-import torch
-
 from ..errors import KnotForcingError
-from ..model.vace import CONTEXT_CHANNELS
-from ..vae.wan import Z_DIM
+from ..model.shapes import CONTEXT_CHANNELS
+from ..vae.latents import Z_DIM
+from .header import TensorFacts
 from .key_maps import wan_name
-from .read import TensorFacts
-from .vace import MARK
-from .vaes import DIFFUSERS_KEY, LEVELS, TINY_KEY, WAN_KEY, space_of
+from .marks import DIFFUSERS_KEY, LEVELS, TINY_KEY, VACE_KEY, WAN_KEY, space_of
 
 SPACES = {"model": "decodes what the generator draws, as taew2_1", "raw": "decodes Wan's raw latents, as lighttaew2_1"}
 
@@ -30,9 +27,9 @@ def beside(tensors: Mapping[str, TensorFacts], file_name: str) -> str | None:
         if key in named:
             other = "" if latents in (0, Z_DIM) else f", but of {latents} channels: it does not serve here"
             return f"a Wan VAE {first(key)} wide, in {names}{other} (--vae)"
-    if shape(MARK)[1:2] == (CONTEXT_CHANNELS,):
+    if shape(VACE_KEY)[1:2] == (CONTEXT_CHANNELS,):
         blocks = len({name.split(".")[1] for name in named if name.startswith("vace_blocks.")})
-        return f"a VACE module {first(MARK)} wide, {blocks} blocks (--control-module)"
+        return f"a VACE module {first(VACE_KEY)} wide, {blocks} blocks (--control-module)"
     if "token_embedding.weight" in named or ("shared.weight" in named and any("SelfAttention" in name for name in named)):
         inside = ", its tokenizer inside" if "spiece_model" in named else ""
         return f"a T5 text encoder {(shape('token_embedding.weight') or shape('shared.weight'))[-1]} wide{inside} (--text-encoder)"
@@ -46,6 +43,6 @@ def _tiny(named: Mapping[str, TensorFacts], file_name: str) -> str:
     if level is None or level.shape[1:2] != (Z_DIM,):
         return f"a tiny decoder of another model than Wan 2.1 ({level.shape[1] if level else 'unknown'} channels)"
     try:
-        return f"a tiny decoder: {SPACES[space_of(file_name, torch.float16 if level.dtype == 'F16' else torch.float32)]} (--decoder)"
+        return f"a tiny decoder: {SPACES[space_of(file_name, is_half=level.dtype == 'F16')]} (--decoder)"
     except KnotForcingError as problem:
         return str(problem)

@@ -1,28 +1,22 @@
-"""A file becomes a generator in waiting: what it is, whose tensors are where, and each weight made when it is asked for.
+"""A file becomes a generator in waiting: what it is, and whose tensors are where. The header is enough for all of that.
 
-    file --TensorFile--> names --gathered--> parts of each weight --recognise--> card          (the header is enough for all of that)
+    file --TensorFile--> names --gathered--> parts of each weight --recognise--> card
                                                   |
-                                                  '-- weight(name): read, scaled (fp8), corrected (LoRA), one at a time
+                                                  '-- whole (weights.py): read, scaled (fp8), corrected (LoRA), one at a time
 
 `open_checkpoint` is the one way in, for the command line and for nodes alike. Loading is strict: `refuse_misfit` says in words what is
-missing, what is left over, and which known model the file looks most like. fp8 weights are made whole here (weight x scale), so a model
-of this pack computes in bf16 or float32; a host that computes in fp8 takes them as they are (`as_stored`).
+missing, what is left over, and which known model the file looks most like.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from ..errors import KnotForcingError
 from ..fingerprint import fingerprint
-from ..model.adapters import Adapters
 from ..model.card import ModelCard
-from ..model.wan import WanModel
-from .key_maps import ENTRIES, Parts, gathered, wan_name
+from ..model.shapes import shapes_of
+from .key_maps import ENTRIES, Parts, gathered
 from .known import KNOWN
 from .read import TensorFile
 from .recognise import Recognised, Shapes, recognise
@@ -75,42 +69,6 @@ class Checkpoint:
     def has_lora(self) -> bool:
         return self.lora is not None or any(parts.lora for parts in self.parts.values())
 
-    def weight(self, name: str, dtype: torch.dtype) -> Tensor:
-        """One of Wan's tensors in memory of its own, made whole: scaled where it is fp8, corrected where there is a LoRA."""
-        parts = self.parts[name]
-        tensor = self.file.read(parts.stored)
-        corrections = [(self.file, parts.lora)] if parts.lora else []
-        if self.lora is not None and name in self.lora.parts:
-            corrections.append((self.lora.file, self.lora.parts[name].lora))
-        if not parts.scale and not corrections:
-            return tensor.to(dtype, copy=self.file.is_mapped(parts.stored))
-        tensor = tensor.to(torch.promote_types(dtype, torch.float32), copy=True)
-        if parts.scale:
-            tensor *= _broadcast(self.file.read(parts.scale), tensor)
-        for file, lora in corrections:
-            down, up = (file.read(side).to(tensor.dtype) for side in (lora.down, lora.up))
-            alpha = file.read(lora.alpha).item() if lora.alpha else self._alpha(down.shape[0])
-            tensor += alpha / down.shape[0] * (up @ down)
-        return tensor.to(dtype)
-
-    def as_stored(self) -> dict[str, Tensor]:
-        """All tensors under Wan's names, mapped and as they lie in the file (fp8 with its scales), for a host's own loader.
-
-        With a LoRA the corrected weights are made whole, in bf16. Raises KnotForcingError when it does not fit."""
-        if self.has_lora:
-            self.refuse_misfit(shapes_of(self.card))
-        mapped, found = self.file.mapped(), {}
-        prefix = f"{self.entry}." if self.entry else ""
-        for stored, tensor in mapped.items():
-            if stored.startswith(prefix):
-                found[wan_name(stored.removeprefix(prefix)).replace(".base_layer.", ".")] = tensor
-        for name, parts in self.parts.items():
-            if parts.lora is not None or (self.lora is not None and name in self.lora.parts):
-                for part in filter(None, (parts.stored, parts.scale, *vars(parts.lora or self.lora.parts[name].lora).values())):
-                    found.pop(wan_name(part.removeprefix(prefix)).replace(".base_layer.", "."), None)
-                found[name] = self.weight(name, torch.bfloat16)
-        return found
-
     def refuse_misfit(self, wanted: Shapes) -> None:
         """Raises KnotForcingError unless the file has exactly the wanted tensors (Wan's names), each as large as wanted."""
         found = self.shapes
@@ -140,10 +98,6 @@ class Checkpoint:
                     return False
         scale = self.parts[name].scale
         return not scale or _fits(self.file.tensors[scale].shape, shape)
-
-    def _alpha(self, rank: int) -> float:
-        row = self.recognised.row
-        return rank if row is None or row.lora_alpha is None else row.lora_alpha
 
     def _nearest(self) -> str:
         return nearest(self.shapes)
@@ -211,13 +165,6 @@ def refuse_without_consent(card: ModelCard, accepted: bool) -> None:
             f"{card.restricted} Read its licence. If you may use it, say so: `accept_licence` on Load KF Model, --accept-licence on the "
             f"command line."
         )
-
-
-@lru_cache(maxsize=16)
-def shapes_of(card: ModelCard) -> dict[str, tuple[int, ...]]:
-    """The tensors that a generator with this card has."""
-    with torch.device("meta"):
-        return {name: tuple(t.shape) for m in (WanModel(card), Adapters(card)) for name, t in m.state_dict().items()}
 
 
 def nearest(shapes: Shapes) -> str:
@@ -294,10 +241,6 @@ def _fits(scale: tuple[int, ...], weight: tuple[int, ...]) -> bool:
     for size in scale:
         count *= size
     return count == 1 or (len(weight) == 2 and scale in ((weight[0],), (weight[0], 1)))
-
-
-def _broadcast(scale: Tensor, weight: Tensor) -> Tensor:
-    return scale.to(weight.dtype).reshape(-1, *(1,) * (weight.dim() - 1)) if scale.numel() > 1 else scale.to(weight.dtype).reshape(())
 
 
 def _listing(what: str, names: list[str]) -> str:

@@ -13,8 +13,10 @@ from ..errors import KnotForcingError
 from ..model.adapters import Adapters
 from ..model.card import ModelCard
 from ..model.causal import Attention, Generator, sdpa
+from ..model.shapes import shapes_of
 from ..model.wan import WanModel
 from .checkpoint import Checkpoint, open_checkpoint
+from .weights import whole
 
 NAMES_SHOWN = 4
 
@@ -57,11 +59,10 @@ def generator_of(
     layers=nn,
 ) -> Generator:
     """Load the generator of an opened file. Raises KnotForcingError when it does not fit its card."""
+    dtype = dtype or fast_dtype(device)
+    opened.refuse_misfit(shapes_of(opened.card))
     with torch.device("meta"):
         modules, adapters = WanModel(opened.card, layers), Adapters(opened.card, layers)
-    dtype = dtype or fast_dtype(device)
-    wanted = {name: tuple(tensor.shape) for network in (modules, adapters) for name, tensor in network.state_dict().items()}
-    opened.refuse_misfit(wanted)
     for network in (modules, adapters):
         network.load_state_dict(weights(opened, list(network.state_dict()), dtype, device), strict=True, assign=True)
         network.eval().requires_grad_(False)
@@ -74,7 +75,7 @@ def weights(opened: Checkpoint, names: list[str], dtype: torch.dtype, device: to
     Raises KnotForcingError for numbers that are none."""
     made, broken = {}, []
     for name in names:
-        tensor = opened.weight(name, dtype)
+        tensor = whole(opened, name, dtype)
         if not torch.isfinite(tensor).all():
             broken.append(name)
         made[name] = tensor.to(device)

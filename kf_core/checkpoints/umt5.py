@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import KnotForcingError
 from .key_maps import unpacked
-from .read import read_tensors
+from .tensors import read_tensors
 
 if TYPE_CHECKING:
     from transformers import UMT5EncoderModel

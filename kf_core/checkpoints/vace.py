@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from ..errors import KnotForcingError
 from ..model.card import ModelCard
-from ..model.vace import CONTEXT_CHANNELS, Vace
+from ..model.shapes import CONTEXT_CHANNELS
+from ..model.vace import Vace
 from .key_maps import unpacked, wan_name
 from .load import fast_dtype, fill
-from .read import read_tensors
+from .marks import VACE_KEY
+from .tensors import read_tensors
 
 HEAD_DIM = 128  # of every published Wan model; nothing in the tensors tells it
-MARK = "vace_patch_embedding.weight"
 GET = "Use Wan2_1-VACE_module_1_3B_bf16.safetensors."
 
 
@@ -42,9 +43,9 @@ def module_tensors(path: Path) -> dict[str, Tensor]:
 
 def vace_of(path: Path, shapes: dict[str, tuple[int, ...]], heads: int | None = None, layers=nn) -> Vace:
     """The empty module that these tensors would fill; None: heads as wide as every Wan's. Raises KnotForcingError where it is none."""
-    patches, ffn = shapes.get(MARK, ()), shapes.get("vace_blocks.0.ffn.0.weight", ())
+    patches, ffn = shapes.get(VACE_KEY, ()), shapes.get("vace_blocks.0.ffn.0.weight", ())
     if len(patches) != 5 or len(ffn) != 2 or patches[1] != CONTEXT_CHANNELS:
-        raise KnotForcingError(f"{path.name} is no VACE module: it has no `{MARK}` for {CONTEXT_CHANNELS} channels. {GET}")
+        raise KnotForcingError(f"{path.name} is no VACE module: it has no `{VACE_KEY}` for {CONTEXT_CHANNELS} channels. {GET}")
     blocks = len({name.split(".")[1] for name in shapes if name.startswith("vace_blocks.")})
     return Vace(dim=patches[0], ffn_dim=ffn[0], heads=heads or max(1, patches[0] // HEAD_DIM), blocks=blocks, layers=layers)
 

@@ -1,7 +1,7 @@
 """A file of a VAE becomes the network that was saved: Wan's own in its three layouts, and the tiny decoders.
 
 Which one a file holds is told by its names, its widths by their shapes. Only the space of a tiny decoder's latents cannot be seen in
-them; see `space_of`.
+them; see `marks.py`.
 """
 
 from collections.abc import Mapping
@@ -12,18 +12,17 @@ import torch
 from torch import Tensor
 
 from ..errors import KnotForcingError
+from ..vae.latents import Z_DIM, Space
 from ..vae.streaming import VideoDecoder, prepare
-from ..vae.tiny import Space, TinyDecoder, TinyVAE
-from ..vae.wan import Z_DIM, WanVAE
+from ..vae.tiny import TinyDecoder, TinyVAE
+from ..vae.wan import WanVAE
 from .key_maps import unpacked, wan_name
 from .load import bundled, fast_dtype, fill
-from .read import read_tensors
+from .marks import DIFFUSERS_KEY, LEVELS, TINY_KEY, WAN_KEY, space_of
+from .tensors import read_tensors
 from .vae_names import diffusers_name
 
-TINY_KEY, WAN_KEY, DIFFUSERS_KEY = "decoder.22.bias", "decoder.head.0.gamma", "decoder.norm_out.gamma"
-LEVELS = tuple(f"decoder.{place}.weight" for place in (1, 8, 14, 20))  # the convolution into each level of a tiny decoder
 LEVELS_IN_TIME = tuple(f"decoder.{place}.conv.weight" for place in (7, 13, 19))
-OTHER_TINY = ("taehv", "taecvx", "taeos")  # tiny decoders of 16 channels that are not for Wan
 
 
 def load_vae(path: Path | str | None = None, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> WanVAE:
@@ -44,7 +43,7 @@ def load_decoder(path: Path | str, *, dtype: torch.dtype | None = None, device: 
     tensors, dtype = _read(path), dtype or fast_dtype(device)
     if TINY_KEY not in tensors:
         return VideoDecoder(_wan_vae(path, tensors, dtype, device))
-    return TinyDecoder(tiny_vae(path, tensors, space_of(path.name, tensors[LEVELS[0]].dtype), dtype, device))
+    return TinyDecoder(tiny_vae(path, tensors, space_of(path.name, is_half=tensors[LEVELS[0]].dtype == torch.float16), dtype, device))
 
 
 def tiny_vae(path: Path, tensors: Mapping[str, Tensor], space: Space, dtype: torch.dtype, device: torch.device | str) -> TinyVAE:
@@ -65,20 +64,6 @@ def tiny_vae(path: Path, tensors: Mapping[str, Tensor], space: Space, dtype: tor
             tensors[name], shapes[name] = tensors[name][-wanted:], (wanted, *shapes[name][1:])
     fill(path, {"tiny decoder": tiny}, tensors, shapes, dtype)
     return tiny.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
-
-
-def space_of(name: str, precision: torch.dtype) -> Space:
-    """Which latents the tiny decoder in file `name` wants. By its name; else taew2_1 was published in float16, lighttaew2_1 in float32.
-
-    Raises KnotForcingError for the tiny decoders of other models, which look just the same and would give wrong colours."""
-    low = name.lower()
-    if any(other in low for other in OTHER_TINY):
-        raise KnotForcingError(
-            f"{name} is a tiny decoder of another model than Wan 2.1. Use taew2_1.safetensors or lighttaew2_1.safetensors."
-        )
-    if "lighttae" in low:
-        return "raw"
-    return "model" if "taew2_1" in low or precision == torch.float16 else "raw"
 
 
 def _read(path: Path) -> dict[str, Any]:

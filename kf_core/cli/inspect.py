@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 
 from ..checkpoints.beside import beside
-from ..checkpoints.checkpoint import Checkpoint, identify, nearest, shapes_of
+from ..checkpoints.checkpoint import Checkpoint, identify, nearest
 from ..checkpoints.read import read_header
 from ..errors import KnotForcingError
 from ..model.card import ModelCard
+from ..model.shapes import shapes_of
 from ..settings import RolloutSettings
 
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".m4v"}

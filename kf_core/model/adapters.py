@@ -16,8 +16,7 @@ from ..chunks import ChunkConditioning, Signal
 from ..timeline import PIXELS_PER_LATENT
 from .card import ModelCard
 from .rope import Grid
-
-MOTION_FREQUENCIES = 32
+from .shapes import MOTION_FREQUENCIES
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import KnotForcingError
-from .wan import PATCH, WanBlock
-
-MASK_CHANNELS = 64  # a latent cell's 8 x 8 pixels
-CONTEXT_CHANNELS = 16 + 16 + MASK_CHANNELS
+from .shapes import CONTEXT_CHANNELS, PATCH
+from .wan import WanBlock
 
 
 class Vace(nn.Module):
@@ -43,7 +41,8 @@ class Vace(nn.Module):
     def embed(self, control: Tensor) -> Tensor:
         """Grey and control latents [b, f, 32, h, w] in model space -> tokens [b, f, t, dim]."""
         b, f, _, h, w = control.shape
-        context = rearrange(torch.cat((control, control.new_ones(b, f, MASK_CHANNELS, h, w)), dim=2), "b f c h w -> b c f h w")
+        mask = control.new_ones(b, f, CONTEXT_CHANNELS - control.shape[2], h, w)
+        context = rearrange(torch.cat((control, mask), dim=2), "b f c h w -> b c f h w")
         return rearrange(self.vace_patch_embedding(context), "b d f h w -> b f (h w) d")
 
 

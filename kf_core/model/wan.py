@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from .card import ModelCard
+from .shapes import PATCH
 
-PATCH = (1, 2, 2)
 EPS = 1e-6
 
 

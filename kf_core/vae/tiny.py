@@ -8,22 +8,19 @@ Two published files have the same names and shapes and want different latents: m
 Source: madebyollin/taehv (MIT), taehv.py; LightX2V, lightx2v/models/video_encoders/hf/wan/vae_tiny.py (`need_scaled`).
 """
 
-from typing import Literal
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from ..fingerprint import fingerprint
 from ..timeline import PIXELS_PER_LATENT
+from .latents import Z_DIM, Space
 from .streaming import DecoderState, VideoDecoder
-from .wan import Z_DIM, Past, extend, from_model_space
+from .wan import Past, extend, from_model_space
 
 WIDTHS = (256, 128, 64, 64)  # channels of the decoder's four levels in the published files
 GROWS = (1, 2, 2)  # pictures that each level makes of one
 LONGEST = 3.0  # latents are squashed into +-3 before they are read
-
-Space = Literal["model", "raw"]
 
 
 class TinyVAE(nn.Module):

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 
-from kf_core.checkpoints.checkpoint import shapes_of
 from kf_core.checkpoints.known import self_forcing
 from kf_core.checkpoints.load import load_generator
 from kf_core.chunks import ChunkConditioning, LatentChunk
 from kf_core.conditioning.anchor import Anchor
+from kf_core.model.shapes import shapes_of
 from kf_core.sampling.noise import SeededNoise
 from kf_core.sampling.rollout import rollout
 from kf_core.schedule import few_steps

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from kf_core.checkpoints.checkpoint import identify, shapes_of
+from kf_core.checkpoints.checkpoint import identify
 from kf_core.checkpoints.known import KNOWN, WAN_14B, livetalk, self_forcing, unknown_wan
 from kf_core.checkpoints.recognise import recognise
 from kf_core.errors import KnotForcingError
+from kf_core.model.shapes import shapes_of
 
 from .recordings import FOLDER
 

@@ -12,6 +12,7 @@ from kf_core.checkpoints.key_maps import wan_name
 from kf_core.checkpoints.known import KNOWN, self_forcing
 from kf_core.checkpoints.load import load_generator
 from kf_core.checkpoints.vaes import load_vae
+from kf_core.checkpoints.weights import as_stored
 from kf_core.errors import KnotForcingError
 from kf_core.model.card import CARD_KEY, ModelCard
 from kf_core.model.wan import WanModel
@@ -157,13 +158,13 @@ def test_a_lora_must_fit_the_model_it_corrects(wan, tmp_path):
 
 def test_a_host_is_handed_what_lies_in_the_file_and_no_half_corrections(wan, tmp_path):
     path = containers.fp8(wan, tmp_path)
-    stored = identify(path, known_as="self-forcing").as_stored()
+    stored = as_stored(identify(path, known_as="self-forcing"))
     assert stored["blocks.0.ffn.0.weight"].dtype == torch.float8_e4m3fn and "blocks.0.ffn.0.scale_weight" in stored
     opened = identify(containers.with_lora_inside(wan, tmp_path, containers.RANK), known_as="self-forcing")
-    assert opened.as_stored().keys() == wan.keys()
+    assert as_stored(opened).keys() == wan.keys()
     torch.save({"generator": {**wan, "blocks.0.ffn.0.lora_A.weight": torch.zeros(4, 128)}}, tmp_path / "half.pt")
     with pytest.raises(KnotForcingError, match="left over .blocks.0.ffn.0.weight"):
-        identify(tmp_path / "half.pt", known_as="self-forcing").as_stored()
+        as_stored(identify(tmp_path / "half.pt", known_as="self-forcing"))
 
 
 def test_a_restricted_model_waits_until_its_licence_was_read(wan, tmp_path):

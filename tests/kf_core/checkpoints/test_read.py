@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kf_core.checkpoints.read import read_header, read_tensors
+from kf_core.checkpoints.read import read_header
+from kf_core.checkpoints.tensors import read_tensors
 from kf_core.errors import KnotForcingError
 
 WEIGHTS = {"a.weight": torch.arange(12.0).view(3, 4), "b": torch.ones(5, dtype=torch.bfloat16)}

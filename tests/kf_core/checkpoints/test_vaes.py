@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from kf_core.checkpoints.marks import space_of
 from kf_core.checkpoints.vae_names import diffusers_name
-from kf_core.checkpoints.vaes import load_decoder, load_vae, space_of
+from kf_core.checkpoints.vaes import load_decoder, load_vae
 from kf_core.errors import KnotForcingError
 from kf_core.vae.streaming import DecoderState, decode_latents
 from kf_core.vae.tiny import TinyDecoder, TinyVAE
@@ -52,8 +53,8 @@ def test_a_tiny_decoder_is_read_with_the_space_of_its_latents(name, space, tiny,
 
 
 def test_a_nameless_file_is_told_by_the_precision_it_was_published_in():
-    assert space_of("tiny.safetensors", torch.float16) == "model" and space_of("tiny.safetensors", torch.float32) == "raw"
-    assert space_of("TAEW2_1.pth", torch.float32) == "model"
+    assert space_of("tiny.safetensors", is_half=True) == "model" and space_of("tiny.safetensors", is_half=False) == "raw"
+    assert space_of("TAEW2_1.pth", is_half=False) == "model"
 
 
 def test_a_file_that_could_make_more_pictures_of_one_gives_its_last(tiny, tmp_path):
