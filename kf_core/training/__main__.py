@@ -13,7 +13,7 @@ import torch
 from ..errors import KnotForcingError
 from .recipes import KfTiny
 
-STAGES = ("vae", "clips", "student", "rollouts", "files", "measures")  # in order; `examples` is not part of the training
+STAGES = ("vae", "clips", "student", "teacher", "rollouts", "files", "measures")  # in order; `examples` is not part of the training
 
 
 def main() -> int:
@@ -26,8 +26,12 @@ def main() -> int:
     parser.add_argument("--vae-minutes", type=float, default=65)
     parser.add_argument("--clips", type=int, default=1000, help="training clips to make")
     parser.add_argument("--student-minutes", type=float, default=55)
-    parser.add_argument("--rollout-minutes", type=float, default=8)
+    parser.add_argument("--teacher-minutes", type=float, default=25, help="of the teacher to which streams without a pose are matched")
+    parser.add_argument("--rollout-minutes", type=float, default=20)
     parser.add_argument("--batch", type=int, default=8, help="samples per step of the student")
+    parser.add_argument(
+        "--grow-from", type=Path, default=None, help="a folder with kf-tiny.safetensors and kf-tiny-vae.safetensors to begin with"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)

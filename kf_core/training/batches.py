@@ -43,21 +43,32 @@ class Layout:
     @property
     def start(self) -> int:
         """Where the current chunk is taken to begin: a chunk's beginning, as masks are cut by chunks; only differences matter."""
-        return 0 if self.is_first else 2 * self.settings.chunk
+        return 0 if self.is_first else max(2 * self.settings.chunk, self.past)
 
 
 def layouts(settings: RolloutSettings) -> tuple[Layout, ...]:
-    """The usual rollout, its first chunk, and what ablations turn off. A past frame sees its own chunk, so pasts are whole chunks."""
-    chunk = settings.chunk
+    """The usual rollout, its first chunk, and what ablations turn off: each at least a tenth, or it would be unfair to it.
+
+    A past frame sees its own chunk, so pasts are whole chunks; a window that cuts one hides its first frames."""
+    chunk, drawn = settings.chunk, settings.drawn
+    alone = replace(settings, knot=None, fuse=False, anchor=None)
     return (
-        Layout(share=0.18, settings=settings, past=0, known=0.0),
-        Layout(share=0.46, settings=settings, past=chunk),
-        Layout(share=0.08, settings=replace(settings, window=settings.drawn), past=0, known=1.0),  # only the knot is left
-        Layout(share=0.08, settings=replace(settings, window=settings.drawn + chunk), past=chunk),
-        Layout(share=0.06, settings=replace(settings, window=settings.drawn + 2 * chunk), past=2 * chunk),
+        Layout(share=0.15, settings=settings, past=0, known=0.0),
+        Layout(share=0.33, settings=settings, past=chunk),
+        Layout(share=0.10, settings=replace(settings, window=drawn), past=0, known=1.0),  # only the knot is left
+        Layout(share=0.10, settings=replace(settings, window=2 * settings.window), past=3 * chunk),
         Layout(share=0.10, settings=replace(settings, knot=None, fuse=False), past=chunk, known=0.0),
-        Layout(share=0.04, settings=replace(settings, anchor=None), past=chunk),
+        Layout(share=0.10, settings=replace(settings, anchor=None), past=chunk),
+        Layout(share=0.10, settings=replace(alone, window=chunk + 3 * chunk), past=3 * chunk, known=0.0),  # Self Forcing
+        Layout(share=0.02, settings=alone, past=0, known=0.0),
     )
+
+
+def whole_clip(settings: RolloutSettings, frames: int, known: int = 0) -> Layout:
+    """A clip of `frames` latent frames as one chunk, in which all see each other; its first frames are known, or it begins a stream."""
+    knot = max(known, 1)
+    whole = replace(settings, chunk=frames - knot, knot_frames=knot, window=frames)
+    return Layout(share=1.0, settings=whole, past=0, known=1.0 if known else 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,8 +110,8 @@ class Batch:
 class Sampler:
     """Batches from encoded clips, which may be added to at any time. All chance comes from one generator."""
 
-    def __init__(self, settings: RolloutSettings, generator: torch.Generator, device: torch.device | str = "cpu") -> None:
-        self.layouts = layouts(settings)
+    def __init__(self, layouts: tuple[Layout, ...], generator: torch.Generator, device: torch.device | str = "cpu") -> None:
+        self.layouts = layouts
         self.generator, self.device = generator, device
         self.clips: list[ClipLatents] = []  # one each
 
@@ -184,10 +195,7 @@ class Sampler:
         )
 
     def _signal(self, features: Tensor, given: Tensor) -> Signal:
-        """Features of [past | current] with an empty place for the anchor in front."""
-        strength = given.float()[:, None].expand(-1, features.shape[1])
-        ahead = lambda tensor: torch.cat((torch.zeros_like(tensor[:, :1]), tensor), dim=1)
-        return Signal(ahead(features), ahead(strength))
+        return with_anchor(Signal(features, given.float()[:, None].expand(-1, features.shape[1])))
 
     def _noised(self, frames: Tensor) -> Tensor:
         """Half of the samples with a little noise, as frames the model made itself are a little wrong."""
@@ -214,3 +222,9 @@ class Sampler:
 
     def _integer(self, low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, (), generator=self.generator))
+
+
+def with_anchor(signal: Signal) -> Signal:
+    """A signal over [past | current], strengths [b, f], with an empty place for the anchor in front."""
+    ahead = lambda tensor: torch.cat((torch.zeros_like(tensor[:, :1]), tensor), dim=1)
+    return Signal(ahead(signal.features), ahead(signal.strength))

@@ -1,7 +1,5 @@
-"""The recipe of kf-tiny: autoencoder, clips, student, own rollouts, files. Each stage reads what the one before left in the run's folder.
-
-Version 0 leaves out the bidirectional teacher and distribution matching (METHOD, "Training" 1 and 3): with pose and sound given, every
-motion is determined, so the student learns from clips directly and from the truth on its own rollouts.
+"""The recipe of kf-tiny: autoencoder, clips, student, teacher, own rollouts, files. Each stage reads what those before left in the
+run's folder. A larger kf-tiny grows from a smaller one: its autoencoder, student and teacher begin with those weights.
 """
 
 import json
@@ -31,6 +29,7 @@ from .model_card import write_card
 from .self_forcing import probe_rollout, train_on_own_rollouts
 from .student import StudentTraining, train_student
 from .takes import Library, speech_library
+from .teacher import train_teacher
 from .vae import FILE as VAE_FILE
 from .vae import train_vae
 
@@ -48,12 +47,14 @@ class KfTiny:
     vae_minutes: float
     clips: int
     student_minutes: float
+    teacher_minutes: float
     rollout_minutes: float
     batch: int
     device: str
     threads: int
     seed: int
     out: Path | None = None
+    grow_from: Path | None = None  # a folder with the two finished files of a smaller model
 
     @property
     def card(self) -> ModelCard:
@@ -66,6 +67,7 @@ class KfTiny:
             "vae": self.train_vae,
             "clips": self.make_clips,
             "student": self.train_student,
+            "teacher": self.train_teacher,
             "rollouts": self.train_rollouts,
             "files": self.write_files,
             "measures": self.measure_files,
@@ -73,7 +75,8 @@ class KfTiny:
         }
 
     def train_vae(self) -> None:
-        train_vae(self.run, size=self.size, minutes=self.vae_minutes, device=self.device, threads=self.threads, seed=self.seed)
+        how = dict(device=self.device, threads=self.threads, seed=self.seed, grow_from=self._smaller(VAE_FILE))
+        train_vae(self.run, size=self.size, minutes=self.vae_minutes, **how)
 
     def make_clips(self) -> None:
         """Needs the autoencoder's file, which is there as soon as its encoder is frozen. Held-out clips come first: probes need them."""
@@ -83,7 +86,14 @@ class KfTiny:
             make_clips(self._folder(split), vae, self._library(split, minutes), count=count, size=self.size, split=split)
 
     def train_student(self) -> None:
-        train_student(self.run, self.card, *self._folders(), minutes=self.student_minutes, **self._how())
+        grown = self._smaller(FILE)
+        train_student(self.run, self.card, *self._folders(), minutes=self.student_minutes, grow_from=grown, **self._how())
+
+    def train_teacher(self) -> None:
+        if self._smaller(FILE) is None:
+            self._needed(student.CHECKPOINT, "student")
+        grown = self._smaller(FILE)
+        train_teacher(self.run, self.card, *self._folders(), minutes=self.teacher_minutes, grow_from=grown, **self._how())
 
     def train_rollouts(self) -> None:
         self._needed(student.CHECKPOINT, "student")
@@ -139,6 +149,9 @@ class KfTiny:
 
     def _how(self) -> dict:
         return dict(device=self.device, seed=self.seed, batch=self.batch)
+
+    def _smaller(self, name: str) -> Path | None:
+        return None if self.grow_from is None else self.grow_from / name
 
     def _needed(self, name: str, stage: str) -> Path:
         if not (self.run / name).exists():

@@ -2,10 +2,10 @@
 
 The rollout is the shipped one. At each chunk a random step's estimate leaves early and carries the gradient; the cache and the knot are
 detached, so backpropagation stays within a chunk. The loss is on the emitted frames, the fused ones, so frames drawn twice count once.
-Clips come with pose, sound and mostly all of the expression, so what is right is known; for motion that no signal determines a
-distribution must be matched instead, which this version does not do: half of its steps go on as the student's own training, without
-which the freedom that was learnt there would be averaged away.
-Source: Self Forcing, arXiv 2506.08009; regression in place of its distribution matching loss.
+Where pose, sound and mostly all of the expression are given, what is right is known, and the stream is pulled to the truth. Where
+no pose is given, many motions are right, and the stream is matched to the distribution that a teacher learnt (`distribution.py`). Half
+of the steps go on as the student's own training, without which the freedom that was learnt there would be averaged away.
+Source: Self Forcing, arXiv 2506.08009.
 """
 
 import math
@@ -23,12 +23,17 @@ from ..sampling.noise import SeededNoise
 from ..sampling.rollout import rollout
 from ..settings import Ahead, RolloutSettings
 from ..timeline import LatentSpan
+from .batches import LEADS
 from .clips import ClipFolder, ClipLatents, joined
+from .distribution import CRITIC_STEPS, DistributionMatching, as_whole_clip
 from .student import CHECKPOINT as STUDENT_CHECKPOINT
-from .student import StudentTraining, run
+from .student import Networks, StudentTraining, run
+from .teacher import CHECKPOINT as TEACHER_CHECKPOINT
+from .teacher import load_teacher
 
 CHECKPOINT = "rollout-checkpoint.pt"
 RATE = 0.25  # of the student's
+MATCHING_RATE = 0.4  # of that, for steps that match a distribution: their gradient is an opinion, not the truth
 FIRST_PLACES = (4, 20)  # of the anchor: its lead is drawn anew for each rollout
 LONG_SHARE = 0.25  # of the rollouts run over long clips, half as many at a time
 PROBE_CLIPS = 8
@@ -42,6 +47,7 @@ class ClipDriving:
     knows: Tensor  # [b, values] which values of the expression are told
     hears: Tensor  # [b] 0 or 1: is the sound given?
     has_motion: Tensor  # [b] 0 or 1: is the motion strength told?
+    sees: Tensor  # [b] 0 or 1: is the pose given?
     device: torch.device | str = "cpu"
 
     def window(self, span: LatentSpan) -> ChunkConditioning:
@@ -53,7 +59,7 @@ class ClipDriving:
         return ChunkConditioning(
             span=span,
             audio=Signal(take(self.clips.audio), strength(self.hears)),
-            pose=Signal(take(self.clips.pose) / 255),
+            pose=Signal(take(self.clips.pose) / 255, strength(self.sees)),
             expression=Signal(torch.cat((values * known, known.expand_as(values)), dim=-1).flatten(2)),
             motion=Signal(take(self.clips.motion), strength(self.has_motion)),
         )
@@ -62,7 +68,7 @@ class ClipDriving:
     def everything(cls, clips: ClipLatents, device: torch.device | str = "cpu") -> "ClipDriving":
         """All that can be told is told."""
         ones = torch.ones(len(clips))
-        return cls(clips, torch.ones(len(clips), clips.expression.shape[-1]), ones, ones, device)
+        return cls(clips, torch.ones(len(clips), clips.expression.shape[-1]), ones, ones, ones, device)
 
 
 def own_chunks(
@@ -80,50 +86,83 @@ def own_chunks(
 
 
 class OwnRollouts:
-    """Steps that alternate between the student's own streams and its ordinary batches."""
+    """Steps that alternate between the student's own streams and its ordinary batches.
 
-    def __init__(self, training: StudentTraining) -> None:
+    With a teacher every other stream goes without a pose and is matched to the teacher's distribution."""
+
+    def __init__(self, training: StudentTraining, teacher: Networks | None = None) -> None:
         self.training = training
+        self.matching = None if teacher is None else DistributionMatching(training, teacher)
 
     def step(self, rate: float) -> float:
         training = self.training
         if training.step % 2:
             return training.train_step(rate)
+        if self.matching is not None and training.step % 4:
+            return self.matched_step(self.draw_clips(long_share=0.0), rate)
         return self.rollout_step(self.draw_clips(), rate)
 
-    def draw_clips(self) -> ClipLatents:
+    def draw_clips(self, long_share: float = LONG_SHARE) -> ClipLatents:
         """Clips of one length, an eighth of a batch of them or so."""
         clips, chance = self.training.sampler.clips, self.training.chance
         longest = max(clip.latents.shape[2] for clip in clips)
         shortest = min(clip.latents.shape[2] for clip in clips)
-        is_long = torch.rand((), generator=chance) < LONG_SHARE
+        is_long = torch.rand((), generator=chance) < long_share
         length, count = (longest, max(1, self.training.batch // 4)) if is_long else (shortest, max(1, self.training.batch // 2))
         fitting = [clip for clip in clips if clip.latents.shape[2] == length]
         return joined([fitting[int(torch.randint(len(fitting), (), generator=chance))] for _ in range(count)])
 
     def rollout_step(self, clips: ClipLatents, rate: float) -> float:
-        """One stream of each clip, a gradient from every chunk, one step of the optimisers; returns the mean loss."""
-        training, chance = self.training, self.training.chance
-        settings = replace(training.card.rollout, anchor=Ahead(self._integer(*FIRST_PLACES), 20))
-        driving = ClipDriving(
-            clips,
-            knows=(torch.rand(len(clips), 1, generator=chance) < 0.7).float().expand(-1, clips.expression.shape[-1]),
-            hears=(torch.rand(len(clips), generator=chance) < 0.95).float(),
-            has_motion=(torch.rand(len(clips), generator=chance) < 0.5).float(),
-            device=training.device,
-        )
-        last = len(settings.schedule) - 1
-        exits = lambda chunk: self._integer(0, last)
-        training.forget_gradients()
+        """One stream of each clip, all told: a gradient from every chunk, one step of the optimisers; returns the mean loss."""
+        settings = replace(self.training.card.rollout, anchor=Ahead(self._integer(*FIRST_PLACES), 20))
+        self.training.forget_gradients()
         losses = []
-        # The cast weights must not be kept: those of the steps without gradients would be taken for the step that has them.
-        with torch.autocast(torch.device(training.device).type, torch.bfloat16, cache_enabled=False):
-            for made in own_chunks(training.networks.generator(), clips, driving, settings, self._integer(0, 2**62), exits):
+        with self._autocast():
+            for made in self._stream(clips, self._driving(clips, sees=1.0, knows=0.7), settings):
                 loss = emitted_loss(made, clips)
                 (loss / _chunks(clips, settings)).backward()
                 losses.append(loss.item())
-        training.descend(rate)
+        self.training.descend(rate)
         return sum(losses) / len(losses)
+
+    def matched_step(self, clips: ClipLatents, rate: float) -> float:
+        """One stream of each clip without a pose, judged as a whole by teacher and critic; returns the student's loss."""
+        training, matching = self.training, self.matching
+        length = _chunks(clips, training.card.rollout) * training.card.rollout.chunk
+        place = self._integer(length, LEADS[1])  # beyond the last frame from the beginning, so that it never moves
+        driving = self._driving(clips, sees=0.0, knows=0.15)
+        training.forget_gradients()
+        with self._autocast():
+            settings = replace(training.card.rollout, anchor=Ahead(place, 20))
+            made = torch.cat([chunk.latents for chunk in self._stream(clips, driving, settings)], dim=2)
+        batch = as_whole_clip(made.detach(), clips, driving.window(LatentSpan(0, length)), place, settings)
+        for _ in range(CRITIC_STEPS):
+            matching.follow(batch)
+        loss = matching.loss(made, batch)
+        loss.backward()
+        training.descend(MATCHING_RATE * rate)
+        return loss.item()
+
+    def _stream(self, clips: ClipLatents, driving: ClipDriving, settings: RolloutSettings):
+        last = len(settings.schedule) - 1
+        exits = lambda chunk: self._integer(0, last)
+        return own_chunks(self.training.networks.generator(), clips, driving, settings, self._integer(0, 2**62), exits)
+
+    def _driving(self, clips: ClipLatents, *, sees: float, knows: float) -> ClipDriving:
+        """The clips' own signals, each told or not: pose and expression with these chances."""
+        told = lambda share: (torch.rand(len(clips), generator=self.training.chance) < share).float()
+        return ClipDriving(
+            clips,
+            knows=told(knows)[:, None].expand(-1, clips.expression.shape[-1]),
+            hears=told(0.95),
+            has_motion=told(0.5),
+            sees=told(sees),
+            device=self.training.device,
+        )
+
+    def _autocast(self) -> torch.autocast:
+        """The cast weights must not be kept: those of the steps without gradients would be taken for the step that has them."""
+        return torch.autocast(torch.device(self.training.device).type, torch.bfloat16, cache_enabled=False)
 
     def _integer(self, low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, (), generator=self.training.chance))
@@ -161,7 +200,9 @@ def train_on_own_rollouts(
     run_dir: Path, card: ModelCard, clips: ClipFolder, held_out: ClipFolder, *, minutes: float, device: str = "cpu", seed: int = 0,
     batch: int = 16,
 ) -> StudentTraining:  # fmt: skip
-    """Train the student of this run for `minutes` more on its own streams, going on where an earlier call was killed."""
+    """Train the student of this run for `minutes` more on its own streams, going on where an earlier call was killed.
+
+    If the run has a teacher, streams without a pose are matched to it."""
     training = StudentTraining(card, device=device, seed=seed, batch=batch)
     checkpoint = run_dir / CHECKPOINT
     if checkpoint.exists():
@@ -171,7 +212,10 @@ def train_on_own_rollouts(
         training.networks.load_state_dict(training.mean.state_dict())  # the running mean is the better student
         training.seconds = 0.0
     training.sampler.add(clips.read_new())
+    own = OwnRollouts(training, load_teacher(run_dir, card, device) if (run_dir / TEACHER_CHECKPOINT).exists() else None)
+    if own.matching is not None:
+        training.accompany(own.matching)
     probes = held_out.read_new()[0][:PROBE_CLIPS]
     probe = lambda: probe_rollout(training.mean.generator(), probes)
-    run(training, checkpoint, OwnRollouts(training).step, clips, probe, minutes, learning_rate, "own rollouts")
+    run(training, checkpoint, own.step, clips, probe, minutes, learning_rate, "own rollouts")
     return training

@@ -10,8 +10,10 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -19,7 +21,7 @@ from ..model.adapters import Adapters
 from ..model.card import ModelCard
 from ..model.causal import Generator
 from ..model.wan import WanModel
-from .batches import Batch, Sampler
+from .batches import Batch, Layout, Sampler, layouts
 from .clips import ClipFolder, ClipLatents
 from .muon import Muon
 
@@ -29,6 +31,7 @@ ADAM_RATE = 5e-3
 WARM_UP_STEPS = 40
 EMA_DECAY = 0.995
 MOST_GRADIENT = 1.0  # norm
+GROWING_RATE = 0.5  # for a student that begins with the weights of another
 MOUTH_WEIGHT = 4.0  # beside that of mouth and eyes: a mouth is a few tokens, and all that the sound decides
 SECONDS_BETWEEN_CHECKPOINTS = 120
 SECONDS_BETWEEN_LOOKS = 30  # for new clips
@@ -91,21 +94,66 @@ def velocity_loss(flow: Tensor, noise: Tensor, batch: Batch) -> Tensor:
     return (weights * error).sum() / (weights.sum() * error.shape[1])
 
 
+def flow_of(networks: Networks, batch: Batch, noise: Tensor, sigma: Tensor) -> Tensor:
+    """What the network predicts for the current frames, noised to `sigma` [b]: [b, 16, f, h, w] float32."""
+    generator = networks.generator()
+    s = sigma[:, None, None, None, None]
+    noisy = (1 - s) * batch.clean + s * noise
+    with torch.autocast(generator.device.type, torch.bfloat16):
+        segment = batch.segment(noisy, 1000 * sigma, networks.card.in_channels)
+        (flow,) = generator.forward([segment], generator.read_text(None))
+    return flow[:, :, -batch.clean.shape[2] :].float()
+
+
+def optimisers_of(networks: Networks) -> list[torch.optim.Optimizer]:
+    matrices, rest = parameter_groups(networks)
+    return [Muon(matrices, lr=MUON_RATE), torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0)]
+
+
+def descend(networks: Networks, optimisers: list[torch.optim.Optimizer], rate: float) -> None:
+    """One step along the gathered gradients at `rate` times the base rates."""
+    nn.utils.clip_grad_norm_(networks.parameters(), MOST_GRADIENT)
+    device = next(networks.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16):  # Muon's products; its result is rough by design
+        for optimiser, base in zip(optimisers, (MUON_RATE, ADAM_RATE), strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = base * rate
+            optimiser.step()
+
+
+class Companion(Protocol):
+    """Something else that is trained along and saved along."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
 class StudentTraining:
     """Everything that training changes: weights, their running mean, optimisers, the generator of its chance, the clock."""
 
-    def __init__(self, card: ModelCard, *, device: str = "cpu", seed: int = 0, batch: int = 16) -> None:
+    def __init__(
+        self, card: ModelCard, *, device: str = "cpu", seed: int = 0, batch: int = 16, shown: tuple[Layout, ...] | None = None
+    ) -> None:
+        """`shown`: how batches are laid out, by default as the student's rollouts will be."""
         torch.manual_seed(seed)
         self.card, self.device, self.batch = card, device, batch
         self.networks = initialise(Networks(card)).to(device)
         self.mean = Networks(card).to(device).requires_grad_(False)
         self.mean.load_state_dict(self.networks.state_dict())
         self.chance = torch.Generator().manual_seed(seed)
-        self.sampler = Sampler(card.rollout, self.chance, device)
-        matrices, rest = parameter_groups(self.networks)
-        self.optimisers = [Muon(matrices, lr=MUON_RATE), torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.95), weight_decay=0.0)]
+        self.sampler = Sampler(shown or layouts(card.rollout), self.chance, device)
+        self.optimisers = optimisers_of(self.networks)
         self.step = 0
         self.seconds = 0.0  # spent training
+        self.companion: Companion | None = None
+        self._companion_state: dict | None = None  # of a checkpoint, until its companion comes
+
+    def accompany(self, companion: "Companion") -> None:
+        """Let `companion` be saved with this training, and go on where a loaded checkpoint left it."""
+        self.companion = companion
+        if self._companion_state is not None:
+            companion.load_state_dict(self._companion_state)
 
     def train_step(self, rate: float = 1.0) -> float:
         """One step at `rate` times the base rates; returns the loss."""
@@ -114,7 +162,7 @@ class StudentTraining:
     def learn(self, batch: Batch, rate: float = 1.0) -> float:
         sigma = self.sampler.times(len(batch.clean), self.card.rollout.schedule)
         noise = self.sampler.noise_like(batch.clean)
-        loss = velocity_loss(self._flow(self.networks, batch, noise, sigma), noise, batch)
+        loss = velocity_loss(flow_of(self.networks, batch, noise, sigma), noise, batch)
         self.update(loss, rate)
         return loss.item()
 
@@ -128,38 +176,27 @@ class StudentTraining:
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
 
+    def begin_with(self, weights: dict[str, Tensor]) -> None:
+        """Weights of a finished model of the same dims, for other pictures perhaps."""
+        self.networks.load_weights(weights)
+        self.mean.load_weights(weights)
+
     def descend(self, rate: float) -> None:
         """One step of the optimisers along the gradients that were gathered."""
-        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
-        nn.utils.clip_grad_norm_(self.networks.parameters(), MOST_GRADIENT)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16):  # Muon's products; its result is rough by design
-            for optimiser, base in zip(self.optimisers, (MUON_RATE, ADAM_RATE), strict=True):
-                for group in optimiser.param_groups:
-                    group["lr"] = base * rate * warm
-                optimiser.step()
+        descend(self.networks, self.optimisers, rate * min(1.0, (self.step + 1) / WARM_UP_STEPS))
         self.step += 1
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.mean.parameters()), list(self.networks.parameters()), 1 - decay)
 
-    def _flow(self, networks: Networks, batch: Batch, noise: Tensor, sigma: Tensor) -> Tensor:
-        """What the network predicts for the current frames: [b, 16, f, h, w] float32."""
-        generator = networks.generator()
-        s = sigma[:, None, None, None, None]
-        noisy = (1 - s) * batch.clean + s * noise
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
-            segment = batch.segment(noisy, 1000 * sigma, self.card.in_channels)
-            (flow,) = generator.forward([segment], generator.read_text(None))
-        return flow[:, :, -batch.clean.shape[2] :].float()
-
     @torch.no_grad()
     def probe(self, clips: list[ClipLatents]) -> dict[str, float]:
         """How well held-out chunks are drawn in one step from pure noise by the running mean: dB in latent space, all and mouth."""
-        sampler = Sampler(self.card.rollout, torch.Generator().manual_seed(1), self.device)
+        sampler = Sampler(self.sampler.layouts, torch.Generator().manual_seed(1), self.device)
         sampler.add(clips)
         batch = sampler.batch(PROBE_SAMPLES, sampler.layouts[1])
         noise = sampler.noise_like(batch.clean)
-        flow = self._flow(self.mean, batch, noise, torch.ones(len(noise), device=self.device))
+        flow = flow_of(self.mean, batch, noise, torch.ones(len(noise), device=self.device))
         error = (noise - flow - batch.clean).square().mean(1)
         decibels = lambda weight: -10 * math.log10(((error * weight).sum() / weight.sum()).item())
         return {"x0": decibels(torch.ones_like(error)), "mouth": decibels(batch.mouth)}
@@ -169,6 +206,8 @@ class StudentTraining:
         state = {"step": self.step, "seconds": self.seconds, "chance": self.chance.get_state(), "card": self.card.to_json()}
         state |= {"networks": self.networks.state_dict(), "mean": self.mean.state_dict()}
         state |= {"optimisers": [optimiser.state_dict() for optimiser in self.optimisers]}
+        if self.companion is not None:
+            state["companion"] = self.companion.state_dict()
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, path.with_suffix(".unfinished"))
         os.replace(path.with_suffix(".unfinished"), path)
@@ -184,26 +223,37 @@ class StudentTraining:
             optimiser.load_state_dict(saved)
         self.step, self.seconds = state["step"], state["seconds"]
         self.chance.set_state(state["chance"].cpu())
+        self._companion_state = state.get("companion")
 
 
-def learning_rate(share: float) -> float:
-    """Full until half of the budget is spent, then evenly down to a twentieth."""
-    return 1.0 if share < 0.5 else 1.0 - 0.95 * min(1.0, (share - 0.5) / 0.5)
+def learning_rate(share: float, first: float = 1.0) -> float:
+    """As `first` until half of the budget is spent, then evenly down to a twentieth of it."""
+    return first * (1.0 if share < 0.5 else 1.0 - 0.95 * min(1.0, (share - 0.5) / 0.5))
 
 
 def train_student(
     run_dir: Path, card: ModelCard, clips: ClipFolder, held_out: ClipFolder, *, minutes: float, device: str = "cpu", seed: int = 0,
-    batch: int = 16,
+    batch: int = 16, grow_from: Path | None = None,
 ) -> StudentTraining:  # fmt: skip
-    """Train for `minutes` (counting what an earlier, interrupted run spent) on the clips in the folder, new ones as they come."""
+    """Train for `minutes` (counting what an earlier, interrupted run spent) on the clips in the folder, new ones as they come.
+
+    `grow_from`: a finished generator to begin with instead of nothing, at a gentler rate."""
     training = StudentTraining(card, device=device, seed=seed, batch=batch)
     checkpoint = run_dir / CHECKPOINT
     if checkpoint.exists():
         training.load(checkpoint)
+    elif grow_from is not None:
+        training.begin_with(load_file(grow_from))
     training.sampler.add(clips.read_new())
-    probes = [shard[row : row + 1] for shard in held_out.read_new() for row in range(len(shard))]
-    run(training, checkpoint, training.train_step, clips, lambda: training.probe(probes), minutes, learning_rate, "student")
+    probes = rows_of(held_out)
+    rate = lambda share: learning_rate(share, GROWING_RATE if grow_from is not None else 1.0)
+    run(training, checkpoint, training.train_step, clips, lambda: training.probe(probes), minutes, rate, "student")
     return training
+
+
+def rows_of(folder: ClipFolder) -> list[ClipLatents]:
+    """All clips of a folder, one each."""
+    return [shard[row : row + 1] for shard in ClipFolder(folder.path).read_new() for row in range(len(shard))]
 
 
 def run(

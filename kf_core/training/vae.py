@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from ..vae.streaming import prepare
@@ -23,7 +23,7 @@ from ..vae.wan import WanVAE
 from .muon import Muon, parameter_groups
 from .vae_clips import cut, draw
 from .vae_goals import FEATURE_WEIGHT, fixed_reader, initialise, reading_losses, reconstruction_loss
-from .vae_measure import fold_statistics, measure, measure_statistics, mixed_precision, psnr
+from .vae_measure import fold_statistics, measure, measure_statistics, mixed_precision, psnr, unfold_statistics
 
 DIM = 16
 FILE = "kf-tiny-vae.safetensors"
@@ -62,6 +62,13 @@ STAGES = (
     Stage("long clips", 0.74, (9, 17, 33), 27, (0.6, 0.1)),
     Stage("decoder", 1.0, (9, 17, 33), 27, (0.6, 0.0), decoder_only=True),
 )
+# For an autoencoder that begins with the weights of one for smaller pictures: what it knows holds, features have another size.
+GROWING_STAGES = (
+    Stage("short clips", 0.15, (5, 9), 48, (0.7, 0.6), crop=1 / 2),
+    Stage("mouths", 0.35, (5, 9), 64, (0.6, 0.5), crop=3 / 8, mouths=True, features=5.0),
+    Stage("long clips", 0.57, (9, 17, 33), 36, (0.6, 0.1), crop=5 / 8),
+    Stage("decoder", 1.0, (9, 17, 33), 36, (0.6, 0.0), crop=5 / 8, decoder_only=True),
+)
 
 
 class VAETraining:
@@ -78,7 +85,19 @@ class VAETraining:
         self.step = 0
         self.seconds = 0.0  # spent training
         self.is_frozen = False
+        self.has_grown = False
         self._make_optimisers()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return GROWING_STAGES if self.has_grown else STAGES
+
+    def grow_from(self, file: Path) -> None:
+        """Begin with the weights of a finished autoencoder, made for smaller pictures, say."""
+        self.vae.load_state_dict({name: weight.float() for name, weight in load_file(file).items()})
+        unfold_statistics(self.vae, self.size, self.device)
+        self.mean_vae.load_state_dict(self.vae.state_dict())
+        self.has_grown = True
 
     def _make_optimisers(self) -> None:
         parts = [self.vae.conv2, self.vae.decoder] + ([] if self.is_frozen else [self.vae.encoder, self.vae.conv1])
@@ -138,7 +157,7 @@ class VAETraining:
 
     def save(self, path: Path) -> None:
         """Writes a checkpoint that is whole or not there at all."""
-        state = {name: getattr(self, name) for name in ("step", "first_step", "seconds", "is_frozen", "size", "dim")}
+        state = {name: getattr(self, name) for name in ("step", "first_step", "seconds", "is_frozen", "has_grown", "size", "dim")}
         state |= {name: getattr(self, name).state_dict() for name in ("vae", "mean_vae", "reader")}
         state |= {"optimisers": [o.state_dict() for o in self.optimisers], "generator": self.generator.get_state()}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +174,7 @@ class VAETraining:
         for name in ("vae", "mean_vae", "reader"):
             getattr(self, name).load_state_dict(state[name])
         self.step, self.seconds, self.is_frozen = state["step"], state["seconds"], state["is_frozen"]
+        self.has_grown = state.get("has_grown", False)
         if self.is_frozen:
             self.vae.encoder.requires_grad_(False)
             self.vae.conv1.requires_grad_(False)
@@ -165,21 +185,28 @@ class VAETraining:
         self.generator.set_state(state["generator"].cpu())
 
 
-def train_vae(run_dir: Path, *, size: int, minutes: float, device: str = "cpu", threads: int = 1, seed: int = 0, dim: int = DIM) -> Path:
-    """Trains for `minutes` (counting what an earlier, interrupted run spent) and returns the autoencoder's file."""
+def train_vae(
+    run_dir: Path, *, size: int, minutes: float, device: str = "cpu", threads: int = 1, seed: int = 0, dim: int = DIM,
+    grow_from: Path | None = None,
+) -> Path:  # fmt: skip
+    """Trains for `minutes` (counting what an earlier, interrupted run spent) and returns the autoencoder's file.
+
+    `grow_from`: a finished autoencoder to begin with instead of nothing."""
     torch.set_num_threads(threads)
     checkpoint, file = run_dir / CHECKPOINT, run_dir / FILE
     training = VAETraining(size=size, device=device, seed=seed, dim=dim)
     if checkpoint.exists():
         training.load(checkpoint)
+    elif grow_from is not None:
+        training.grow_from(grow_from)
     budget = minutes * 60
     last_save = training.seconds
     bar = tqdm(total=round(budget), initial=round(training.seconds), unit="s", desc="VAE", mininterval=10)
     while training.seconds < budget:
         share = training.seconds / budget
         if training.is_frozen:  # by a smaller budget: what is frozen stays frozen
-            share = max(share, STAGES[-2].until)
-        stage = current_stage(share)
+            share = max(share, training.stages[-2].until)
+        stage = current_stage(share, training.stages)
         started = time.monotonic()
         if stage.decoder_only and not training.is_frozen:
             training.freeze_encoder()
@@ -187,7 +214,7 @@ def train_vae(run_dir: Path, *, size: int, minutes: float, device: str = "cpu", 
             export(training, file)
         frames = stage.frames[int(torch.randint(len(stage.frames), (), generator=training.generator))]
         clips = max(1, round(stage.pictures / frames))
-        shown = training.train_step(frames, clips, learning_rate(share), stage.crop, stage.mouths, stage.features)
+        shown = training.train_step(frames, clips, learning_rate(share, training.stages), stage.crop, stage.mouths, stage.features)
         spent = time.monotonic() - started
         training.seconds += spent
         bar.set_postfix({k: f"{v:.3g}" for k, v in shown.items()} | {"pictures/s": f"{frames * clips / spent:.1f}", "step": training.step},
@@ -204,15 +231,15 @@ def train_vae(run_dir: Path, *, size: int, minutes: float, device: str = "cpu", 
     return finish(training, file)
 
 
-def current_stage(share: float) -> Stage:
+def current_stage(share: float, stages: tuple[Stage, ...] = STAGES) -> Stage:
     """The stage at this share of the budget."""
-    return next((stage for stage in STAGES if share < stage.until), STAGES[-1])
+    return next((stage for stage in stages if share < stage.until), stages[-1])
 
 
-def learning_rate(share: float) -> float:
+def learning_rate(share: float, stages: tuple[Stage, ...] = STAGES) -> float:
     """The learning rate at this share of the budget, as a share of the base rate."""
-    stage = current_stage(share)
-    start = max((s.until for s in STAGES if s.until < stage.until), default=0.0)
+    stage = current_stage(share, stages)
+    start = max((s.until for s in stages if s.until < stage.until), default=0.0)
     passed = min(1.0, (share - start) / (stage.until - start))
     return stage.rate[0] + (stage.rate[1] - stage.rate[0]) * passed
 
@@ -244,6 +271,7 @@ if __name__ == "__main__":
     parser.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the result")
     parser.add_argument("--size", type=int, default=96, help="pictures are this many pixels high and wide")
     parser.add_argument("--minutes", type=float, default=50, help="the whole budget, in minutes of wall-clock time")
+    parser.add_argument("--grow-from", type=Path, help="a finished autoencoder to begin with, for smaller pictures perhaps")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)

@@ -84,11 +84,15 @@ def reading_losses(read: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
     that mean, enlarged, since they differ little; the fourth follows. Without colour an axis that the encoder does not yet send is
     one the decoder does not listen to, and neither begins: green and magenta were still grey after 1000 steps. Without rhythm the
     encoder kept the last picture of the four, and a mouth that opened and shut between two last ones was lost."""
+    error = (read - reading_targets(pictures)).abs()
+    return error[:, :3].mean(), error[:, 3:].mean()
+
+
+def reading_targets(pictures: Tensor) -> Tensor:
+    """What should be read off the latents of pictures [b, 3, pf, h, w]: [b, 6, f, h/8, w/8], three of colour and three of rhythm."""
     patches = F.avg_pool3d(pictures, (1, SPATIAL_STRIDE, SPATIAL_STRIDE))
     first = patches[:, :, :1].expand(-1, -1, PIXELS_PER_LATENT, -1, -1)  # stands for itself four times
     groups = rearrange(torch.cat((first, patches[:, :, 1:]), 2), "b c (f p) h w -> b c f p h w", p=PIXELS_PER_LATENT)
-    colours = groups.mean(3)
     brightness = groups.mean(1)  # [b, f, p, h, w]
     rhythm = RHYTHM_GAIN * (brightness - brightness.mean(2, keepdim=True))[:, :, :RHYTHM]
-    rhythm = rearrange(rhythm, "b f p h w -> b p f h w")
-    return (read[:, :3] - colours).abs().mean(), (read[:, 3:] - rhythm).abs().mean()
+    return torch.cat((groups.mean(3), rearrange(rhythm, "b f p h w -> b p f h w")), 1)

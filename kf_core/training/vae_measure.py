@@ -7,6 +7,7 @@ from ..checkpoints.load import fast_dtype
 from ..vae.streaming import DecoderState, EncoderState, decode_latents, encode_clip, encode_pictures
 from ..vae.wan import LATENT_MEAN, LATENT_STD, Z_DIM, WanVAE
 from .vae_clips import HELD_OUT_SEED, Clips, held_out
+from .vae_goals import fixed_reader, reading_targets
 
 STATISTICS_CLIPS = 64  # from which the latents' mean and deviation are taken
 MEASURED_CLIPS = 16
@@ -42,12 +43,36 @@ def _raw_latents(vae: WanVAE, batch: Clips) -> Tensor:
 def fold_statistics(vae: WanVAE, mean: Tensor, std: Tensor) -> None:
     """Makes raw latents of measured `mean` and `std` [16] have Wan's, and the decoder read them so: pictures stay the same."""
     wan_mean, wan_std = mean.new_tensor(LATENT_MEAN), mean.new_tensor(LATENT_STD)
-    gain = wan_std / std  # new = (old - mean) * gain + wan_mean
+    gain = wan_std / std
+    rescale_latents(vae, gain, wan_mean - mean * gain)
+
+
+@torch.no_grad()
+def rescale_latents(vae: WanVAE, gain: Tensor, offset: Tensor) -> None:
+    """Makes every raw latent x * `gain` + `offset` ([16] each), and the decoder read them so: pictures stay the same."""
     vae.conv1.weight[:Z_DIM] *= gain.view(-1, 1, 1, 1, 1)
-    vae.conv1.bias[:Z_DIM] = (vae.conv1.bias[:Z_DIM] - mean) * gain + wan_mean
-    vae.conv1.bias[Z_DIM:] += 2 * gain.log()
-    vae.conv2.bias += vae.conv2.weight.flatten(1) @ (mean - wan_mean / gain)
+    vae.conv1.bias[:Z_DIM] = vae.conv1.bias[:Z_DIM] * gain + offset
+    vae.conv1.bias[Z_DIM:] += 2 * gain.abs().log()
+    vae.conv2.bias -= vae.conv2.weight.flatten(1) @ (offset / gain)
     vae.conv2.weight /= gain.view(1, -1, 1, 1, 1)
+
+
+@torch.no_grad()
+def unfold_statistics(vae: WanVAE, size: int, device: str, frames: int = 9, clips: int = 32) -> None:
+    """Gives a frozen autoencoder back the latents of its training: those that a fixed reader reads as it wants them, the others of
+    mean 0 and deviation 1. Pictures stay the same."""
+    batches = list(held_out(size, device, clips, frames, HELD_OUT_SEED + 4))
+    raw = torch.cat([_raw_latents(vae, batch) for batch in batches]).transpose(0, 1).flatten(1)  # [16, everywhere]
+    targets = torch.cat([reading_targets(batch.pictures) for batch in batches]).transpose(0, 1).flatten(1)
+    read = len(targets)
+    gain, offset = 1 / raw.std(1), -raw.mean(1) / raw.std(1)
+    reader = fixed_reader()
+    factor, bias = reader.weight.view(read, Z_DIM).diagonal().to(raw), reader.bias.to(raw)
+    x, y = raw[:read] - raw[:read].mean(1, keepdim=True), targets - targets.mean(1, keepdim=True)
+    slope = (x * y).sum(1) / x.square().sum(1)
+    gain[:read] = slope / factor
+    offset[:read] = (targets.mean(1) - slope * raw[:read].mean(1) - bias) / factor
+    rescale_latents(vae, gain, offset)
 
 
 @torch.no_grad()

@@ -20,15 +20,15 @@ from kf_core.vae.wan import WanVAE
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch) -> KfTiny:
-    monkeypatch.setattr(clips, "LENGTHS", (41,))
+    monkeypatch.setattr(clips, "LENGTHS", (49,))
     monkeypatch.setattr(recipes, "SPEECH_MINUTES", 2.0)
     monkeypatch.setattr(recipes, "HELD_OUT_SPEECH_MINUTES", 1.0)
     monkeypatch.setattr(recipes, "HELD_OUT_CLIPS", SHARD)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield KfTiny(
-        run=tmp_path / "run", size=32, vae_minutes=0, clips=SHARD, student_minutes=0.02, rollout_minutes=0.02, batch=2,
-        device="cpu", threads=1, seed=0, out=tmp_path / "out",
+        run=tmp_path / "run", size=32, vae_minutes=0, clips=SHARD, student_minutes=0.02, teacher_minutes=0.02,
+        rollout_minutes=0.02, batch=2, device="cpu", threads=1, seed=0, out=tmp_path / "out",
     )  # fmt: skip
     torch.set_num_threads(threads)
 
@@ -41,7 +41,7 @@ def with_vae(recipe: KfTiny) -> None:
 
 def test_from_clips_to_files_and_once_more(recipe):
     with_vae(recipe)
-    after_vae = ("clips", "student", "rollouts", "files")
+    after_vae = ("clips", "student", "teacher", "rollouts", "files")
     for stage in after_vae:
         recipe.stages[stage]()
     written = load_file(recipe.out / FILE)

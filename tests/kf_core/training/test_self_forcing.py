@@ -10,7 +10,7 @@ from kf_core.conditioning.anchor import Anchor
 from kf_core.sampling.noise import SeededNoise
 from kf_core.sampling.rollout import rollout
 from kf_core.timeline import LatentSpan
-from kf_core.training.batches import Sampler
+from kf_core.training.batches import Sampler, layouts
 from kf_core.training.clips import ClipFolder
 from kf_core.training.self_forcing import ClipDriving, OwnRollouts, emitted_loss, own_chunks, probe_rollout, train_on_own_rollouts
 from kf_core.training.student import StudentTraining, train_student
@@ -81,7 +81,7 @@ def test_the_emitted_loss_is_zero_on_the_truth_and_counts_the_mouth_four_times()
 def test_a_clip_drives_a_rollout_as_it_drives_a_batch():
     rows = clips()
     window = ClipDriving.everything(rows).window(LatentSpan(5, 9))
-    sampler = Sampler(card().rollout, torch.Generator().manual_seed(0))
+    sampler = Sampler(layouts(card().rollout), torch.Generator().manual_seed(0))
     sampler.add([rows])
     batch = sampler.batch(1, replace(sampler.layouts[1], past=3))
     start = int(batch.clean[0, 0, 0, 0, 0].round())

@@ -10,7 +10,7 @@ from kf_core.model.visibility import training_mask
 from kf_core.schedule import warped
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan
-from kf_core.training.batches import BEHIND, LEADS, Sampler
+from kf_core.training.batches import BEHIND, LEADS, Sampler, layouts
 from kf_core.training.clips import ClipFolder, ClipLatents
 from kf_core.training.student import StudentTraining, parameter_groups, train_student
 
@@ -50,7 +50,7 @@ def clips(count: int = 4, seed: int = 0) -> ClipLatents:
 
 
 def sampler(seed: int = 0) -> Sampler:
-    made = Sampler(card().rollout, torch.Generator().manual_seed(seed))
+    made = Sampler(layouts(card().rollout), torch.Generator().manual_seed(seed))
     made.add([clips()])
     return made
 
@@ -64,6 +64,21 @@ def test_every_frame_is_where_the_rollout_would_have_it():
         assert (numbers[:, 0] == 0).all() if layout.is_first else (numbers[:, 0] >= max(layout.past, 1)).all()
         assert torch.equal(batch.reference[:, 0, 0, 0, 0], torch.full((16,), FRAMES - 1.0))
         assert torch.equal(batch.clean[:, 1, 0, 0, 0], batch.reference[:, 1, 0, 0, 0])  # of the same clip
+
+
+def test_what_an_ablation_turns_off_is_a_tenth_of_the_training():
+    usual = card().rollout
+    share = lambda holds: sum(layout.share for layout in layouts(usual) if holds(layout.settings, layout))
+    assert share(lambda s, _: True) == pytest.approx(1)
+    for turned_off in (
+        lambda s, _: s.knot is None,
+        lambda s, _: s.anchor is None,
+        lambda s, _: s.knot is None and s.anchor is None,
+        lambda s, _: s.window == 4,
+        lambda s, layout: s.past >= 8 and layout.past >= 8,
+    ):
+        assert share(turned_off) >= 0.1 - 1e-9
+    assert share(lambda s, _: s == usual) > 0.4
 
 
 def test_the_segment_shows_anchor_past_and_current_as_inference_does():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from kf_core.training import vae as recipe
@@ -17,12 +18,13 @@ from kf_core.training import vae_measure
 from kf_core.training.muon import Muon
 from kf_core.training.vae import VAETraining, current_stage, learning_rate, train_vae
 from kf_core.training.vae_clips import cut, draw
-from kf_core.training.vae_goals import initialise, reading_losses
-from kf_core.training.vae_measure import fold_statistics
+from kf_core.training.vae_goals import fixed_reader, initialise, reading_losses
+from kf_core.training.vae_measure import fold_statistics, unfold_statistics
 from kf_core.vae.streaming import DecoderState, decode_latents, encode_clip
 from kf_core.vae.wan import LATENT_MEAN, LATENT_STD, WanVAE
 
 SIZE, DIM = 16, 4
+ASSETS = Path(recipe.__file__).parents[1] / "assets"
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +121,38 @@ def test_folding_gives_latents_wans_statistics_and_leaves_the_pictures():
         assert (vae.decode(folded, {}) - made).abs().max() < 1e-10
 
 
+def test_unfolding_gives_the_reader_its_latents_back_and_leaves_the_pictures():
+    vae = WanVAE(16)
+    vae.load_state_dict({name: weight.float() for name, weight in load_file(ASSETS / "kf-tiny-vae.safetensors").items()})
+    seen = draw(2, 5, 64, torch.Generator().manual_seed(3)).pictures
+    reader = fixed_reader()
+    with torch.no_grad():
+        folded, _ = vae.encode(seen * 2 - 1, {})
+        made = vae.decode(folded, {})
+        unfold_statistics(vae, 64, "cpu")
+        unfolded, _ = vae.encode(seen * 2 - 1, {})
+        assert (vae.decode(unfolded, {}) - made).abs().max() < 1e-3
+        losses = [reading_losses(reader(latents), seen) for latents in (folded, unfolded)]
+    assert all(after < before / 3 and after < 0.02 for before, after in zip(*losses, strict=True))
+    assert unfolded[:, 6:].std((0, 2, 3, 4)).log().abs().max() < 1
+
+
+def test_a_run_may_begin_with_the_weights_of_another_and_says_so_when_it_resumes(tmp_path: Path):
+    finished = train_vae(tmp_path / "small", size=SIZE, minutes=0.003, dim=DIM)
+    train_vae(tmp_path / "large", size=2 * SIZE, minutes=0.0, dim=DIM, grow_from=finished)
+    with torch.no_grad():
+        pictures = draw(1, 5, 2 * SIZE, torch.Generator().manual_seed(1)).pictures
+        made = []
+        for file in (finished, tmp_path / "large" / recipe.FILE):
+            vae = WanVAE(DIM)
+            vae.load_state_dict({name: weight.float() for name, weight in load_file(file).items()})
+            made.append(decode_latents(vae, encode_clip(vae, pictures), DecoderState()))
+    assert (made[0] - made[1]).abs().max() < 0.02  # rounded twice to half precision
+    again = VAETraining(size=2 * SIZE, dim=DIM)
+    again.load(tmp_path / "large" / recipe.CHECKPOINT)
+    assert again.has_grown and again.stages is recipe.GROWING_STAGES
+
+
 def test_an_untrained_network_treats_every_picture_alone_and_repeats_it():
     vae = initialise(WanVAE(DIM))
     still = torch.rand(1, 3, 1, SIZE, SIZE)
@@ -134,9 +168,11 @@ def test_training_learns_to_reconstruct():
 
 
 def test_the_stages_fill_the_budget_and_the_rate_ends_at_nothing():
-    assert current_stage(0.0).frames == (1,) and current_stage(1.0).decoder_only and learning_rate(1.0) == 0
-    assert [stage.until for stage in recipe.STAGES] == sorted({stage.until for stage in recipe.STAGES}) and recipe.STAGES[-1].until == 1
-    assert all((frames - 1) % 4 == 0 for stage in recipe.STAGES for frames in stage.frames)
+    assert current_stage(0.0).frames == (1,)
+    for stages in (recipe.STAGES, recipe.GROWING_STAGES):
+        assert current_stage(1.0, stages).decoder_only and learning_rate(1.0, stages) == 0
+        assert [stage.until for stage in stages] == sorted({stage.until for stage in stages}) and stages[-1].until == 1
+        assert all((frames - 1) % 4 == 0 for stage in stages for frames in stage.frames)
 
 
 def test_a_cut_keeps_pictures_and_boxes_together():
