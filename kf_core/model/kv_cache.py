@@ -54,6 +54,7 @@ class KVCache:
         # What attention reads: remembered frames first, then room for the frames being drawn.
         self._placed = tokens(slots + settings.drawn)
         self._values = tokens(slots + settings.drawn)
+        self._standing: dict[int, float] = {}  # slot -> the position its placed keys stand at
         self._placements = 0
 
     @property
@@ -94,20 +95,23 @@ class KVCache:
         self.next_frame = span.stop
 
     def place(self, anchor_position: int | None = None) -> "Memory":
-        """Turn all keys to where they stand now; valid until the next `place`. Done once per chunk."""
+        """Turn keys to where they stand now, those that moved or are new; valid until the next `place`. Done once per chunk."""
         if self._anchor_slots and not self._has_anchor:
             raise ValueError("the anchor was never recorded")
         if bool(self._anchor_slots) != (anchor_position is not None):
             raise ValueError(f"anchor position {anchor_position} does not fit settings with anchor rule {self.settings.anchor}")
         frames = self.frames
         positions = [anchor_position] * self._anchor_slots + self._positions(frames)
-        used = len(positions) * self.grid.tokens
-        places = torch.tensor(positions, dtype=torch.float64)
-        turn = rotation(places, self.grid, self.head_dim, self._keys.dtype, self._keys.device)
         self._placements += 1
-        for layer in range(self._keys.shape[0]):
-            self._placed[layer, :, :, :used] = turn(self._keys[layer, :, :, :used])
-        return Memory(self, self._placed, self._values, used)
+        moved = [slot for slot, position in enumerate(positions) if self._standing.pop(slot, None) != position]
+        for slots in _runs(moved):
+            places = torch.tensor(positions[slots.start : slots.stop], dtype=torch.float64)
+            turn = rotation(places, self.grid, self.head_dim, self._keys.dtype, self._keys.device)
+            tokens = slice(slots.start * self.grid.tokens, slots.stop * self.grid.tokens)
+            for layer in range(self._keys.shape[0]):
+                self._placed[layer, :, :, tokens] = turn(self._keys[layer, :, :, tokens])
+        self._standing = dict(enumerate(positions))
+        return self._memory(len(positions) * self.grid.tokens)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is remembered, for saving. The counterpart is `restore`."""
@@ -130,6 +134,10 @@ class KVCache:
             raise ValueError(f"a saved cache of shape {tuple(keys.shape)} does not fit one of {expected}")
         self._keys[..., :used, :] = keys.to(self._keys)
         self._values[..., :used, :] = values.to(self._values)
+        self._standing.clear()
+
+    def _memory(self, used: int) -> "Memory":
+        return Memory(self, self._placed, self._values, used)
 
     def _used(self) -> int:
         return (self._anchor_slots * self._has_anchor + len(self.frames)) * self.grid.tokens
@@ -151,6 +159,8 @@ class KVCache:
         if len(record.keys) != self._keys.shape[0]:
             raise ValueError(f"{len(record.keys)} of {self._keys.shape[0]} layers were recorded")
         t = self.grid.tokens
+        for slot in slots.values():
+            self._standing.pop(slot, None)
         for layer, (keys, values) in enumerate(zip(record.keys, record.values, strict=True)):
             for frame, slot in slots.items():
                 self._keys[layer, :, :, slot * t : (slot + 1) * t] = keys[:, :, frame * t : (frame + 1) * t]
@@ -192,3 +202,12 @@ class Memory:
         self._placed[layer, :, :, self._used : end] = keys
         self._values[layer, :, :, self._used : end] = values
         return self._placed[layer, :, :, :end], self._values[layer, :, :, :end]
+
+
+def _runs(slots: list[int]) -> Iterator[range]:
+    """Ascending numbers as ranges without gaps: 0 1 4 -> 0..1, 4."""
+    start = 0
+    for index in range(1, len(slots) + 1):
+        if index == len(slots) or slots[index] != slots[index - 1] + 1:
+            yield range(slots[start], slots[index - 1] + 1)
+            start = index

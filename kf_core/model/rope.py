@@ -7,7 +7,7 @@ Source: Wan 2.1, `rope_params` and `rope_apply`: the head is split 44/42/42 (at 
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
 THETA = 10000.0
@@ -45,19 +45,30 @@ def rotation(
 ) -> Rotation:
     """The angles of frames at `positions` ([f], or [b, f] where samples differ), `grid.tokens` tokens each.
 
-    Computed on the CPU, because not every device has float64 (Apple's has not)."""
-    time, height, width = _frequencies(head_dim)
-    rows = torch.arange(grid.height, dtype=torch.float64)
-    columns = torch.arange(grid.width, dtype=torch.float64)
-    in_time = repeat(positions.cpu().double()[..., None] * time, "... f d -> ... f h w d", h=grid.height, w=grid.width)
-    frames = in_time.shape[:-3]
-    in_height = (rows[:, None] * height)[:, None].expand(*frames, grid.height, grid.width, -1)
-    in_width = (columns[:, None] * width).expand(*frames, grid.height, grid.width, -1)
-    angles = rearrange(torch.cat((in_time, in_height, in_width), dim=-1), "... f h w d -> ... (f h w) d")
-    if angles.dim() == 3:
-        angles = angles[:, None]
+    Computed on the CPU, because not every device has float64 (Apple's has not). An axis at a time: a token's row of angles is its
+    frame's, its row's and its column's side by side, so few numbers are computed and sent, whatever the size of the picture."""
     dtype = torch.promote_types(dtype, torch.float32)
-    return Rotation(angles.cos().to(device, dtype), angles.sin().to(device, dtype))
+    places = (positions.cpu().double(), torch.arange(grid.height, dtype=torch.float64), torch.arange(grid.width, dtype=torch.float64))
+    angles = [place[..., None] * frequency for place, frequency in zip(places, _frequencies(head_dim), strict=True)]
+
+    def every_token(in_time: Tensor, in_height: Tensor, in_width: Tensor) -> Tensor:
+        tokens = (*in_time.shape[:-1], grid.height, grid.width, -1)
+        sides = (in_time[..., None, None, :].expand(tokens), in_height[:, None].expand(tokens), in_width.expand(tokens))
+        rows = rearrange(torch.cat(sides, dim=-1), "... f h w d -> ... (f h w) d")
+        return rows if positions.dim() == 1 else rows[:, None]
+
+    return Rotation(
+        every_token(*(send(axis.cos(), device, dtype) for axis in angles)),
+        every_token(*(send(axis.sin(), device, dtype) for axis in angles)),
+    )
+
+
+def send(tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """The tensor there, in that type. The host does not wait for a GPU to take it, so what was asked of it before may still be running."""
+    tensor, device = tensor.to(dtype), torch.device(device)
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def _frequencies(head_dim: int) -> tuple[Tensor, Tensor, Tensor]:

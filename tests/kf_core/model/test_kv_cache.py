@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kf_core.errors import KnotForcingError
+from kf_core.model import kv_cache
 from kf_core.model.kv_cache import KVCache
 from kf_core.model.rope import Grid, rotation
 from kf_core.model.visibility import committed_in_view
@@ -79,15 +80,28 @@ def test_every_key_stands_where_its_frame_stands(policy):
     settings = settings_of(policy)
     cache = new_cache(settings)
     for chunk in range(6):
+        anchor = None if settings.anchor is None else 50 + 10 * (chunk // 2)
         commit(cache, settings.emitted(chunk))
-    keys, _ = place(cache).read(1, marked([]), marked([]))
-    frames = cache.frames
-    window = min(f for f in [*frames, cache.next_frame] if f >= settings.pinned)
-    stand = [f - settings.pinned + window if settings.pinned_place == "in front" and f < settings.pinned else f for f in frames]
-    if settings.anchor is not None:
-        frames, stand = [-1, *frames], [50, *stand]
-    turn = rotation(torch.tensor(stand, dtype=torch.float64), GRID, HEAD_DIM, torch.float64)
-    torch.testing.assert_close(keys, turn(marked(frames)))
+        keys, _ = cache.place(anchor).read(1, marked([]), marked([]))
+        frames = cache.frames
+        window = min((f for f in frames if f >= settings.pinned), default=cache.next_frame)
+        stand = [f - settings.pinned + window if settings.pinned_place == "in front" and f < settings.pinned else f for f in frames]
+        if anchor is not None:
+            frames, stand = [-1, *frames], [anchor, *stand]
+        turn = rotation(torch.tensor(stand, dtype=torch.float64), GRID, HEAD_DIM, torch.float64)
+        torch.testing.assert_close(keys, turn(marked(frames)))
+
+
+def test_a_key_is_turned_again_only_when_it_moved(monkeypatch):
+    turned = []
+    monkeypatch.setattr(kv_cache, "rotation", lambda places, *rest: turned.extend(places.tolist()) or rotation(places, *rest))
+    cache = new_cache(settings_of("wide window"))
+    for chunk, anchor in enumerate((50, 50, 70, 70, 70)):
+        turned.clear()
+        cache.place(anchor)
+        fresh = list(range(3 * chunk - 3, 3 * chunk)) if chunk else []
+        assert sorted(turned) == fresh + ([anchor] if chunk in (0, 2) else [])
+        commit(cache, cache.settings.emitted(chunk))
 
 
 def test_reading_never_changes_what_is_remembered():
