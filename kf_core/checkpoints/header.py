@@ -10,11 +10,15 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from ..errors import KnotForcingError
 
 LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 MOST_RANK = 16  # axes of a tensor
+MOST_SHARED = 2  # times the file's size that tensors may claim together: some share their bytes
+DEEPEST = 8  # dicts inside dicts
+MOST_NAMES = 200_000  # looked at in dicts inside dicts: the same one may lie in many places
 BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 ONE_BYTE = {"F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"}
 OTHER_KINDS = {
@@ -25,6 +29,8 @@ OTHER_KINDS = {
     b"<htm": "a web page",
 }
 OTHER_KINDS |= {b"version https://git-lfs": "a Git LFS pointer, not the file itself"}
+
+Leaf = TypeVar("Leaf")
 
 
 @dataclass(frozen=True)
@@ -119,3 +125,24 @@ def safetensors_header(path: Path) -> tuple[dict[str, str], dict[str, TensorFact
             f"{path.name} is cut off: {8 + claimed + stop:,} bytes are needed and the file has {length:,}. Download it again."
         )
     return metadata, tensors, places
+
+
+def named(data: Any, leaf: type[Leaf]) -> list[tuple[str, str, Leaf]]:
+    """All leaves of a dict of dicts: the dict they are in (names joined by points), their name, themselves. Raises ValueError."""
+    found: list[tuple[str, str, Leaf]] = []
+    looked_at = 0
+
+    def look(inside: Mapping, entry: str, depth: int) -> None:
+        nonlocal looked_at
+        looked_at += len(inside)
+        if depth > DEEPEST or looked_at > MOST_NAMES:
+            raise ValueError(f"dicts lie {depth} deep inside dicts, with {looked_at:,} names")
+        for name, value in inside.items():
+            if isinstance(value, leaf):
+                found.append((entry, str(name), value))
+            elif isinstance(value, Mapping):
+                look(value, f"{entry}.{name}" if entry else str(name), depth + 1)
+
+    if isinstance(data, Mapping):
+        look(data, "", 0)
+    return found

@@ -1,7 +1,7 @@
 """A file of weights, or all shards of one, as names with tensors behind them, read one at a time.
 
-Made from headers alone; PyTorch is needed only when a tensor is asked for, or where a file is PyTorch's own. Knows nothing of networks
-or of other people's names.
+Made from headers alone; PyTorch is needed only when a tensor is asked for, or to look into a PyTorch file that is out of the ordinary.
+Knows nothing of networks or of other people's names.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import KnotForcingError
 from ..fingerprint import fingerprint
+from .archive import ordinary
 from .header import FileFacts, TensorFacts, is_pytorch, safetensors_header
 from .shards import files_of
 
@@ -29,7 +30,8 @@ class TensorFile:
         self.path = Path(path)
         self.files = files_of(self.path)
         self._places: dict[str, tuple[Path, int]] = {}  # file and offset of the tensors of safetensors
-        self._loaded: dict[str, Tensor] = {}  # those of PyTorch files, mapped into memory and not read yet
+        self._pytorch: dict[str, Path] = {}  # file of the tensors of PyTorch files
+        self._loaded: dict[Path, dict[str, Tensor]] = {}  # those that were asked for, mapped into memory and not read yet
         self._tensors: dict[str, TensorFacts] = {}
         self._entries: list[str] = []
         self.metadata: dict[str, str] = {}
@@ -54,8 +56,8 @@ class TensorFile:
 
     def read(self, name: str) -> Tensor:
         """A tensor, in memory of its own where it is from safetensors; one of a PyTorch file is mapped."""
-        if name in self._loaded:
-            return self._loaded[name]
+        if name in self._pytorch:
+            return self._mapped(self._pytorch[name])[name]
         from .tensors import read_at
 
         path, offset = self._places[name]
@@ -63,13 +65,13 @@ class TensorFile:
 
     def is_mapped(self, name: str) -> bool:
         """Whether `read` gives a tensor that lies in the file, and not in memory of its own."""
-        return name in self._loaded
+        return name in self._pytorch
 
     def mapped(self) -> dict[str, Tensor]:
         """All tensors, mapped into memory: none is read before it is looked at. For those who copy them themselves."""
         from .tensors import map_safetensors
 
-        found = dict(self._loaded)
+        found = {name: self._mapped(file)[name] for name, file in self._pytorch.items()}
         for file in dict.fromkeys(path for path, _ in self._places.values()):
             found |= map_safetensors(file)
         return found
@@ -83,17 +85,33 @@ class TensorFile:
         self.metadata |= metadata
 
     def _add_pytorch(self, file: Path) -> None:
-        from .tensors import facts_of, flat, load_pytorch
-
         self.kind = "PyTorch"
-        for entry, name, tensor in flat(load_pytorch(file)):
-            whole = f"{entry}.{name}" if entry else name
+        for entry, name, facts in ordinary(file) or self._as_pytorch_sees_it(file):
+            whole = _joined(entry, name)
             if whole in self._tensors:
                 raise KnotForcingError(f"{whole} stands in {self.path.name} twice. Download it again.")
-            self._loaded[whole] = tensor
-            self._tensors[whole] = facts_of(tensor)
+            self._tensors[whole], self._pytorch[whole] = facts, file
             if entry and entry not in self._entries:
                 self._entries.append(entry)
+
+    def _as_pytorch_sees_it(self, file: Path) -> list[tuple[str, str, TensorFacts]]:
+        from .tensors import facts_of, pytorch_tensors
+
+        found = pytorch_tensors(file)
+        self._loaded[file] = {_joined(entry, name): tensor for entry, name, tensor in found}
+        return [(entry, name, facts_of(tensor)) for entry, name, tensor in found]
+
+    def _mapped(self, file: Path) -> dict[str, Tensor]:
+        """A PyTorch file's tensors, mapped into memory and not read yet."""
+        if file not in self._loaded:
+            seen = {_joined(entry, name): facts for entry, name, facts in self._as_pytorch_sees_it(file)}
+            if seen != {name: self._tensors[name] for name, place in self._pytorch.items() if place == file}:
+                raise KnotForcingError(f"{file.name} does not hold what it announces. Download it again.")
+        return self._loaded[file]
+
+
+def _joined(entry: str, name: str) -> str:
+    return f"{entry}.{name}" if entry else name
 
 
 def read_header(path: Path | str) -> FileFacts:

@@ -6,7 +6,7 @@ Knows nothing of names, shards or networks. Source: PyTorch's `weights_only` unp
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import KnotForcingError
-from .header import MOST_RANK, TensorFacts, is_pytorch, safetensors_header
+from .header import MOST_RANK, MOST_SHARED, TensorFacts, is_pytorch, named, safetensors_header
 
-DEEPEST = 8  # dicts inside dicts
-MOST_SHARED = 2  # times the file's size that tensors may claim together: some share their bytes
 DTYPE_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 DTYPE_NAMES |= {torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
 DTYPE_NAMES |= {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
@@ -45,6 +43,11 @@ def map_safetensors(path: Path) -> dict[str, Tensor]:
         raise KnotForcingError(f"{path.name} cannot be read ({problem}). It may be damaged; download it again.") from problem
 
 
+def pytorch_tensors(path: Path) -> list[tuple[str, str, Tensor]]:
+    """All tensors of a PyTorch file: the dict each is in (names joined by points), its name, itself. Raises KnotForcingError."""
+    return named(load_pytorch(path), Tensor)
+
+
 def read_tensors(path: Path | str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
     """The tensors of a file, and its metadata. A PyTorch file is given as it is, dicts inside dicts. Raises KnotForcingError."""
     path = Path(path)
@@ -68,7 +71,7 @@ def load_pytorch(path: Path) -> Mapping[str, Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old or odd pickles; what matters of them is said below
             data = _mapped_or_read(path)
-        found = list(flat(data)) if isinstance(data, Mapping) else []
+        found = named(data, Tensor)
         if any(not name for _, name, _ in found):
             raise ValueError("a tensor has no name")
         tensors = [tensor for _, _, tensor in found]
@@ -126,17 +129,6 @@ def _mapped_or_read(path: Path) -> Any:
 def _damaged(path: Path, problem: Exception) -> KnotForcingError:
     reason = (str(problem).splitlines() or [type(problem).__name__])[0][:120]
     return KnotForcingError(f"{path.name} is damaged or cut off, or no PyTorch file ({reason}). Download it again.")
-
-
-def flat(data: Any, entry: str = "", depth: int = 0) -> Iterator[tuple[str, str, Tensor]]:
-    """All tensors of a dict of dicts: the dict they are in (names joined by points), their name, themselves."""
-    if depth > DEEPEST:
-        raise ValueError(f"dicts lie {depth} deep inside dicts")
-    for name, value in data.items():
-        if isinstance(value, Tensor):
-            yield entry, str(name), value
-        elif isinstance(value, Mapping):
-            yield from flat(value, f"{entry}.{name}" if entry else str(name), depth + 1)
 
 
 def _dtype(path: Path, name: str) -> torch.dtype:
