@@ -16,6 +16,7 @@ from .loaders import CATEGORY
 
 SAMPLE_RATE = 16000  # what the bundled voice was recorded at
 POSE_FPS, POSE_SIZE = 16, 192  # pictures a second, as Pose Conditioning expects them unless told otherwise; pixels
+PORTRAITS = {"Mia": "example-portrait.png", "Zuri": "example-portrait-zuri.png", "Tom": "example-portrait-tom.png"}
 MOVEMENT = (  # seconds, yaw, pitch, roll in degrees: about a look to one side, to the other, a nod, a tilt each way
     (0.0, 0.0, 0.0, 0.0),
     (1.2, -18.0, 0.0, -3.0),
@@ -38,10 +39,14 @@ class Example(io.ComfyNode):
             node_id="KnotForcingExample",
             display_name="Example Portrait & Voice",
             category=CATEGORY,
-            description="A cartoon portrait, a spoken sentence and a moving head, to try everything with. They come with the pack; "
+            description="Cartoon portraits, a spoken sentence and a moving head, to try everything with. They come with the pack; "
             "drop your own picture and sound on the canvas and connect them instead.",
             search_aliases=["demo", "sample", "test portrait", "test audio", "example pose"],
-            inputs=[],
+            inputs=[
+                io.Combo.Input(
+                    "face", options=list(PORTRAITS), default="Mia", optional=True, tooltip="Which of the three drawn faces to show."
+                ),
+            ],
             outputs=[
                 io.Image.Output(display_name="portrait", tooltip="A drawn face. To Encode Reference Anchor, or Portrait Crop."),
                 io.Audio.Output(display_name="voice", tooltip="A spoken voice of 11 seconds. To Audio Conditioning."),
@@ -53,8 +58,8 @@ class Example(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        portrait = read_picture(bundled("example-portrait.png"))[None]
+    def execute(cls, face: str = "Mia") -> io.NodeOutput:
+        portrait = read_picture(bundled(PORTRAITS[face]))[None]
         voice = np.concatenate(list(SoundFile(bundled("example-voice.wav")).blocks(SAMPLE_RATE))).T
         sound = {"waveform": torch.from_numpy(voice)[None], "sample_rate": SAMPLE_RATE}
         return io.NodeOutput(portrait, sound, moving_head(round(voice.shape[1] / SAMPLE_RATE * POSE_FPS)))

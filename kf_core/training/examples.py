@@ -1,7 +1,7 @@
-"""The bundled example: a face and a voice that no training has met.
+"""The bundled examples: three faces and a voice that no training has met.
 
-The portrait is an identity of the held-out split, looking at the viewer with its mouth shut; the voice is a held-out voice saying a text
-that no grammar of `sentences.py` can say. Both come out the same whenever they are made (the sound to a few milliseconds).
+The portraits are identities of the held-out split, looking at the viewer with the mouth shut; the voice is a held-out voice saying a text
+that no grammar of `sentences.py` can say. All come out the same whenever they are made (the sound to a few milliseconds).
 """
 
 import wave
@@ -17,8 +17,12 @@ from .drawing import render
 from .portraits import Motion, identities
 from .speech import HELD_OUT_VOICES, SAMPLE_RATE_HZ, Speech, join, pause, speak
 
-PORTRAIT, VOICE = "example-portrait.png", "example-voice.wav"
-FACE = 2**40 + 62  # of the held-out split
+VOICE = "example-voice.wav"
+FACES = {  # of the held-out split
+    "example-portrait.png": 2**40 + 62,
+    "example-portrait-zuri.png": 2**40 + 51,
+    "example-portrait-tom.png": 2**40 + 53,
+}
 TEXT = (
     "Hello! I am a picture with a voice.",
     "Before this film began, nobody had ever seen me move.",
@@ -26,7 +30,7 @@ TEXT = (
 )
 
 
-def example_portrait(size: int = 512, face: int = FACE) -> Tensor:
+def example_portrait(face: int, size: int = 512) -> Tensor:
     """A face at rest: [size, size, 3] RGB 0..1."""
     still = Motion(**{field.name: torch.zeros(1, 1) for field in fields(Motion)})
     still.smile.fill_(0.35)
@@ -42,10 +46,11 @@ def example_voice() -> Speech:
 
 
 def write_examples(folder: Path) -> None:
-    """Both files, ready to be bundled."""
+    """All files, ready to be bundled."""
     folder.mkdir(parents=True, exist_ok=True)
-    picture = (example_portrait() * 255).round().byte().numpy()
-    Image.fromarray(picture).save(folder / PORTRAIT, optimize=True)
+    for name, face in FACES.items():
+        picture = (example_portrait(face) * 255).round().byte().numpy()
+        Image.fromarray(picture).save(folder / name, optimize=True)
     with wave.open(str(folder / VOICE), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

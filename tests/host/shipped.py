@@ -45,7 +45,8 @@ class Workflow:
 
 NOTE_SIZE = (340, 470)
 VIDEO_SIZE = (350, 570)
-EXAMPLE = Node(type="KnotForcingExample", size=(290, 0))
+EXAMPLE = Node(type="KnotForcingExample", widgets={"face": "Mia"}, size=(290, 0))
+ZURI, TOM = (replace(EXAMPLE, widgets={"face": name}) for name in ("Zuri", "Tom"))  # so that thumbnails can be told apart
 MODEL = Node(type="KnotForcingLoadModel", size=(290, 240))  # its note appears below the widgets
 ANCHOR = Node(
     type="KnotForcingEncodeAnchor", inputs={"portrait": "example.portrait", "model": "model.MODEL", "vae": "model.VAE"}, size=(290, 0)
@@ -102,7 +103,7 @@ Without pictures, the angles `yaw`, `pitch` and `roll` hold the head.
 
 {OWN_FILES}""",
     columns={
-        "1. Who": SETUP,
+        "1. Who": {**SETUP, "example": ZURI},
         "2. What drives it": {
             "pose": Node(type="KnotForcingPose", inputs={"pose_images": "example.pose_images"}, size=(290, 0)),
             "sampler": sampler("pose"),
@@ -125,7 +126,7 @@ their order does not matter.
 
 {OWN_FILES}""",
     columns={
-        "1. Who": SETUP,
+        "1. Who": {**SETUP, "example": TOM},
         "2. What drives it": {
             "voice": VOICE,
             "pose": Node(type="KnotForcingPose", inputs={"pose_images": "example.pose_images", "driving": "voice.driving"}, size=(290, 0)),
@@ -168,7 +169,7 @@ The voice ends after 11 seconds; from then on the host is silent. Connect a long
 
 {OWN_FILES}""",
     columns={
-        "1. Who": SETUP,
+        "1. Who": {**SETUP, "example": TOM},
         "2. What happens when": {
             "voice": VOICE,
             "script": Node(type="KnotForcingScript", inputs={"driving": "voice.driving"}, widgets={"script": SCRIPT}, size=(400, 220)),
@@ -201,7 +202,7 @@ same place. *Upscale Image* then brings everything to one size.
 
 {OWN_FILES}""",
     columns={
-        "1. Who": SETUP,
+        "1. Who": {**SETUP, "example": ZURI},
         "2. What drives it": {"voice": VOICE, "sampler": sampler("voice")},
         "3. A segment, made larger": {
             "segment": Node(

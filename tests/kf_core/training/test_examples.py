@@ -1,23 +1,25 @@
-"""The bundled portrait and voice are those the code makes, small, at rest, and of the held-out splits."""
+"""The bundled portraits and voice are those the code makes, small, at rest, and of the held-out splits."""
 
 import wave
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from kf_core.checkpoints.load import bundled
-from kf_core.training.examples import FACE, PORTRAIT, TEXT, VOICE, example_portrait, example_voice
+from kf_core.training.examples import FACES, TEXT, VOICE, example_portrait, example_voice
 from kf_core.training.portraits import sample_identities
 from kf_core.training.sentences import HELD_OUT_SENTENCES
 from kf_core.training.speech import SAMPLE_RATE_HZ
 
 
-def test_the_bundled_portrait_is_the_one_that_is_drawn():
-    bundle = np.asarray(Image.open(bundled(PORTRAIT)))
-    drawn = (example_portrait() * 255).round().byte().numpy()
+@pytest.mark.parametrize("name", FACES)
+def test_a_bundled_portrait_is_the_one_that_is_drawn(name):
+    bundle = np.asarray(Image.open(bundled(name)))
+    drawn = (example_portrait(FACES[name]) * 255).round().byte().numpy()
     assert bundle.shape == (512, 512, 3) and np.abs(bundle.astype(int) - drawn).max() <= 1
-    assert bundled(PORTRAIT).stat().st_size < 100_000
+    assert bundled(name).stat().st_size < 100_000
 
 
 def test_the_bundled_voice_is_the_one_that_is_spoken():
@@ -31,5 +33,5 @@ def test_the_bundled_voice_is_the_one_that_is_spoken():
 
 def test_no_training_has_met_face_or_words():
     seen = sample_identities(1000, torch.Generator().manual_seed(0)).seed
-    assert seen.max() < 2**40 <= FACE
+    assert seen.max() < 2**40 <= min(FACES.values())
     assert not set(TEXT) & set(HELD_OUT_SENTENCES)  # nor does any check of held-out speech use them
