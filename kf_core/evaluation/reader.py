@@ -76,6 +76,20 @@ class PortraitReader(nn.Module):
         return Reading(**dict(zip(VALUES, columns, strict=True)), embedding=torch.cat(embeddings).float().cpu())
 
 
+class OneReading:
+    """A reader for several measures that are shown the same pictures one after the other: they are read once."""
+
+    def __init__(self, reader: PortraitReader) -> None:
+        self._reader = reader
+        self._frames: Tensor | None = None
+        self._reading: Reading | None = None
+
+    def read(self, frames: Tensor) -> Reading:
+        if frames is not self._frames:
+            self._frames, self._reading = frames, self._reader.read(frames)
+        return self._reading
+
+
 def load_reader(path: Path = READER_FILE) -> PortraitReader:
     """The bundled reader, ready to read."""
     if not path.is_file():

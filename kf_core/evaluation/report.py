@@ -17,7 +17,7 @@ from .frames import Measure, Video, feed
 from .identity import Identity, IdentityResult
 from .lip_sync import CONTROL_SECONDS, LipSync, LipSyncResult
 from .psnr import Psnr, PsnrResult
-from .reader import PortraitReader
+from .reader import OneReading, PortraitReader
 from .seams import SeamResult, Seams, seams
 from .sharpness import Sharpness, SharpnessResult
 
@@ -105,38 +105,59 @@ def evaluate(
     reader: PortraitReader | None = None,
 ) -> Report:
     """Measure whatever can be known of a video, in one pass over it. Portrait and opening need a reader."""
-    if reader is None and (portrait is not None or opening is not None):
-        raise ValueError("a portrait or a mouth track can only be compared by a reader")
-    count = _Count()
-    measures: dict[str, Measure] = {
-        "flicker": Flicker(fps), "seams": Seams(chunk, first_chunk), "drift": Drift(fps), "sharpness": Sharpness(),
-    }  # fmt: skip
-    if opening is not None:
-        measures["lip_sync"] = LipSync(reader, opening, fps)
-    if portrait is not None:
-        measures["identity"] = Identity(reader, portrait)
-    if truth is not None:
-        measures["psnr"] = Psnr(mouth_boxes)
-    feed([count, *measures.values()], video, truth)
-    if not count.result():
-        raise ValueError("there is no picture to measure")
-    return Report(
-        pictures=count.result(),
+    examination = Examination(
         fps=fps,
-        seams_of_codec=None if codec is None else seams(codec, chunk, first_chunk),
-        **{name: measure.result() for name, measure in measures.items()},
+        chunk=chunk,
+        first_chunk=first_chunk,
+        portrait=portrait,
+        opening=opening,
+        mouth_boxes=mouth_boxes,
+        reader=reader,
+        has_truth=truth is not None,
     )
+    feed([examination], video, truth)
+    return examination.result(None if codec is None else seams(codec, chunk, first_chunk))
 
 
-class _Count:
-    def __init__(self) -> None:
-        self._pictures = 0
+class Examination:
+    """All measures of one video while it comes: pictures are not kept. What each word means is said at `evaluate`."""
+
+    def __init__(
+        self,
+        *,
+        fps: float,
+        chunk: int = 3,
+        first_chunk: int | None = None,
+        portrait: Tensor | None = None,
+        opening: Tensor | None = None,
+        mouth_boxes: Tensor | None = None,
+        reader: "PortraitReader | OneReading | None" = None,
+        has_truth: bool = False,
+    ) -> None:
+        if reader is None and (portrait is not None or opening is not None):
+            raise ValueError("a portrait or a mouth track can only be compared by a reader")
+        reader = OneReading(reader) if isinstance(reader, PortraitReader) else reader
+        self._fps, self._pictures = fps, 0
+        self._measures: dict[str, Measure] = {
+            "flicker": Flicker(fps), "seams": Seams(chunk, first_chunk), "drift": Drift(fps), "sharpness": Sharpness(),
+        }  # fmt: skip
+        if opening is not None:
+            self._measures["lip_sync"] = LipSync(reader, opening, fps)
+        if portrait is not None:
+            self._measures["identity"] = Identity(reader, portrait)
+        if has_truth:
+            self._measures["psnr"] = Psnr(mouth_boxes)
 
     def add(self, frames: Tensor, truth: Tensor | None = None) -> None:
         self._pictures += len(frames)
+        for measure in self._measures.values():
+            measure.add(frames, truth)
 
-    def result(self) -> int:
-        return self._pictures
+    def result(self, seams_of_codec: SeamResult | None = None) -> Report:
+        if not self._pictures:
+            raise ValueError("there is no picture to measure")
+        results = {name: measure.result() for name, measure in self._measures.items()}
+        return Report(pictures=self._pictures, fps=self._fps, seams_of_codec=seams_of_codec, **results)
 
 
 def _finite(value: Any) -> Any:

@@ -51,11 +51,20 @@ def sharpness(video: Video, truth: Video | None = None) -> SharpnessResult:
     return meter.result()
 
 
+def gradient(frames: Tensor) -> Tensor:
+    """The mean length of each picture's brightness gradient: [f, h, w, 3] -> [f]."""
+    light = _light(frames)
+    across, down = (light[:, 1:-1, 2:] - light[:, 1:-1, :-2]) / 2, (light[:, 2:, 1:-1] - light[:, :-2, 1:-1]) / 2
+    return (across.square() + down.square()).sqrt().mean((1, 2))
+
+
+def _light(frames: Tensor) -> Tensor:
+    return frames @ frames.new_tensor(_LUMA)  # [f, h, w]
+
+
 def _detail(frames: Tensor) -> Tensor:
     """Sum over pictures of the mean gradient and the mean squared Laplacian: [2]."""
-    light = frames @ frames.new_tensor(_LUMA)  # [f, h, w]
-    across, down = (light[:, 1:-1, 2:] - light[:, 1:-1, :-2]) / 2, (light[:, 2:, 1:-1] - light[:, :-2, 1:-1]) / 2
+    light = _light(frames)
     middle = light[:, 1:-1, 1:-1]
     laplacian = light[:, 1:-1, 2:] + light[:, 1:-1, :-2] + light[:, 2:, 1:-1] + light[:, :-2, 1:-1] - 4 * middle
-    gradient = (across.square() + down.square()).sqrt()
-    return torch.stack([gradient.mean((1, 2)).sum(), laplacian.square().mean((1, 2)).sum()]).double()
+    return torch.stack([gradient(frames).sum(), laplacian.square().mean((1, 2)).sum()]).double()
