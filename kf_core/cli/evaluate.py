@@ -1,4 +1,4 @@
-"""`evaluate`: measure a finished video, with what is at hand of its portrait, its sound and the truth."""
+"""`evaluate`: measure a finished video, with what is at hand of its portrait, its sound and the truth; or run a protocol on a model."""
 
 import argparse
 from pathlib import Path
@@ -8,6 +8,7 @@ import torch
 
 from ..conditioning.audio import SAMPLE_RATE, AudioFile
 from ..conditioning.portrait import prepare_portrait
+from ..errors import KnotForcingError
 from ..evaluation.contact_sheet import contact_sheet
 from ..evaluation.lip_sync import opening_from_sound
 from ..evaluation.reader import load_reader
@@ -15,21 +16,27 @@ from ..evaluation.report import evaluate
 from ..media.picture import read_picture
 from ..media.playback import pictures, probe
 from ..settings import RolloutSettings
+from . import protocols
 
 SHEET_COLUMNS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("video", type=Path, metavar="VIDEO", help="the video to measure")
+    parser.add_argument("video", type=Path, nargs="?", metavar="VIDEO", help="the video to measure")
     parser.add_argument("--portrait", type=Path, metavar="FILE", help="its portrait: does it still look like that? (cartoons only)")
     parser.add_argument("--audio", type=Path, metavar="FILE", help="its voice: does the mouth follow? (cartoons only)")
     parser.add_argument("--truth", type=Path, metavar="VIDEO", help="what it should have been, picture by picture")
     parser.add_argument("--chunk", type=int, default=RolloutSettings.chunk, metavar="N", help="latent frames in a chunk (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a contact sheet here, a PNG")
+    protocols.add_arguments(parser)
 
 
 def run(chosen: argparse.Namespace) -> int:
+    if chosen.ablation is not None:
+        return protocols.run_ablation(chosen)
+    if chosen.video is None:
+        raise KnotForcingError("There is nothing to measure. Give a video, or a protocol with its folder, such as --ablation DIR.")
     facts = probe(chosen.video)
     needs_reader = chosen.portrait is not None or chosen.audio is not None
     report = evaluate(

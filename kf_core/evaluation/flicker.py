@@ -12,12 +12,24 @@ from torch import Tensor
 
 from .frames import Video, feed
 
+EQUAL_MOTION = 0.05  # motion of two videos that differs by less than this share is equal
+
 
 @dataclass(frozen=True, kw_only=True)
 class FlickerResult:
     score: float  # 0..100
     step: float  # 0..255, mean difference of neighbours
     motion: float  # 0..255, mean difference half a second apart; 0 for a clip shorter than that
+
+
+def is_equal_motion(motion: float, other: float) -> bool:
+    """Whether two videos move alike, so that their flickering may be compared."""
+    return abs(motion - other) <= EQUAL_MOTION * max(abs(other), 1e-9)
+
+
+def compare(result: FlickerResult, other: FlickerResult) -> float | None:
+    """By how much the score of `result` is higher; None: not comparable, because they do not move alike."""
+    return result.score - other.score if is_equal_motion(result.motion, other.motion) else None
 
 
 class Flicker:

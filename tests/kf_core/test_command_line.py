@@ -409,6 +409,16 @@ def test_evaluate_measures_a_video(files, capsys):
     assert report["pictures"] == 24 and Image.open(folder / "a.png").size[0] > 300
 
 
+def test_evaluate_without_anything_says_what_it_takes(capsys):
+    assert main(["evaluate"]) == 1
+    assert "Give a video, or a protocol" in capsys.readouterr().err
+
+
+def test_an_ablation_names_variants_that_do_not_exist(capsys, tmp_path):
+    assert main(["evaluate", "--ablation", str(tmp_path / "run"), "--variants", "knotless"]) == 1
+    assert "There is no variant knotless" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
 def test_bench_times_the_stream(files, capsys):
     words = ["bench", "--checkpoint", str(files.folder / "tiny.safetensors"), "--precision", "fp32", "--chunks", "4"]
     assert main([*words, "--json", str(files.folder / "a.json")]) == 0

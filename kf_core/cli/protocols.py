@@ -1,0 +1,140 @@
+"""`evaluate --ablation`: protocols that need sitters whose truth is known, and so the training part of a checkout.
+
+The pack that ComfyUI installs comes without `kf_core/training`; there these protocols say so and nothing else changes.
+"""
+
+import argparse
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..checkpoints.load import bundled, load_generator
+from ..checkpoints.read import read_header
+from ..checkpoints.vaes import load_vae
+from ..errors import KnotForcingError
+from ..evaluation import ablation
+from ..evaluation.ablation import CONDITIONS, POSE_AND_SOUND, Equipment, Plan
+from ..evaluation.ablation_page import write_page
+from ..evaluation.reader import load_reader
+from ..evaluation.variants import chosen as chosen_variants
+from ..evaluation.variants import variants
+from ..timeline import latent_frames
+from .model import set_threads
+
+FIRST_SEED = 2000  # of the sitters; those of the model card have others
+SECONDS, SITTERS, TOGETHER = 20.0, 16, 4
+LONG = 300.0  # seconds from which on a stream is driven by pose and sound only
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("protocols", "with sitters drawn by kf_core/training; needs a checkout and espeak-ng")
+    group.add_argument("--ablation", type=Path, metavar="DIR", help="the method without each of its parts; goes on where it was stopped")
+    group.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help=f"length of each clip (default: {SECONDS:g})")
+    group.add_argument("--identities", type=int, default=SITTERS, metavar="N", help=f"held-out faces and voices (default: {SITTERS})")
+    group.add_argument("--first-seed", type=int, default=FIRST_SEED, metavar="N", help=f"of the sitters (default: {FIRST_SEED})")
+    group.add_argument("--variants", metavar="A,B", help="only these (default: all; the few that matter for 45 s and more)")
+    group.add_argument("--conditions", metavar="A,B", help=f"of {', '.join(CONDITIONS)} (default: both; from {LONG:g} s on the first)")
+    group.add_argument("--together", type=int, default=TOGETHER, metavar="N", help=f"sitters in one rollout (default: {TOGETHER})")
+    group.add_argument("--checkpoint", type=Path, metavar="FILE", help="model (default: the bundled kf-tiny)")
+    group.add_argument("--vae", type=Path, metavar="FILE", help="its autoencoder (default: the bundled one)")
+    group.add_argument("--page", type=Path, metavar="FILE", help="write the page here, pictures beside it (default: DIR/ablation.md)")
+    group.add_argument("--note", default="", metavar="TEXT", help="a sentence for the top of the page, such as what it is not")
+    group.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
+
+
+def run_ablation(chosen: argparse.Namespace) -> int:
+    """Run what is missing, and write numbers and page of all that is there."""
+    training = _training()
+    set_threads(chosen.threads)
+    files = Files.of(chosen)
+    equipment = files.load()
+    card = equipment.model.card
+    every = variants(card.rollout, latent_frames(round(chosen.seconds * card.fps)))
+    plan = Plan(
+        seconds=chosen.seconds,
+        seeds=tuple(range(chosen.first_seed, chosen.first_seed + chosen.identities)),
+        variants=chosen_variants(chosen.variants, every, chosen.seconds),
+        conditions=_conditions(chosen.conditions, chosen.seconds),
+        together=chosen.together,
+        with_codec=chosen.seconds < LONG,
+    )
+    seat = lambda seed: training.sitters.seat(seed, chosen.seconds, card.width, chosen.ablation / "speech")
+    ablation.run(equipment, seat, plan, chosen.ablation)
+    page = chosen.page or chosen.ablation / "ablation.md"
+    write_page(
+        chosen.ablation,
+        page,
+        changes={name: variant.change for name, variant in every.items()},
+        coverage={name: training.coverage.coverage(card.rollout, variant.settings) for name, variant in every.items()},
+        about={"note": chosen.note, "command": command_of(chosen), **files.facts()},
+    )
+    print(f"{chosen.ablation / 'ablation.json'}, {page}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files that are measured."""
+
+    generator: Path
+    vae: Path
+
+    @classmethod
+    def of(cls, chosen: argparse.Namespace) -> "Files":
+        return cls(chosen.checkpoint or bundled("kf-tiny.safetensors"), chosen.vae or bundled("kf-tiny-vae.safetensors"))
+
+    def load(self) -> Equipment:
+        return Equipment(load_generator(self.generator), load_vae(self.vae), load_reader())
+
+    def facts(self) -> dict[str, str]:
+        """Which weights and which code, for a page."""
+        trained = json.loads(read_header(self.generator).metadata.get("training", "{}"))
+        steps = f", trained for {trained['steps']} steps at commit {trained['commit']}" if {"steps", "commit"} <= trained.keys() else ""
+        return {"model": f"{self.generator.name}{steps}", "code": _commit()}
+
+
+def command_of(chosen: argparse.Namespace) -> str:
+    """The words that repeat a run, without those that say where it is kept."""
+    words = ["python -m kf_core evaluate --ablation DIR", f"--seconds {chosen.seconds:g}", f"--identities {chosen.identities}"]
+    words += [f"--{name} {value!r}" for name in ("variants", "conditions") if (value := getattr(chosen, name)) is not None]
+    return " ".join(words)
+
+
+def _commit() -> str:
+    """Which commit this code is, or `unknown` outside a checkout."""
+    try:
+        words = ["git", "describe", "--always", "--dirty"]
+        found = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
+@dataclass(frozen=True)
+class _Training:
+    sitters: object
+    coverage: object
+
+
+def _training() -> _Training:
+    """The modules of the training part, where this is a checkout."""
+    try:
+        from ..training import coverage, sitters
+    except ModuleNotFoundError as problem:
+        if "training" not in (problem.name or ""):
+            raise
+        raise KnotForcingError(
+            "This protocol draws its own sitters, and the part that draws them (kf_core/training) is not in the installed pack. "
+            "Run it from a checkout of the repository."
+        ) from problem
+    return _Training(sitters, coverage)
+
+
+def _conditions(names: str | None, seconds: float) -> tuple[str, ...]:
+    if names is None:
+        return CONDITIONS if seconds < LONG else (POSE_AND_SOUND,)
+    wanted = tuple(name.strip() for name in names.split(","))
+    if unknown := [name for name in wanted if name not in CONDITIONS]:
+        raise KnotForcingError(f"There is no condition {', '.join(unknown)}. There are: {', '.join(CONDITIONS)}.")
+    return wanted

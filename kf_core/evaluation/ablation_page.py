@@ -1,0 +1,213 @@
+"""The ablation as numbers and as a page: means, differences to the full method with intervals, drift against time, strips of pictures.
+
+Everything comes from the results in a run's folder; nothing is written by hand. A difference is paired by sitter, and its interval is the
+bootstrap's over sitters. Flickering is compared only at equal motion, because a face that moves less flickers less.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .ablation import CODEC, CONDITIONS, STRIPS, TRUTH, read
+from .bootstrap import Interval, interval, paired
+from .course import COURSES, PARTS
+from .flicker import EQUAL_MOTION, is_equal_motion
+from .line_plot import Panel, line_plot
+from .speed import machine
+from .variants import FULL, Trained
+
+SEAMS = "seam ratio over the codec's"
+FLICKER, MOTION = "temporal flickering", "motion"
+# measure -> (its name in the table, digits)
+SHOWN = {
+    SEAMS: ("seams", 3),
+    "identity cosine": ("identity", 3),
+    "identity cosine, last fifth": ("identity, last fifth", 3),
+    "palette error": ("palette error", 4),
+    "sharpness against truth": ("sharpness", 3),
+    "colour, last fifth from truth": ("colour from truth, last fifth", 4),
+    "mouth r": ("mouth r", 3),
+    MOTION: ("motion", 2),
+    FLICKER: ("flickering", 2),
+}
+PLOTTED = (FULL, "without-knot", "without-fusion", "anchor-fixed", "anchor-behind", "without-anchor", "self-forcing")
+STRIP_SIDE, LABEL = 56, 118  # pixels
+
+
+def write_page(
+    folder: Path, page: Path, *, changes: Mapping[str, str], coverage: Mapping[str, Trained], about: Mapping[str, object]
+) -> dict:
+    """Write `ablation.json` in `folder` and the page with its pictures; returns what the JSON holds."""
+    results = read(folder)
+    summary = {
+        "about": {**about, "date": str(date.today()), "machine": machine()},
+        "trained": {name: str(trained) for name, trained in coverage.items()},
+        "tables": [
+            {"seconds": seconds, "condition": condition, "rows": rows_of(results, seconds, condition)}
+            for seconds in sorted({line["seconds"] for line in results})
+            for condition in CONDITIONS
+            if any(line["seconds"] == seconds and line["condition"] == condition for line in results)
+        ],
+        "results": results,
+    }
+    (folder / "ablation.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    lines = _head(summary["about"])
+    for table in summary["tables"]:
+        lines += _table(table, changes, coverage)
+    for seconds in sorted({table["seconds"] for table in summary["tables"]}):
+        lines += _pictures(results, seconds, folder, page)
+    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return summary
+
+
+def rows_of(results: list[dict], seconds: float, condition: str) -> dict[str, dict]:
+    """variant -> measure -> mean, its interval, and the paired difference to the full method: all as plain numbers."""
+    by_variant = _by_sitter(results, seconds, condition)
+    rows: dict[str, dict] = {}
+    for variant, sitters in by_variant.items():
+        row: dict[str, object] = {"sitters": len(sitters)}
+        for measure in SHOWN:
+            values = {seed: numbers[measure] for seed, numbers in sitters.items() if measure in numbers}
+            if not values:
+                continue
+            full = {seed: numbers[measure] for seed, numbers in by_variant.get(FULL, {}).items() if measure in numbers}
+            against = paired(values, full) if variant != FULL else None
+            row[measure] = _plain(interval(list(values.values()))) | ({"difference": _plain(against)} if against else {})
+        rows[variant] = row
+    for row in rows.values():
+        motion, full = row.get(MOTION), rows.get(FULL, {}).get(MOTION)
+        if motion and full and not is_equal_motion(motion["mean"], full["mean"]):
+            row.get(FLICKER, {}).pop("difference", None)
+            row.get(FLICKER, {})["not comparable"] = motion["mean"] / full["mean"] - 1
+    return rows
+
+
+def _by_sitter(results: list[dict], seconds: float, condition: str) -> dict[str, dict[int, dict[str, float]]]:
+    """variant -> seed -> measures, the seams divided by what the autoencoder does to the same sitter."""
+    codec = {r["seed"]: r["values"].get("seam ratio") for r in results if r["variant"] == CODEC and r["seconds"] == seconds}
+    found: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
+    for line in results:
+        if line["seconds"] == seconds and line["condition"] == condition:
+            values = dict(line["values"])
+            if codec.get(line["seed"]) and "seam ratio" in values:
+                values[SEAMS] = values["seam ratio"] / codec[line["seed"]]
+            found[line["variant"]][line["seed"]] = values
+    return found
+
+
+def _plain(found: Interval) -> dict:
+    return {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+def _head(about: Mapping[str, object]) -> list[str]:
+    lines = ["# What the knot, the anchor and running ahead are worth", ""]
+    if about.get("note"):
+        lines += [f"**{about['note']}**", ""]
+    return lines + [
+        "The method without each of its parts, on held-out faces that speak held-out sentences by held-out voices. All variants of a "
+        "sitter draw from the same noise and start on the same true first chunk (9 pictures), so that those without an anchor know whom "
+        "they draw. With *pose and sound* everything visible but gaze, brows, hair and backdrop is determined, and a knot has little to "
+        "carry; with *sound only* the head moves as nobody says, and continuity is up to window and knot.",
+        "",
+        "Means over sitters. In brackets the difference to the full method, paired by sitter, and its 95 % bootstrap interval; bold where "
+        "that excludes 0. What each measure is and where it ends: [evaluation.md](evaluation.md). Flickering is compared only where motion "
+        f"is within {EQUAL_MOTION:.0%}.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in about.items() if name != "note" and value),
+        "",
+    ]
+
+
+def _table(table: dict, changes: Mapping[str, str], coverage: Mapping[str, Trained]) -> list[str]:
+    rows = table["rows"]
+    shown = [measure for measure in SHOWN if any(measure in row for row in rows.values())]
+    order = [name for name in changes if name in rows]
+    lines = [
+        f"## {table['condition'].capitalize()}, {table['seconds']:g} s, {max(row['sitters'] for row in rows.values())} sitters",
+        "",
+        "| variant | in training | " + " | ".join(SHOWN[measure][0] for measure in shown) + " |",
+        "|---|---|" + "---:|" * len(shown),
+    ]
+    for name in order:
+        cells = [_cell(rows[name].get(measure), SHOWN[measure][1]) for measure in shown]
+        few = "" if rows[name]["sitters"] == max(row["sitters"] for row in rows.values()) else f" ({rows[name]['sitters']} sitters)"
+        lines.append(f"| **{name}**: {changes[name]}{few} | {coverage[name]} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _cell(found: dict | None, digits: int) -> str:
+    if found is None:
+        return ""
+    text = f"{found['mean']:.{digits}f}"
+    if "not comparable" in found:
+        return f"{text} (not comparable: motion {found['not comparable']:+.0%})"
+    difference = found.get("difference")
+    if difference is None:
+        return text
+    if difference["low"] is None:
+        return f"{text} ({difference['mean']:+.{digits}f})"
+    words = f"{difference['mean']:+.{digits}f} [{difference['low']:+.{digits}f}, {difference['high']:+.{digits}f}]"
+    excludes_zero = difference["low"] > 0 or difference["high"] < 0
+    return f"{text} (**{words}**)" if excludes_zero else f"{text} ({words})"
+
+
+def _pictures(results: list[dict], seconds: float, folder: Path, page: Path) -> list[str]:
+    """The drift of this length as a plot and one sitter's strips, beside the page."""
+    lines = []
+    for condition in CONDITIONS:
+        courses = _mean_courses([r for r in results if r["seconds"] == seconds and r["condition"] == condition])
+        shown = {name: courses[name] for name in PLOTTED if name in courses}
+        if not shown:
+            continue
+        stem = f"{page.stem}-{seconds:g}s-{condition.replace(' ', '-')}"
+        panels = [
+            Panel(f"{measure} ({how})", {name: course[measure] for name, course in shown.items()}, *_middles(seconds), "seconds")
+            for measure, how in COURSES.items()
+            if measure != "motion"
+        ]
+        page.with_name(f"{stem}.svg").write_text(line_plot(panels), encoding="utf-8")
+        lines += [f"## {condition.capitalize()}, {seconds:g} s: drift against time", "", f"![Measures against time]({stem}.svg)", ""]
+        if (sheet := _strips(folder / STRIPS / f"{seconds:g}s", condition, results, seconds)) is not None:
+            sheet.save(page.with_name(f"{stem}.webp"), quality=70, method=6)
+            lines += [f"One sitter, the same moments from 0 to {seconds:g} s:", "", f"![A strip of each variant]({stem}.webp)", ""]
+    return lines
+
+
+def _mean_courses(results: list[dict]) -> dict[str, dict[str, list[float]]]:
+    """variant -> measure -> mean over sitters in each part of the video."""
+    by_variant = defaultdict(list)
+    for line in results:
+        by_variant[line["variant"]].append(line["course"])
+    mean = lambda rows: [sum(column) / len(column) for column in zip(*rows, strict=False)]
+    return {name: {measure: mean([course[measure] for course in courses]) for measure in COURSES} for name, courses in by_variant.items()}
+
+
+def _middles(seconds: float) -> tuple[float, float]:
+    """The middles of the first and last part."""
+    return seconds / PARTS / 2, seconds - seconds / PARTS / 2
+
+
+def _strips(strips: Path, condition: str, results: list[dict], seconds: float) -> Image.Image | None:
+    """The strips of the sitter that most variants sat, under each other and labelled."""
+    here = [r for r in results if r["seconds"] == seconds and r["condition"] == condition]
+    seeds = [line["seed"] for line in here]
+    seed = max(sorted(set(seeds)), key=seeds.count)
+    files = {TRUTH: strips / TRUTH / f"{TRUTH}-{seed}.webp"}
+    files |= {r["variant"]: strips / condition / f"{r['variant']}-{seed}.webp" for r in here if r["seed"] == seed}
+    rows = {name: Image.open(file) for name, file in files.items() if file.exists()}
+    if not rows:
+        return None
+    rows = {name: image.resize((round(image.width * STRIP_SIDE / image.height), STRIP_SIDE)) for name, image in rows.items()}
+    sheet = Image.new("RGB", (LABEL + max(image.width for image in rows.values()), STRIP_SIDE * len(rows)), (255, 255, 255))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
+    for index, (name, image) in enumerate(rows.items()):
+        draw.text((4, STRIP_SIDE * index + STRIP_SIDE // 2 - 7), name, fill=(0, 0, 0), font=font)
+        sheet.paste(image.convert("RGB"), (LABEL, STRIP_SIDE * index))
+    return sheet

@@ -1,0 +1,128 @@
+"""Several sitters in one rollout: a batch in which each has its own portrait, driving and noise.
+
+A *sitter* is a clip whose truth is known: who sits beside whom changes nothing but rounding. All begin with the first chunk of the truth,
+given as if it had been drawn, so that a rollout without an anchor knows whom it draws. Knows nothing of how sitters are made.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..chunks import ChunkConditioning, LatentChunk, Signal
+from ..conditioning.anchor import Anchor
+from ..conditioning.audio import AudioSource
+from ..conditioning.driving import Driving
+from ..conditioning.pose import PoseSource
+from ..model.causal import Generator
+from ..sampling.noise import SeededNoise
+from ..sampling.rollout import BoundDriving, prefill, rollout
+from ..settings import RolloutSettings
+from ..timeline import LatentSpan, PixelSpan, pixels
+from ..vae.streaming import DecoderState, EncoderState, decode_latents, encode_clip, encode_pictures
+from ..vae.wan import WanVAE
+
+Played = tuple[PixelSpan, Tensor]  # pictures of all sitters for one span: [b, f, h, w, 3] RGB 0..1
+
+
+class Sitter(Protocol):
+    """One clip whose truth is known; a pure function of its seed and length."""
+
+    seed: int
+    num_pictures: int
+    opening: Tensor  # [f] 0..1, of the mouth
+
+    @property
+    def sound(self) -> AudioSource: ...
+
+    @property
+    def pose(self) -> PoseSource: ...
+
+    def pictures(self, span: PixelSpan) -> Tensor:
+        """The truth: [f, h, w, 3] RGB 0..1."""
+        ...
+
+
+def play(
+    model: Generator, vae: WanVAE, sitters: Sequence[Sitter], settings: RolloutSettings, *, with_pose: bool = True
+) -> Iterator[Played]:
+    """What the model makes of the sitters, chunk after chunk; the first chunk is the truth through the autoencoder.
+
+    Sitters of one batch are equally long. Pictures are handed on and not kept."""
+    given = pixels(settings.emitted(0))
+    truth = torch.stack([sitter.pictures(given) for sitter in sitters]).to(model.device)
+    truth = rearrange(truth, "b f h w c -> b c f h w")
+    anchor = Anchor(encode_clip(vae, truth[:, :, :1]))
+    b, c, _, h, w = anchor.latent.shape
+    driving = DrivingOfEach(tuple(_bound(sitter, model, h, w, with_pose) for sitter in sitters))
+    noise = NoiseOfEach(tuple(sitter.seed for sitter in sitters), (c, h, w))
+    latents = encode_pictures(vae, truth, EncoderState())
+    state = prefill(model, anchor, driving, settings, latents)
+    decoder, count = DecoderState(), sitters[0].num_pictures
+    yield given, _pictures(vae, latents, decoder)
+    for item in rollout(model, anchor, driving, settings, noise, state):
+        if isinstance(item, LatentChunk):
+            span = pixels(item.span)
+            yield _cut(span, _pictures(vae, item.latents.to(anchor.latent), decoder), count)
+            if span.stop >= count:
+                return
+
+
+@torch.no_grad()
+def through_codec(vae: WanVAE, sitters: Sequence[Sitter], chunk: int = 15) -> Iterator[Played]:
+    """The truth through the autoencoder and back, in the same form: the best that any generator on it could do."""
+    encoder, decoder, count, done = EncoderState(), DecoderState(), sitters[0].num_pictures, 0
+    while (span := pixels(LatentSpan(done, done + chunk))).start < count:
+        inside = PixelSpan(span.start, min(span.stop, count))
+        truth = torch.stack([sitter.pictures(inside) for sitter in sitters]).to(vae.conv1.weight.device)
+        truth = torch.cat((truth, truth[:, -1:].expand(-1, span.length - inside.length, -1, -1, -1)), dim=1)  # whole latent frames
+        latents = encode_pictures(vae, rearrange(truth, "b f h w c -> b c f h w"), encoder)
+        yield _cut(span, _pictures(vae, latents, decoder), count)
+        done += chunk
+
+
+@dataclass(frozen=True)
+class NoiseOfEach:
+    """Each row its own seed's noise, whoever stands in the rows beside it."""
+
+    seeds: tuple[int, ...]
+    shape: tuple[int, int, int]  # c, h, w
+
+    def __call__(self, span: LatentSpan, step: int) -> Tensor:
+        return torch.cat([SeededNoise(seed, (1, *self.shape))(span, step) for seed in self.seeds])
+
+
+@dataclass(frozen=True, eq=False)
+class DrivingOfEach:
+    """Each row its own driving; all give the same signals."""
+
+    rows: tuple[BoundDriving, ...]
+
+    def window(self, span: LatentSpan) -> ChunkConditioning:
+        rows = [row.window(span) for row in self.rows]
+        signals = {name: _joined([getattr(row, name) for row in rows]) for name in ("audio", "pose", "expression", "motion")}
+        return ChunkConditioning(span=span, **signals)
+
+
+def _joined(rows: list[Signal | None]) -> Signal | None:
+    if all(row is None for row in rows):
+        return None
+    return Signal(torch.cat([row.features for row in rows]), rows[0].strength)
+
+
+def _bound(sitter: Sitter, model: Generator, height: int, width: int, with_pose: bool) -> BoundDriving:
+    driving = Driving(audio=sitter.sound, pose=sitter.pose if with_pose else None)
+    return driving.bind(model.card, latent_height=height, latent_width=width, device=model.device)
+
+
+def _pictures(vae: WanVAE, latents: Tensor, decoder: DecoderState) -> Tensor:
+    with torch.no_grad():
+        return rearrange(decode_latents(vae, latents, decoder).float().cpu(), "b c f h w -> b f h w c").contiguous()
+
+
+def _cut(span: PixelSpan, pictures: Tensor, count: int) -> Played:
+    stop = min(span.stop, count)
+    return PixelSpan(span.start, stop), pictures[:, : stop - span.start]

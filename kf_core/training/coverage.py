@@ -1,0 +1,56 @@
+"""What training has shown: for any settings, the share of the student's batches that were laid out like a chunk under them.
+
+Only the layouts of `batches.py` are counted; rollouts on own frames come on top of them under the usual settings.
+"""
+
+from ..evaluation.variants import Trained
+from ..settings import Ahead, Behind, Fixed, RolloutSettings
+from ..timeline import LatentSpan, pixels
+from .batches import BEHIND, BEHIND_SHARE, LEADS, Layout, layouts
+from .takes import FPS
+
+
+def coverage(own: RolloutSettings, asked: RolloutSettings) -> Trained:
+    """How well the layouts for `own` prepare for `asked`: with or without knot, with or without anchor, as many past frames in view.
+
+    Where the anchor stands is drawn beside the layout, so for an anchor that is behind its own share is what counts."""
+    alike = [layout for layout in layouts(own) if _parts(layout.settings) == _parts(asked) and not _begins(layout)]
+    share = sum(layout.share for layout in alike if _seen(layout) == asked.past)
+    limit = _limit_of_anchor(asked)
+    if asked.window is None and alike:
+        most = max(map(_seen, alike))
+        share = sum(layout.share for layout in alike if _seen(layout) == most)
+        limit = f"with {most} past frames in view: the first {_seconds(most + asked.chunk):.1f} s of a stream"
+    if isinstance(asked.anchor, Behind):
+        anchored = sum(layout.share for layout in layouts(own) if layout.settings.anchor is not None)
+        share = BEHIND_SHARE * anchored if BEHIND[0] <= asked.anchor.gap <= BEHIND[1] else 0.0
+    return Trained(share, limit)
+
+
+def _parts(settings: RolloutSettings) -> tuple[bool, bool]:
+    return settings.knot is None, settings.anchor is None
+
+
+def _begins(layout: Layout) -> bool:
+    """The first chunk of a stream, which no later one is like."""
+    return layout.past == 0 and layout.known == 0
+
+
+def _seen(layout: Layout) -> int:
+    return min(layout.past, layout.settings.past)
+
+
+def _limit_of_anchor(asked: RolloutSettings) -> str:
+    match asked.anchor:
+        case Ahead(start=start, stride=stride):
+            lead = max(start - asked.drawn + 1, stride)
+            return "" if lead <= LEADS[1] else f"leads of up to {LEADS[1]} of {lead} frames"
+        case Fixed(position=position):
+            return f"while the anchor is not more than {BEHIND[1]} frames behind: the first {_seconds(position + BEHIND[1]):.1f} s"
+        case _:
+            return ""
+
+
+def _seconds(frames: int) -> float:
+    """How long this many latent frames play."""
+    return pixels(LatentSpan(0, frames)).stop / FPS

@@ -1,0 +1,138 @@
+"""The ablation on an untrained model: sitters do not disturb each other, nothing is done twice, and the page says what was found."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from kf_core.checkpoints.known import kf_tiny
+from kf_core.errors import KnotForcingError
+from kf_core.evaluation import ablation
+from kf_core.evaluation.ablation import CODEC, POSE_AND_SOUND, RESULTS, Equipment, Plan
+from kf_core.evaluation.ablation_page import write_page
+from kf_core.evaluation.flicker import FlickerResult, compare
+from kf_core.evaluation.reader import load_reader
+from kf_core.evaluation.sitting import play, through_codec
+from kf_core.evaluation.variants import Trained, variants
+from kf_core.model.adapters import Adapters
+from kf_core.model.causal import Generator
+from kf_core.model.wan import WanModel
+from kf_core.timeline import PixelSpan
+from kf_core.training import measure
+from kf_core.training.sitters import seat
+from kf_core.vae.streaming import DecoderState, decode_latents, encode_clip
+from kf_core.vae.wan import WanVAE
+
+SIZE, SECONDS = 32, 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("speech")
+
+
+@pytest.fixture(scope="module")
+def sitters(folder):
+    return [seat(seed, SECONDS, SIZE, folder) for seed in (1, 2)]
+
+
+def equipment(seed=1):
+    torch.manual_seed(seed)
+    card = replace(kf_tiny(SIZE), dim=128, heads=1, ffn_dim=128, layers=2, audio=replace(kf_tiny().audio, first_layer=1, last_layer=1))
+    return Equipment(Generator(card, WanModel(card), Adapters(card)), WanVAE(4).eval().requires_grad_(False), load_reader())
+
+
+@pytest.fixture(scope="module")
+def own():
+    return equipment()
+
+
+def whole(played):
+    return torch.cat([pictures for _, pictures in played], 1)
+
+
+def plan(own, names, seeds=(1, 2), **more):
+    every = variants(own.model.card.rollout, 9)
+    chosen = tuple(every[name] for name in names)
+    return Plan(seconds=SECONDS, seeds=seeds, variants=chosen, conditions=(POSE_AND_SOUND,), together=2, **more)
+
+
+def run(own, folder, names, **more):
+    ablation.run(own, lambda seed: seat(seed, SECONDS, SIZE, folder / "speech"), plan(own, names, **more), folder)
+
+
+def test_who_sits_beside_whom_changes_nothing(own, sitters):
+    settings = own.model.card.rollout
+    together = whole(play(own.model, own.vae, sitters, settings))
+    for row, sitter in enumerate(sitters):
+        torch.testing.assert_close(whole(play(own.model, own.vae, [sitter], settings))[0], together[row], rtol=0, atol=1e-4)
+    assert together.shape == (2, 33, SIZE, SIZE, 3) and not torch.equal(together[0], together[1])
+
+
+def test_every_variant_starts_on_the_truth_through_the_autoencoder(own, sitters):
+    truth = sitters[0].pictures(PixelSpan(0, 9)).permute(3, 0, 1, 2)[None]
+    expected = decode_latents(own.vae, encode_clip(own.vae, truth), DecoderState())[0].permute(1, 2, 3, 0)
+    for variant in variants(own.model.card.rollout, 9).values():
+        span, pictures = next(play(own.model, own.vae, sitters[:1], variant.settings))
+        assert span == PixelSpan(0, 9)
+        torch.testing.assert_close(pictures[0], expected, rtol=0, atol=1e-4)
+
+
+def test_the_codec_of_several_is_the_codec_of_each(own, sitters):
+    together = whole(through_codec(own.vae, sitters, chunk=3))
+    for row, sitter in enumerate(sitters):
+        alone = torch.cat(list(measure.through_codec(sitter.pictures(PixelSpan(0, 33)), own.vae)))
+        torch.testing.assert_close(together[row], alone, rtol=0, atol=1e-4)
+
+
+def test_a_run_that_was_stopped_goes_on_and_does_nothing_twice(own, tmp_path):
+    run(own, tmp_path, ["full"])
+    first = (tmp_path / RESULTS).read_text()
+    (tmp_path / RESULTS).write_text(first + '{"seconds": 2, "vari')  # killed while it wrote
+    run(own, tmp_path, ["full", "without-knot"], seeds=(1, 2, 3))
+    lines = ablation.read(tmp_path)
+    assert (tmp_path / RESULTS).read_text().startswith(first)
+    assert sorted((line["variant"], line["seed"]) for line in lines) == [
+        (name, seed) for name in (CODEC, "full", "without-knot") for seed in (1, 2, 3)
+    ]
+
+
+def test_a_sitter_measures_the_same_whoever_came_before(own, tmp_path):
+    run(own, tmp_path / "a", ["full"], with_codec=False)
+    run(own, tmp_path / "b", ["full"], seeds=(2,), with_codec=False)
+    (other,), (mine,) = ([line for line in ablation.read(tmp_path / name) if line["seed"] == 2] for name in "ab")
+    assert other["values"] == pytest.approx(mine["values"], rel=0.05, abs=0.02)
+
+
+def test_results_of_other_weights_are_refused(own, tmp_path):
+    run(own, tmp_path, ["full"], seeds=(1,), with_codec=False)
+    with pytest.raises(KnotForcingError, match="other weights"):
+        run(equipment(seed=2), tmp_path, ["full"], seeds=(1,), with_codec=False)
+
+
+def test_the_page_says_what_was_found_and_what_was_not_trained(own, tmp_path):
+    run(own, tmp_path, ["full", "without-anchor"], seeds=(1, 2, 3))
+    every = variants(own.model.card.rollout, 9)
+    summary = write_page(
+        tmp_path,
+        tmp_path / "page.md",
+        changes={name: variant.change for name, variant in every.items()},
+        coverage={name: Trained(0.0 if name == "without-anchor" else 0.4) for name in every},
+        about={"note": "Nothing of this means anything.", "command": "evaluate --ablation DIR"},
+    )
+    text = (tmp_path / "page.md").read_text()
+    assert "**Nothing of this means anything.**" in text and "| **full**: the method | 40% of the samples |" in text
+    assert "| **without-anchor**" in text and "| untrained |" in text
+    assert json.loads((tmp_path / "ablation.json").read_text()) == json.loads(json.dumps(summary))
+    row = summary["tables"][0]["rows"]["without-anchor"]
+    assert row["sitters"] == 3 and row["identity cosine"]["difference"]["low"] is not None
+    assert (tmp_path / "page-2s-pose-and-sound.svg").exists()
+    with Image.open(tmp_path / "page-2s-pose-and-sound.webp") as sheet:
+        assert sheet.height % 3 == 0  # the truth and two variants
+
+
+def test_flickering_is_compared_only_at_equal_motion():
+    one, alike, calmer = (FlickerResult(score=score, step=1.0, motion=motion) for score, motion in ((98, 10.0), (98.5, 9.6), (99, 9.0)))
+    assert compare(alike, one) == pytest.approx(0.5) and compare(calmer, one) is None
