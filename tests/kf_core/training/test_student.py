@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from kf_core.model.card import AudioSpec, ModelCard, PoseSpec, TextSpec
+from kf_core.model.causal import sdpa
 from kf_core.model.visibility import training_mask
 from kf_core.schedule import warped
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan
 from kf_core.training.batches import BEHIND, LEADS, Sampler, layouts
 from kf_core.training.clips import ClipFolder, ClipLatents
-from kf_core.training.student import StudentTraining, parameter_groups, train_student
+from kf_core.training.student import StudentTraining, parameter_groups, plain_attention, train_student
 
 GRID, FRAMES = 4, 13
 
@@ -149,6 +150,19 @@ def test_times_are_mostly_the_steps_that_will_be_taken():
     sigma = made.times(2000, schedule)
     taken = torch.stack([(sigma - s).abs() < 1e-6 for s, _ in schedule]).sum(1)
     assert (taken > 220).all() and taken.sum() < 1400 and sigma.min() < 0.2 and sigma.max() <= 1
+
+
+def test_the_attention_of_training_is_that_of_inference():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 2, 12, 8, requires_grad=True) for _ in range(3))
+    mask = torch.rand(2, 1, 12, 12) < 0.7
+    mask |= torch.eye(12, dtype=torch.bool)
+    for given in (None, mask):
+        outs = [attention(q, k, v, given) for attention in (plain_attention, sdpa)]
+        grads = [torch.autograd.grad(out.square().sum(), (q, k, v)) for out in outs]
+        assert torch.allclose(*outs, atol=1e-6) and all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*grads, strict=True))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (plain_attention(q, k, v, mask).float() - outs[1]).abs().max() < 0.03
 
 
 def test_a_student_learns_one_batch():
