@@ -27,9 +27,9 @@ from .examples import write_examples
 from .measure import measure
 from .model_card import write_card
 from .self_forcing import probe_rollout, train_on_own_rollouts
-from .student import StudentTraining, train_student
+from .student import StudentTraining, grown_from, train_student
 from .takes import Library, speech_library
-from .teacher import train_teacher
+from .teacher import steps_of, train_teacher
 from .vae import FILE as VAE_FILE
 from .vae import train_vae
 
@@ -112,6 +112,7 @@ class KfTiny:
         held_out = self._folder("held-out").read_new()
         report = probe_rollout(training.mean.generator(), held_out[0])
         about = {"steps": training.step, "commit": _commit(), "training_clips": self._folder("train").shards * SHARD, **report}
+        about |= {"teacher_steps": steps_of(self.run), "grown_from": grown_from(self._smaller(FILE))}
         metadata = {"format": "pt", CARD_KEY: self.card.to_json(), "training": json.dumps(about)}
         save_file(weights, out / f"{FILE}.unfinished", metadata=metadata)
         os.replace(out / f"{FILE}.unfinished", out / FILE)

@@ -5,6 +5,7 @@ minutes of wall-clock time, and a run that was killed goes on where its last che
 Source: Knot Forcing, arXiv 2512.21734; frame-wise times and masked passes as in Self Forcing, arXiv 2506.08009.
 """
 
+import json
 import math
 import os
 import time
@@ -17,8 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..checkpoints.read import read_header
 from ..model.adapters import Adapters
-from ..model.card import ModelCard
+from ..model.card import CARD_KEY, ModelCard
 from ..model.causal import Generator, sdpa
 from ..model.wan import WanModel
 from .batches import Batch, Layout, Sampler, layouts
@@ -261,6 +263,15 @@ def train_student(
     rate = lambda share: learning_rate(share, GROWING_RATE if grow_from is not None else 1.0)
     run(training, checkpoint, training.train_step, clips, lambda: training.probe(probes), minutes, rate, "student")
     return training
+
+
+def grown_from(file: Path | None) -> str:
+    """What the model card says of the generator that a run began with: its name, size and commit."""
+    if file is None:
+        return ""
+    metadata = read_header(file).metadata
+    card = ModelCard.from_json(metadata[CARD_KEY])
+    return f"{card.name} of {card.width} x {card.height} (commit {json.loads(metadata['training'])['commit']})"
 
 
 def rows_of(folder: ClipFolder) -> list[ClipLatents]:

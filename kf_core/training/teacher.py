@@ -67,3 +67,9 @@ def load_teacher(run_dir: Path, card: ModelCard, device: str) -> Networks:
     networks = Networks(card).to(device)
     networks.load_state_dict(state["mean"])
     return networks.requires_grad_(False)
+
+
+def steps_of(run_dir: Path) -> int:
+    """How far the run's teacher was trained; 0 where there is none."""
+    checkpoint = run_dir / CHECKPOINT
+    return torch.load(checkpoint, map_location="cpu", weights_only=True)["step"] if checkpoint.exists() else 0

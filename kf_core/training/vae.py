@@ -259,6 +259,7 @@ def export(training: VAETraining, file: Path) -> dict[str, float]:
     vae.load_state_dict(weights)
     report = measure(vae, training.size, training.device)
     about = {"name": "kf-tiny-vae", "size": training.size, "steps": training.step, "minutes": round(training.seconds / 60, 1), **report}
+    about["grown_from"] = "an autoencoder for smaller pictures" if training.has_grown else ""
     unfinished = file.with_suffix(".unfinished")
     save_file(weights, unfinished, metadata={"format": "pt", "kf_tiny_vae": json.dumps(about)})
     os.replace(unfinished, file)
