@@ -2,14 +2,16 @@
 
     stream --> pictures and sound to the file, state beside it every few seconds, latents to the spool
 
+Where the machine can do two things at once, a chunk becomes pictures and goes to the file while the next one is drawn (`beside.py`).
 Knows no host and shows nothing: it yields what happens after it is on the disk, and the caller decides when to stop.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .beside import Worker, worker_for
 from .chunks import FrameChunk, LatentChunk, Step
 from .conditioning.audio import AudioSource, Silence
 from .fingerprint import fingerprint
@@ -33,13 +35,15 @@ class Film:
 
     Invariants
     - What `record` has yielded is on the disk; whatever ends it, the file plays.
-    - Recorded in one go or in many, the file holds the same pictures, each once.
+    - Recorded in one go or in many, in turn or beside the drawing, the file holds the same pictures, each once.
+    - The state that is saved belongs to the pictures in the file, however far the drawing has come.
     """
 
     stream: Stream
     path: Path
     state_file: Path
     spool: Spool | None = None
+    worker: Callable[[], Worker] | None = None  # who decodes and writes, where it is not `worker_for` that decides
 
     @property
     def pictures(self) -> int:
@@ -59,30 +63,39 @@ class Film:
     def record(self, is_from_the_start: bool = False) -> Iterator[Step | LatentChunk | FrameChunk]:
         """Make what is missing. `is_from_the_start`: yield the pictures that are in the file, too; they are decoded again, not drawn."""
         stream, end = self.stream, self.stream.num_pictures
-        with self._writer() as video:
+        with self._writer() as video, self._worker() as worker:
             there = video.num_pictures
             state, spool = take_up(stream, self.state_file, self.spool, 0 if is_from_the_start else there)
             soundtrack = Soundtrack(_sound(stream).blocks(SAMPLE_RATE, CHANNELS)) if there < end else None
             saved, cost = time.perf_counter(), 0.0
-            is_even = True  # every latent that was drawn has become pictures
+
+            def write(made: FrameChunk) -> None:
+                fresh = made.frames[max(0, video.num_pictures - made.span.start) :]
+                if len(fresh):
+                    video.write(fresh, soundtrack.between(*video.sound_for(len(fresh))))
+
+            happening = stream.steps(state, spool, worker=worker, then=write)
             try:
-                for item in stream.steps(state, spool):
-                    is_even = not isinstance(item, LatentChunk)
-                    if isinstance(item, FrameChunk):
-                        fresh = item.frames[max(0, video.num_pictures - item.span.start) :]
-                        if len(fresh):
-                            video.write(fresh, soundtrack.between(*video.sound_for(len(fresh))))
-                        if video.num_pictures < end and time.perf_counter() - saved > max(SAVE_SECONDS, SAVE_SHARE * cost):
-                            before = time.perf_counter()
-                            state.save(self.state_file, stream)
-                            saved = time.perf_counter()
-                            cost = saved - before
+                for item in happening:
+                    is_due = time.perf_counter() - saved > max(SAVE_SECONDS, SAVE_SHARE * cost)
+                    if isinstance(item, FrameChunk) and is_due and state.is_whole and video.num_pictures < end:
+                        before = time.perf_counter()
+                        state.save(self.state_file, stream)
+                        saved = time.perf_counter()
+                        cost = saved - before
                     yield item
             finally:
-                if video.num_pictures >= end:
-                    self.state_file.unlink(missing_ok=True)
-                elif (is_even or spool is not None) and video.num_pictures > there:
-                    state.save(self.state_file, stream)
+                try:
+                    happening.close()  # what is being made gets into the file
+                finally:
+                    if video.num_pictures >= end:
+                        self.state_file.unlink(missing_ok=True)
+                    elif (state.is_whole or spool is not None) and video.num_pictures > there:
+                        state.save(self.state_file, stream)
+
+    def _worker(self) -> Worker:
+        stream = self.stream
+        return worker_for(stream.model.device, decoder_device=stream.decoder.device) if self.worker is None else self.worker()
 
     def _writer(self) -> VideoWriter:
         stream = self.stream

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .beside import worker_for
 from .chunks import FrameChunk, LatentChunk, Step
 from .conditioning.audio import AudioSource, Silence
 from .errors import KnotForcingError
@@ -47,23 +48,25 @@ class Pieces:
         span = self.span(index)
         state, spool = self._state(index, span)
         before = state.decoder
-        for item in self.stream.steps(state, spool):
-            if isinstance(item, LatentChunk):
-                before = replace(state.decoder)  # decoding puts another past in its place, and leaves this one as it is
-                yield item
-            elif isinstance(item, FrameChunk):
-                is_last = item.span.stop >= span.stop
-                if is_last:
-                    # the next piece begins inside a chunk, which it has to decode again
-                    end = StreamState(state.rollout, state.decoder if state.next_picture <= span.stop else before)
-                    end.save(self._state_file(index + 1), self.stream)
-                cut = _cut(item, span)
-                if cut.span.length:
-                    yield cut
-                if is_last:
-                    return
-            else:
-                yield item
+        device, decoder_device = self.stream.model.device, self.stream.decoder.device
+        with worker_for(device, decoder_device=decoder_device) as worker:
+            for item in self.stream.steps(state, spool, worker=worker, until=span.stop):
+                if isinstance(item, LatentChunk):
+                    before = replace(state.decoder)  # decoding puts another past in its place, and leaves this one as it is
+                    yield item
+                elif isinstance(item, FrameChunk):
+                    is_last = item.span.stop >= span.stop
+                    if is_last:
+                        # the next piece begins inside a chunk, which it has to decode again
+                        end = StreamState(state.rollout, state.decoder if state.next_picture <= span.stop else before)
+                        end.save(self._state_file(index + 1), self.stream)
+                    cut = _cut(item, span)
+                    if cut.span.length:
+                        yield cut
+                    if is_last:
+                        return
+                else:
+                    yield item
 
     def sound(self, index: int, sample_rate: int, channels: int) -> np.ndarray:
         """The sound of piece `index`, exactly as long as its pictures: [channels, n]."""

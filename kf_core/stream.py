@@ -6,10 +6,12 @@ Iterating a stream starts afresh and gives the same pictures each time; iteratin
 Knows no files but its own, and no host: it yields, the caller decides about progress, preview, interruption and saving.
 """
 
+import itertools
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from . import __version__
+from .beside import InTurn, Worker
 from .chunks import FrameChunk, LatentChunk, Step
 from .conditioning.anchor import Anchor
 from .conditioning.driving import Driving
@@ -29,7 +32,7 @@ from .sampling.noise import SeededNoise
 from .sampling.rollout import RolloutState, rollout
 from .settings import RolloutSettings
 from .spool import Spool
-from .timeline import PixelSpan, latent_frames, pixel_frames, pixel_frames_in
+from .timeline import LatentSpan, PixelSpan, latent_frames, pixel_frames, pixel_frames_in, pixels
 from .vae.streaming import DecoderState, VideoDecoder
 from .vae.wan import WanVAE
 
@@ -70,19 +73,45 @@ class Stream:
             if isinstance(item, FrameChunk):
                 yield item
 
-    def steps(self, state: "StreamState | None" = None, spool: Spool | None = None) -> Iterator[Step | LatentChunk | FrameChunk]:
+    def steps(
+        self,
+        state: "StreamState | None" = None,
+        spool: Spool | None = None,
+        *,
+        worker: Worker | None = None,
+        then: Callable[[FrameChunk], object] | None = None,
+        until: int | None = None,
+    ) -> Iterator[Step | LatentChunk | FrameChunk]:
         """All that happens: denoising steps, finished latents, pictures. A `state` is continued, and changed in place.
 
-        After a Step or a FrameChunk the state is whole and may be saved. What the spool holds is read, what it lacks is added to it."""
-        state = state or StreamState.start(self)
-        while not self._is_over(state):
+        A `worker` that is `Beside` makes the pictures of a chunk, and does with them what comes `then`, while the next chunk is drawn;
+        they are handed out before that one is committed. So the state is whole and may be saved after each FrameChunk, and after a Step
+        if it says so (`is_whole`). What the spool holds is read, what it lacks is added to it. `until`: draw no chunk that only has
+        pictures beyond this one. Closing waits for the pictures that are being made; if there is a `then`, they count as handed out."""
+        state, worker = state or StreamState.start(self), worker or InTurn()
+        if self._is_over(state):
+            return
+        try:
             for item in self._latents(state, spool):
-                yield item
-                if isinstance(item, LatentChunk):
-                    chunk = self.decoder.decode(LatentChunk(item.index, item.span, item.latents.to(self.anchor.latent)), state.decoder)
-                    yield self._trimmed(chunk)
-                    if self._is_over(state):
+                if isinstance(item, Step):
+                    if worker.is_done or item.index + 1 == item.total:  # what follows the last step is the commit
+                        yield from self._taken(worker, state)
+                    yield item
+                else:
+                    yield from self._taken(worker, state)
+                    yield item
+                    for part in _parts(item, state.decoder.next_frame):
+                        yield from self._taken(worker, state)
+                        worker.start(partial(self._make, part, state.decoder, then))
+                    is_last = self._is_beyond(pixels(item.span).stop, until)
+                    if worker.is_done or is_last:
+                        yield from self._taken(worker, state)
+                    if is_last:
                         return
+        finally:
+            if worker.is_busy:
+                _, decoder = worker.take()
+                state.decoder = state.decoder if then is None else decoder
 
     def latents(self, spool: Spool | None = None) -> Iterator[Step | LatentChunk]:
         """The latents from the beginning to the end, whole chunks, without making pictures of them."""
@@ -144,6 +173,22 @@ class Stream:
                     spool.append(item)
             yield item
 
+    def _make(self, chunk: LatentChunk, past: DecoderState, then: Callable | None) -> tuple[FrameChunk, DecoderState]:
+        """The pictures of `chunk`, on the CPU, and what the decoder remembers after them; `past` stays as it is."""
+        decoder = replace(past)
+        latents = chunk.latents.to(dtype=self.anchor.latent.dtype, device=self.decoder.device)
+        made = self._trimmed(self.decoder.decode(replace(chunk, latents=latents), decoder))
+        if then is not None and made.span.length:
+            then(made)
+        return replace(made, frames=made.frames.cpu()), decoder
+
+    def _taken(self, worker: Worker, state: "StreamState") -> Iterator[FrameChunk]:
+        """The pictures that were being made, if any: waits for them."""
+        if worker.is_busy:
+            made, state.decoder = worker.take()
+            if made.span.length:
+                yield made
+
     def _bound(self):
         _, _, _, height, width = self.anchor.latent.shape
         return self.driving.bind(
@@ -162,13 +207,19 @@ class Stream:
         return SeededNoise(self.seed, (b, c, h, w))
 
     def _is_over(self, state: "StreamState") -> bool:
-        return self.num_pictures is not None and state.next_picture >= self.num_pictures
+        return self._is_beyond(state.next_picture)
+
+    def _is_beyond(self, pictures: int, until: int | None = None) -> bool:
+        """Whether so many pictures are all that is wanted."""
+        ends = [end for end in (self.num_pictures, until) if end is not None]
+        return bool(ends) and pictures >= min(ends)
 
     def _trimmed(self, chunk: FrameChunk) -> FrameChunk:
         end = self.num_pictures
         if end is None or chunk.span.stop <= end:
             return chunk
-        return FrameChunk(chunk.index, PixelSpan(chunk.span.start, end), chunk.frames[: end - chunk.span.start])
+        span = PixelSpan(chunk.span.start, max(chunk.span.start, end))
+        return FrameChunk(chunk.index, span, chunk.frames[: span.length])
 
 
 @dataclass(eq=False)
@@ -184,6 +235,11 @@ class StreamState:
     def next_picture(self) -> int:
         """The first picture that has not been made."""
         return pixel_frames(self.decoder.next_frame)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that was drawn has become pictures, so that this state alone is enough to go on."""
+        return self.rollout.cache.settings.emitted(self.rollout.chunk).start <= self.decoder.next_frame
 
     @classmethod
     def start(cls, stream: Stream) -> "StreamState":
@@ -222,7 +278,8 @@ class StreamState:
                 header = json.loads((file.metadata() or {}).get(STATE_KEY, "{}"))
                 if header.get("recipe") is None or header["recipe"] != stream.recipe():
                     return None
-                tensors = {name: file.get_tensor(name).to(stream.anchor.latent.device) for name in file.keys()}  # noqa: SIM118  no dict
+                places = {"rollout": stream.anchor.latent.device, "decoder": stream.decoder.device}
+                tensors = {name: file.get_tensor(name).to(places[name.partition(".")[0]]) for name in file.keys()}  # noqa: SIM118  no dict
         except (OSError, SafetensorError, ValueError):
             return None
         for name in header["channels_last"]:
@@ -232,6 +289,15 @@ class StreamState:
         if header["decoder"] != fingerprint(stream.decoder.vae):
             return cls(drawn, DecoderState())
         return cls(drawn, DecoderState.from_state_dict(part("decoder.")))
+
+
+def _parts(chunk: LatentChunk, first: int) -> Iterator[LatentChunk]:
+    """The chunk from latent frame `first` on; frame 0 goes alone, because its one picture is what people wait for."""
+    span = chunk.span
+    start = max(first, span.start)
+    cuts = [start, span.stop] if start > 0 or span.stop == 1 else [0, 1, span.stop]
+    for start, stop in itertools.pairwise(cuts):
+        yield LatentChunk(chunk.index, LatentSpan(start, stop), chunk.latents[:, :, start - span.start : stop - span.start])
 
 
 def _lies_channels_last(tensor: Tensor) -> bool:

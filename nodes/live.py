@@ -14,6 +14,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ..kf_core.chunks import FrameChunk, Step
+from ..kf_core.timeline import pixels
 
 SHOWN_SIZE = 512  # pixels, the longer side
 
@@ -50,14 +51,14 @@ class Show:
         return (self._made - self._there) / max(1e-9, time.perf_counter() - self._began)
 
     def step(self, step: Step) -> None:
-        """A denoising step is done: the bar moves on by its share of the chunk."""
+        """A denoising step is done: the bar moves on by its share of the chunk, whose pictures come when the next one is being drawn."""
         share = (step.index + 1) / (step.total + 1) * 4 * (step.span.length - 1)
-        self._tell(min(self._pictures, self._made + int(share)))
+        self._tell(min(self._pictures, max(self._value, pixels(step.span).start + int(share))))
 
     def show(self, chunk: FrameChunk) -> None:
         """Pictures are done: play them, and say how fast they come."""
         self._made = max(self._made, chunk.span.stop)
-        self._tell(self._made)
+        self._tell(max(self._value, self._made))
         speed = f", {self.speed:.1f} FPS" if self._made > self._there else ""
         say(self._node_id, f"{self._made / self._fps:.1f} of {self._pictures / self._fps:.1f} s{speed}")
         images = [_small(picture) for picture in chunk.frames]

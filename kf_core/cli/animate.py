@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -164,7 +165,8 @@ def _summary(film: Film, loaded: model_arguments.LoadedModel, took: _Took) -> st
 def _film(chosen: argparse.Namespace, stream: Stream) -> Film:
     out = chosen.out
     spool = Spool(chosen.spool, stream.recipe()) if chosen.spool else None
-    film = Film(stream=stream, path=out, state_file=out.with_name(out.name + ".resume"), spool=spool)
+    worker = partial(model_arguments.worker, chosen, stream)
+    film = Film(stream=stream, path=out, state_file=out.with_name(out.name + ".resume"), spool=spool, worker=worker)
     if not chosen.resume:
         try:
             out.unlink(missing_ok=True)

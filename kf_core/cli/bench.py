@@ -10,15 +10,18 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from ..beside import InTurn
 from ..checkpoints.load import fast_dtype
 from ..conditioning.anchor import Anchor
 from ..conditioning.audio import Silence
 from ..conditioning.driving import Driving
 from ..errors import KnotForcingError
+from ..evaluation.laps import laps, pictures_per_second
 from ..evaluation.random_model import PRESETS, random_decoder, random_generator
 from ..evaluation.speed import Speed, machine, measure
 from ..evaluation.work import chunk_work, measure_limits
 from ..stream import Stream
+from ..timeline import pixel_frames
 from ..vae.streaming import VideoDecoder, encode_clip
 from ..vae.wan import SPATIAL_STRIDE, Z_DIM
 from . import model as model_arguments
@@ -44,7 +47,7 @@ def run(chosen: argparse.Namespace) -> int:
         with tqdm(total=chosen.chunks, unit=" chunks", desc=precision, file=sys.stderr) as bar:
             speed = measure(stream, chosen.chunks, lambda _: bar.update())  # noqa: B023  it is called at once
         print(f"{precision}: {speed.summary()}")
-        results[precision] = dataclasses.asdict(speed) | {"limit": _limit(stream, speed)}
+        results[precision] = dataclasses.asdict(speed) | {"limit": _limit(stream, speed), "beside": _beside(stream, speed, chosen)}
         del stream
     print(machine())
     if chosen.json is not None:
@@ -65,6 +68,21 @@ def _limit(stream: Stream, speed: Speed) -> dict[str, float]:
         f"{least / drawing:.0%} of the limit"
     )
     return {"operations": work.operations, "bytes": work.num_bytes, **dataclasses.asdict(limits), "least_seconds": least}
+
+
+def _beside(stream: Stream, speed: Speed, chosen: argparse.Namespace) -> float | None:
+    """Says, and returns, the pictures a second where they are made while the next chunk is drawn; None where that is not done."""
+    with model_arguments.worker(chosen, stream) as worker:
+        if isinstance(worker, InTurn):
+            return None
+        end = pixel_frames(stream.settings.emitted(chosen.chunks - 1).stop)
+        found = pictures_per_second(laps(stream.steps(worker=worker, until=end)))
+    generators = speed.chunks[-1].pictures / speed.drawing
+    print(
+        f"pictures made beside the drawing: {found:.1f} a second ({found / speed.pictures_per_second:.2f} x in turn, "
+        f"{found / generators:.0%} of what the generator draws alone)"
+    )
+    return found
 
 
 def _precisions(chosen: argparse.Namespace) -> list[str]:

@@ -1,12 +1,14 @@
 """The arguments that choose model, size and precision, shared by the commands that run one."""
 
 import argparse
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from ..beside import Beside, InTurn, Worker, worker_for
 from ..checkpoints.checkpoint import open_checkpoint
 from ..checkpoints.known import KNOWN
 from ..checkpoints.load import bundled, fast_dtype, generator_of
@@ -20,12 +22,14 @@ from ..errors import KnotForcingError
 from ..model.causal import Generator
 from ..schedule import few_steps
 from ..settings import RolloutSettings
-from ..vae.streaming import VideoDecoder
+from ..stream import Stream
+from ..vae.streaming import VideoDecoder, prepare
 from ..vae.wan import SPATIAL_STRIDE, WanVAE
 
 PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
 OWN = "kf-tiny"  # the model that brings its VAE along
 METHODS = ("own", "knot-forcing")
+DECODING = ("auto", "beside", "in-turn")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--steps", type=int, metavar="N", help="denoising steps per chunk: fewer is faster (default: the model's own, 4)")
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where this machine computes in it, else fp32")
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    group.add_argument("--decoder-device", metavar="DEVICE", help="where pictures are made of what is drawn (default: --device)")
+    group.add_argument(
+        "--decoding",
+        choices=DECODING,
+        default=DECODING[0],
+        help="beside: pictures are made while the next chunk is drawn; in-turn: after it; auto: beside where both run at once",
+    )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
 
 
@@ -92,9 +103,19 @@ def load_model(chosen: argparse.Namespace) -> LoadedModel:
             )
         encoder = read_encoder(chosen.audio_encoder).to(device)
     vae = load_vae(_vae_file(chosen, card.name), dtype=dtype, device=device)
-    decoder = VideoDecoder(vae) if chosen.decoder is None else load_decoder(chosen.decoder, dtype=dtype, device=device)
+    decoder = _decoder(chosen, vae, dtype, device)
     remarks = tuple(filter(None, (card.note, card.restricted, *opened.remarks)))
     return LoadedModel(generator, vae, decoder, encoder, width, height, settings, remarks)
+
+
+def worker(chosen: argparse.Namespace, stream: Stream) -> Worker:
+    """Who makes the pictures."""
+    match chosen.decoding:
+        case "beside":
+            return Beside(stream.model.device)
+        case "in-turn":
+            return InTurn()
+    return worker_for(stream.model.device, decoder_device=stream.decoder.device)
 
 
 def read_prompts(chosen: argparse.Namespace, prompts: Sequence[str]) -> TextEncoder | None:
@@ -110,6 +131,14 @@ def set_threads(count: int) -> None:
     if count < 1:
         raise KnotForcingError(f"{count} threads cannot compute. Give --threads 1 or more.")
     torch.set_num_threads(count)
+
+
+def _decoder(chosen: argparse.Namespace, vae: WanVAE, dtype: torch.dtype, device: torch.device) -> VideoDecoder:
+    """The tiny one where it was given; else Wan's, once more where it works on another device than the encoder."""
+    place = device if chosen.decoder_device is None else _device(chosen.decoder_device)
+    if chosen.decoder is not None:
+        return load_decoder(chosen.decoder, dtype=dtype, device=place)
+    return VideoDecoder(vae if place == device else prepare(copy.deepcopy(vae), dtype, place))
 
 
 def _vae_file(chosen: argparse.Namespace, name: str) -> Path | None:

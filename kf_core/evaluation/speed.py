@@ -98,22 +98,26 @@ def measure(stream: Stream, chunks: int, progress: Callable[[ChunkTime], object]
     times: list[ChunkTime] = []
     state = StreamState.start(stream)
     start = before = perf_counter()
-    first_picture = drawn = 0.0
-    settled = 0
+    first_picture = drawn = decoded = 0.0
+    pictures = settled = 0
     for item in stream.steps(state):
         _wait_for(stream.model.device)
         now = perf_counter()
         if isinstance(item, LatentChunk):
             drawn, before = now - before, now
         elif isinstance(item, FrameChunk):
-            times.append(ChunkTime(item.span.length, drawn, now - before, resident()))
+            decoded, before = decoded + now - before, now
+            pictures += item.span.length
             first_picture = first_picture or now - start
+            if not state.is_whole:
+                continue  # of the first chunk the first picture comes alone
+            times.append(ChunkTime(pictures, drawn, decoded, resident()))
             progress(times[-1])
             if len(times) == SETTLED:
                 settled = held()
             if len(times) == chunks:
                 break
-            before = perf_counter()
+            pictures, decoded, before = 0, 0.0, perf_counter()
     return Speed(tuple(times), first_picture, stream.fps, (settled, held()) if len(times) > SETTLED else None)
 
 

@@ -45,6 +45,11 @@ class VideoDecoder:
     def __init__(self, vae: WanVAE):
         self.vae = vae
 
+    @property
+    def device(self) -> torch.device:
+        """Where latents must be to be decoded."""
+        return next(self.vae.parameters()).device
+
     @torch.no_grad()
     def decode(self, chunk: LatentChunk, state: DecoderState) -> FrameChunk:
         """The pictures of `chunk`, which must follow the frames that `state` has seen; one stream at a time (b = 1)."""

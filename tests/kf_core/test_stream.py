@@ -78,7 +78,13 @@ def test_spans_meet_and_count_every_picture_once(stream):
 def test_a_stream_without_end_goes_on(stream):
     endless = replace(stream, driving=Driving())
     assert endless.num_pictures is None
-    assert [chunk.span.stop for chunk in itertools.islice(endless, 6)] == [9, 21, 33, 45, 57, 69]
+    assert [chunk.span.stop for chunk in itertools.islice(endless, 7)] == [1, 9, 21, 33, 45, 57, 69]
+
+
+def test_the_first_picture_is_there_before_the_others_are_decoded(stream):
+    kinds = [type(item) for item in itertools.islice(stream.steps(), 5)]
+    assert kinds == [Step, Step, LatentChunk, FrameChunk, FrameChunk]
+    assert next(stream.frames()).span.length == 1
 
 
 def test_two_streams_on_one_model_do_not_disturb_each_other(stream, whole):
@@ -102,7 +108,7 @@ def test_a_state_saved_between_two_steps_is_that_of_the_last_chunk(stream, whole
     state, seen = StreamState.start(stream), 0
     for item in stream.steps(state):
         seen += isinstance(item, FrameChunk)
-        if isinstance(item, Step) and seen == 1 and item.index == 1:
+        if isinstance(item, Step) and seen == 2 and item.index == 1:
             break
     state.save(tmp_path / "state", stream)
     assert torch.equal(pictures(stream.frames(StreamState.load(tmp_path / "state", stream))), whole[9:])

@@ -35,7 +35,7 @@ def test_growth_is_what_a_run_holds_and_not_what_the_allocator_keeps(stream):  #
         del freed
 
     speed = measure(replace(stream, seconds=5.0), 5, hold_and_free)
-    assert 8 * 2**20 <= speed.growth < 16 * 2**20 and "memory held" in speed.summary()
+    assert 7.5 * 2**20 <= speed.growth < 16 * 2**20 and "memory held" in speed.summary()
     assert measure(stream, 2).growth is None
 
 

@@ -1,0 +1,21 @@
+from kf_core.beside import Beside, InTurn
+from kf_core.chunks import FrameChunk, LatentChunk
+from kf_core.evaluation.laps import laps, pictures_per_second
+
+from ..test_stream import stream  # noqa: F401  a fixture
+
+
+def test_every_picture_is_in_one_lap(stream):  # noqa: F811
+    for worker in (InTurn(), Beside()):
+        with worker:
+            run = list(laps(stream.steps(worker=worker), held_every=2))
+        assert [(lap.chunk, lap.pictures) for lap in run] == [(0, 1), (0, 8), (1, 12), (2, 11)]
+        assert all(lap.seconds > 0 and lap.resident > 0 and lap.waiting <= 1 for lap in run)
+        assert [lap.held is not None for lap in run] == [True, False, False, True]
+        assert pictures_per_second(run) == 23 / (run[2].seconds + run[3].seconds)
+
+
+def test_what_piles_up_is_counted(stream):  # noqa: F811
+    items = list(stream.steps())
+    drawn, made = ([item for item in items if isinstance(item, kind)] for kind in (LatentChunk, FrameChunk))
+    assert [lap.waiting for lap in laps([*drawn, *made])] == [3, 2, 2, 1]
