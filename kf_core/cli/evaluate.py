@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     if chosen.ablation is not None:
         return protocols.run_ablation(chosen)
+    if chosen.attention is not None:
+        return protocols.run_attention(chosen)
     if chosen.video is None:
         raise KnotForcingError("There is nothing to measure. Give a video, or a protocol with its folder, such as --ablation DIR.")
     facts = probe(chosen.video)

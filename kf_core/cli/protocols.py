@@ -7,16 +7,20 @@ import argparse
 import json
 import subprocess
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+
+from tqdm import tqdm
 
 from ..checkpoints.load import bundled, load_generator
 from ..checkpoints.read import read_header
 from ..checkpoints.vaes import load_vae
 from ..errors import KnotForcingError
-from ..evaluation import ablation
+from ..evaluation import ablation, attention
 from ..evaluation.ablation import CONDITIONS, POSE_AND_SOUND, Equipment, Plan
 from ..evaluation.ablation_page import write_page
 from ..evaluation.reader import load_reader
+from ..evaluation.speed import machine
 from ..evaluation.variants import chosen as chosen_variants
 from ..evaluation.variants import variants
 from ..timeline import latent_frames
@@ -24,12 +28,14 @@ from .model import set_threads
 
 FIRST_SEED = 2000  # of the sitters; those of the model card have others
 SECONDS, SITTERS, TOGETHER = 20.0, 16, 4
+WATCHED = "full,without-fusion,without-knot"  # by the attention protocol, where nothing else is asked for
 LONG = 300.0  # seconds from which on a stream is driven by pose and sound only
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("protocols", "with sitters drawn by kf_core/training; needs a checkout and espeak-ng")
     group.add_argument("--ablation", type=Path, metavar="DIR", help="the method without each of its parts; goes on where it was stopped")
+    group.add_argument("--attention", type=Path, metavar="DIR", help="where each frame of a chunk looks, with and without the knot")
     group.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help=f"length of each clip (default: {SECONDS:g})")
     group.add_argument("--identities", type=int, default=SITTERS, metavar="N", help=f"held-out faces and voices (default: {SITTERS})")
     group.add_argument("--first-seed", type=int, default=FIRST_SEED, metavar="N", help=f"of the sitters (default: {FIRST_SEED})")
@@ -67,9 +73,43 @@ def run_ablation(chosen: argparse.Namespace) -> int:
         page,
         changes={name: variant.change for name, variant in every.items()},
         coverage={name: training.coverage.coverage(card.rollout, variant.settings) for name, variant in every.items()},
-        about={"note": chosen.note, "command": command_of(chosen), **files.facts()},
+        about={"note": chosen.note, "command": command_of(chosen, "ablation"), **files.facts()},
     )
     print(f"{chosen.ablation / 'ablation.json'}, {page}")
+    return 0
+
+
+def run_attention(chosen: argparse.Namespace) -> int:
+    """Watch the attention of a few variants and write `attention.json` and a figure for each kind of driving."""
+    training = _training()
+    set_threads(chosen.threads)
+    files = Files.of(chosen)
+    equipment = files.load()
+    card = equipment.model.card
+    every = variants(card.rollout, latent_frames(round(chosen.seconds * card.fps)))
+    watched = chosen_variants(chosen.variants or WATCHED, every, chosen.seconds)
+    conditions = _conditions(chosen.conditions, chosen.seconds)
+    seeds = range(chosen.first_seed, chosen.first_seed + chosen.identities)
+    sitters = [training.sitters.seat(seed, chosen.seconds, card.width, chosen.attention / "speech") for seed in seeds]
+    found: dict[str, dict] = {condition: {} for condition in conditions}
+    with tqdm(total=len(watched) * len(conditions), unit="rollout") as bar:
+        for condition in conditions:
+            contexts = {}
+            for variant in watched:
+                bar.set_postfix_str(f"{variant.name}, {condition}")
+                with_pose = condition == POSE_AND_SOUND
+                contexts[variant.name] = attention.watch(equipment.model, equipment.vae, sitters, variant.settings, with_pose=with_pose)
+                found[condition][variant.name] = contexts[variant.name].as_numbers()
+                bar.update()
+            figure = chosen.attention / f"attention-{condition.replace(' ', '-')}.svg"
+            figure.write_text(attention.plot(contexts), encoding="utf-8")
+    about = {"command": command_of(chosen, "attention"), **files.facts(), "machine": machine(), "date": str(date.today())}
+    numbers = {"about": about | {"seeds": list(seeds), "seconds": chosen.seconds}, "found": found}
+    (chosen.attention / "attention.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    for condition, contexts in found.items():
+        for name, context in contexts.items():
+            jump, step = context["jump of the distance looked"], context["its steps within a chunk"]
+            print(f"{condition}, {name}: the distance looked jumps by {jump:.3f} frames where a chunk begins, within one by {step:.3f}")
     return 0
 
 
@@ -94,9 +134,9 @@ class Files:
         return {"model": f"{self.generator.name}{steps}", "code": _commit()}
 
 
-def command_of(chosen: argparse.Namespace) -> str:
+def command_of(chosen: argparse.Namespace, protocol: str) -> str:
     """The words that repeat a run, without those that say where it is kept."""
-    words = ["python -m kf_core evaluate --ablation DIR", f"--seconds {chosen.seconds:g}", f"--identities {chosen.identities}"]
+    words = [f"python -m kf_core evaluate --{protocol} DIR", f"--seconds {chosen.seconds:g}", f"--identities {chosen.identities}"]
     words += [f"--{name} {value!r}" for name in ("variants", "conditions") if (value := getattr(chosen, name)) is not None]
     return " ".join(words)
 

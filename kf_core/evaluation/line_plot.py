@@ -81,8 +81,11 @@ def _ticks(low: float, high: float, inside: bool = False) -> list[float]:
     rough = (high - low) / 5 or 1.0
     unit = 10 ** math.floor(math.log10(rough))
     step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= rough * 0.999)
-    first, last = (math.ceil, math.floor) if inside else (math.floor, math.ceil)
-    return [step * k for k in range(first(low / step - 1e-9), last(high / step + 1e-9) + 1)]
+    low, high = low / step, high / step
+    numbers = (
+        range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1) if inside else range(math.floor(low + 1e-9), math.ceil(high - 1e-9) + 1)
+    )
+    return [step * k for k in numbers]
 
 
 def _legend(entries: Sequence[tuple[str, float]], colours: Mapping[str, str], width: float, top: float) -> tuple[list[str], float]:

@@ -19,7 +19,7 @@ from ..conditioning.driving import Driving
 from ..conditioning.pose import PoseSource
 from ..model.causal import Generator
 from ..sampling.noise import SeededNoise
-from ..sampling.rollout import BoundDriving, prefill, rollout
+from ..sampling.rollout import BoundDriving, RolloutState, prefill, rollout
 from ..settings import RolloutSettings
 from ..timeline import LatentSpan, PixelSpan, pixels
 from ..vae.streaming import DecoderState, EncoderState, decode_latents, encode_clip, encode_pictures
@@ -52,23 +52,30 @@ def play(
     """What the model makes of the sitters, chunk after chunk; the first chunk is the truth through the autoencoder.
 
     Sitters of one batch are equally long. Pictures are handed on and not kept."""
-    given = pixels(settings.emitted(0))
-    truth = torch.stack([sitter.pictures(given) for sitter in sitters]).to(model.device)
-    truth = rearrange(truth, "b f h w c -> b c f h w")
-    anchor = Anchor(encode_clip(vae, truth[:, :, :1]))
-    b, c, _, h, w = anchor.latent.shape
-    driving = DrivingOfEach(tuple(_bound(sitter, model, h, w, with_pose) for sitter in sitters))
-    noise = NoiseOfEach(tuple(sitter.seed for sitter in sitters), (c, h, w))
-    latents = encode_pictures(vae, truth, EncoderState())
-    state = prefill(model, anchor, driving, settings, latents)
+    state, anchor, driving, noise = begin(model, vae, sitters, settings, with_pose=with_pose)
     decoder, count = DecoderState(), sitters[0].num_pictures
-    yield given, _pictures(vae, latents, decoder)
+    given = settings.emitted(0)
+    yield pixels(given), _pictures(vae, _true_latents(vae, sitters, given), decoder)
     for item in rollout(model, anchor, driving, settings, noise, state):
         if isinstance(item, LatentChunk):
             span = pixels(item.span)
             yield _cut(span, _pictures(vae, item.latents.to(anchor.latent), decoder), count)
             if span.stop >= count:
                 return
+
+
+@torch.no_grad()
+def begin(
+    model: Generator, vae: WanVAE, sitters: Sequence[Sitter], settings: RolloutSettings, *, with_pose: bool
+) -> tuple[RolloutState, Anchor, "DrivingOfEach", "NoiseOfEach"]:
+    """All that a rollout of the sitters takes, its first chunk done: (state, portraits, driving, noise)."""
+    portraits = torch.stack([sitter.pictures(PixelSpan(0, 1)) for sitter in sitters]).to(model.device)
+    anchor = Anchor(encode_clip(vae, rearrange(portraits, "b f h w c -> b c f h w")))
+    b, c, _, h, w = anchor.latent.shape
+    driving = DrivingOfEach(tuple(_bound(sitter, model, h, w, with_pose) for sitter in sitters))
+    noise = NoiseOfEach(tuple(sitter.seed for sitter in sitters), (c, h, w))
+    state = prefill(model, anchor, driving, settings, _true_latents(vae, sitters, settings.emitted(0)))
+    return state, anchor, driving, noise
 
 
 @torch.no_grad()
@@ -116,6 +123,12 @@ def _joined(rows: list[Signal | None]) -> Signal | None:
 def _bound(sitter: Sitter, model: Generator, height: int, width: int, with_pose: bool) -> BoundDriving:
     driving = Driving(audio=sitter.sound, pose=sitter.pose if with_pose else None)
     return driving.bind(model.card, latent_height=height, latent_width=width, device=model.device)
+
+
+def _true_latents(vae: WanVAE, sitters: Sequence[Sitter], span: LatentSpan) -> Tensor:
+    """The truth of the first frames in model space: [b, 16, f, h, w]."""
+    truth = torch.stack([sitter.pictures(pixels(span)) for sitter in sitters]).to(vae.conv1.weight.device)
+    return encode_pictures(vae, rearrange(truth, "b f h w c -> b c f h w"), EncoderState())
 
 
 def _pictures(vae: WanVAE, latents: Tensor, decoder: DecoderState) -> Tensor:

@@ -24,6 +24,12 @@ def test_higher_values_stand_higher_and_all_lie_within_the_panel():
     assert 0 <= high < low <= float(picture.get("height"))
 
 
+def test_an_axis_begins_and_ends_at_round_numbers_no_further_out_than_needed():
+    picture = ElementTree.fromstring(line_plot([Panel("one", {"a": [0.0, 0.4]}, 0, 8, "x")]))
+    labels = [float(text.text) for text in picture.findall(f"{SVG}text") if text.get("text-anchor") == "end"]
+    assert labels == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
 def test_a_line_that_never_changes_can_be_drawn():
     ElementTree.fromstring(line_plot([Panel("flat", {"one": [2.0, 2.0]}, 0, 1, "x")]))
 

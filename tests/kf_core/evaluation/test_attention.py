@@ -1,0 +1,89 @@
+"""Watching where attention falls: exact where the answer is known, and nothing the network computes is touched."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kf_core.checkpoints.known import kf_tiny
+from kf_core.chunks import LatentChunk
+from kf_core.evaluation.attention import MASSES, Context, WatchedAttention, plot, watch
+from kf_core.evaluation.sitting import begin
+from kf_core.model.adapters import Adapters
+from kf_core.model.causal import Generator, sdpa
+from kf_core.model.wan import WanModel
+from kf_core.sampling.rollout import rollout
+from kf_core.training.sitters import seat
+from kf_core.vae.wan import WanVAE
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def networks():
+    torch.manual_seed(1)
+    card = replace(kf_tiny(SIZE), dim=128, heads=1, ffn_dim=128, layers=2, audio=replace(kf_tiny().audio, first_layer=1, last_layer=1))
+    return Generator(card, WanModel(card), Adapters(card)), WanVAE(4).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def sitters(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("speech")
+    return [seat(seed, 3, SIZE, folder) for seed in (1, 2)]
+
+
+def even(keys, drawn, has_anchor=True, past=()):
+    """What is noted when every query looks at every key alike."""
+    watched = WatchedAttention(sdpa, tokens=3)
+    watched.watch(has_anchor, past, drawn)
+    watched(torch.zeros(2, 2, 3 * len(drawn), 8), torch.randn(2, 2, 3 * keys, 8), torch.randn(2, 2, 3 * keys, 8))
+    return watched.result(kf_tiny().rollout)
+
+
+def test_even_attention_falls_on_each_frame_alike():
+    context = even(7, range(3, 7), past=(1, 2))
+    assert context.masses["anchor"] == pytest.approx([1 / 7] * 4) and context.masses["past"] == pytest.approx([2 / 7] * 4)
+    assert context.masses["earlier"] == pytest.approx([0, 1 / 7, 2 / 7, 3 / 7])
+    assert context.masses["later"] == pytest.approx([3 / 7, 2 / 7, 1 / 7, 0])
+    assert context.looked == pytest.approx([0.5, -0.5, -1.5, -2.5])  # the mean of frames 1 .. 6 is 3.5; the anchor has no distance
+
+
+def test_the_keys_order_does_not_matter_only_their_frames():
+    watched = WatchedAttention(sdpa, tokens=1)
+    watched.watch(False, (2, 1), range(3, 5))
+    keys = torch.eye(4)[None, None] * 50.0
+    watched(keys[:, :, :2] * 50.0, keys, keys)  # the first query looks at the first key, frame 2, the second at frame 1
+    context = watched.result(kf_tiny().rollout)
+    assert context.masses["past"] == pytest.approx([1, 1]) and context.looked == pytest.approx([-1, -3])
+
+
+def test_a_frame_that_is_drawn_twice_has_the_mean_of_both_contexts():
+    own = kf_tiny().rollout
+    context = Context(masses={name: (0.1, 0.2, 0.3, 0.5) for name in MASSES}, looked=(0.0, -1.0, -2.0, -3.0), settings=own)
+    assert context.emitted(context.looked) == [-1.5, -1.0, -2.0] and context.jump(context.looked) == 0.5
+    alone = replace(context, settings=replace(own, fuse=False))
+    assert alone.emitted(alone.looked) == [0.0, -1.0, -2.0] and alone.jump(alone.looked) == 2 and alone.step(alone.looked) == 1
+
+
+def test_watching_changes_nothing_and_all_mass_is_found(networks, sitters):
+    model, vae = networks
+    settings = model.card.rollout
+    contexts = {}
+    for name, changed in (("full", settings), ("without-knot", replace(settings, knot=None, fuse=False))):
+        contexts[name] = watch(model, vae, sitters, changed, with_pose=True)
+        assert torch.tensor([contexts[name].masses[mass] for mass in MASSES]).sum(0).tolist() == pytest.approx([1] * changed.drawn)
+    assert plot(contexts).count("<polyline") == 2 * len(MASSES) + 2
+
+    watched = WatchedAttention(sdpa, tokens=4)
+    seeing = Generator(model.card, model.modules, model.adapters, attention=watched)
+    made = []
+    for generator in (model, seeing):
+        state, *rest, noise = begin(generator, vae, sitters, settings, with_pose=True)
+        watched.watch(True, state.cache.frames, range(3, 7))
+        made.append(next(item for item in rollout(generator, *rest, settings, noise, state) if isinstance(item, LatentChunk)))
+    assert torch.equal(made[0].latents, made[1].latents) and watched.result(settings).masses["anchor"][0] > 0
+
+
+def test_nothing_watched_is_no_result():
+    with pytest.raises(ValueError, match="no attention"):
+        WatchedAttention(sdpa, 4).result(kf_tiny().rollout)
