@@ -24,11 +24,14 @@ from ..stream import Stream
 from ..timeline import pixel_frames
 from ..vae.streaming import VideoDecoder, encode_clip
 from ..vae.wan import SPATIAL_STRIDE, Z_DIM
+from . import hours
 from . import model as model_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunks", type=int, default=20, metavar="N", help="chunks to make; 2000 show whether it stays flat (default: 20)")
+    parser.add_argument("--seconds", type=float, metavar="N", help="instead of --chunks: one run of so much video; 3600 is an hour")
+    parser.add_argument("--film", type=Path, metavar="FILE", help="with --seconds: write the video, too, an .mp4")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every chunk's numbers here")
     parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead of a model file: nothing to download")
     parser.add_argument("--size", metavar="WxH", help="size of the video in pixels: 832x480")
@@ -41,6 +44,11 @@ def run(chosen: argparse.Namespace) -> int:
         chosen.width, chosen.height = _size(chosen.size)
     if chosen.threads is not None:
         model_arguments.set_threads(chosen.threads)
+    if chosen.seconds is not None:
+        long_run = hours.run(chosen, _stream(chosen, _precisions(chosen)[0]))
+        if chosen.json is not None:
+            chosen.json.write_text(long_run.to_json() + "\n", encoding="utf-8")
+        return 0
     results = {}
     for precision in _precisions(chosen):
         stream = _stream(chosen, precision)

@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": "say what a model file or a video is",
     "evaluate": "measure a video: flicker, seams, lip sync, identity, drift",
     "bench": "measure how fast this machine makes video, and whether memory stays flat",
+    "plot": "draw the numbers of a long run of bench as a picture",
 }
 STOPPED = 130
 NO_MEMORY = ("out of memory", "can't allocate memory")  # what PyTorch says

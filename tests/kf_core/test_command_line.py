@@ -426,6 +426,16 @@ def test_bench_times_the_stream(files, capsys):
     assert len(json.loads((files.folder / "a.json").read_text())["fp32"]["chunks"]) == 4
 
 
+def test_a_long_run_is_measured_and_drawn(files, capsys):
+    numbers, film, picture = (files.folder / name for name in ("hours.json", "hours.mp4", "hours.svg"))
+    words = ["bench", "--checkpoint", str(files.folder / "tiny.safetensors"), "--precision", "fp32", "--seconds", "4"]
+    assert main([*words, "--film", str(film), "--json", str(numbers)]) == 0
+    assert "64 pictures" in capsys.readouterr().out and probe(film).pictures == 64
+    assert main(["plot", str(numbers), str(picture)]) == 0
+    assert picture.read_text(encoding="utf-8").startswith("<svg") and "1 chunk at most" in capsys.readouterr().out
+    assert main(["plot", str(film), str(picture)]) == 1 and "holds no long run" in capsys.readouterr().err
+
+
 def test_bench_takes_random_weights_of_a_published_size_and_says_how_near_the_limit_it_comes(files, capsys):
     words = ["bench", "--preset", "small", "--size", "32x48", "--tiny-vae", "--precision", "fp32", "--chunks", "2"]
     assert main([*words, "--json", str(files.folder / "b.json")]) == 0
@@ -437,7 +447,7 @@ def test_bench_takes_random_weights_of_a_published_size_and_says_how_near_the_li
 
 
 def test_help_shows_a_creator_the_way(capsys):
-    for words in (["--help"], *([name, "--help"] for name in ("animate", "inspect", "evaluate", "bench"))):
+    for words in (["--help"], *([name, "--help"] for name in ("animate", "inspect", "evaluate", "bench", "plot"))):
         with pytest.raises(SystemExit) as end:
             main(words)
         assert end.value.code == 0 and len(capsys.readouterr().out) > 200

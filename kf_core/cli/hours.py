@@ -1,0 +1,58 @@
+"""`bench --seconds`: one long run in one process, every chunk's time and memory, with or without writing the video."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import date
+from functools import partial
+
+from tqdm import tqdm
+
+from ..beside import InTurn
+from ..chunks import FrameChunk, LatentChunk, Step
+from ..conditioning.audio import Silence
+from ..errors import KnotForcingError
+from ..evaluation.hours import LongRun, follow
+from ..evaluation.laps import laps
+from ..evaluation.speed import machine
+from ..film import Film
+from ..stream import Stream
+from ..vae.wan import SPATIAL_STRIDE
+from . import model as model_arguments
+
+HELD_EVERY = 12  # chunks from one reading of what is held to the next; each takes some milliseconds
+
+
+def run(chosen: argparse.Namespace, endless: Stream) -> LongRun:
+    """Make so many seconds of it, say how it went, and keep the numbers. Ctrl-C ends it with what there is."""
+    if not chosen.seconds > 0:
+        raise KnotForcingError(f"A run of {chosen.seconds:g} s shows nothing. Give --seconds more than 0: 3600 is an hour.")
+    stream = replace(endless, seconds=chosen.seconds, driving=replace(endless.driving, audio=Silence(chosen.seconds)))
+    height, width = (side * SPATIAL_STRIDE for side in stream.anchor.latent.shape[-2:])
+    with model_arguments.worker(chosen, stream) as worker:
+        order = "in turn" if isinstance(worker, InTurn) else "beside the drawing"
+    facts = {
+        "model": f"{stream.model.card.name}, {width}x{height}, {str(stream.model.dtype).removeprefix('torch.')}",
+        "pictures": f"made {order}, {'written to an MP4' if chosen.film else 'thrown away'}",
+        "machine": f"{machine()}, {date.today():%d %B %Y}",
+        "command": shlex.join(["python", "-m", "kf_core", *sys.argv[1:]]),
+    }
+    with closing(_items(chosen, stream)) as items, tqdm(total=stream.num_pictures, unit=" pictures", file=sys.stderr) as bar:
+        made = follow(laps(items, HELD_EVERY), facts, stream.fps, lambda lap: bar.update(lap.pictures))
+    print(made.summary())
+    return made
+
+
+def _items(chosen: argparse.Namespace, stream: Stream) -> Iterator[Step | LatentChunk | FrameChunk]:
+    worker = partial(model_arguments.worker, chosen, stream)
+    if chosen.film is not None:
+        state = chosen.film.with_name(chosen.film.name + ".resume")
+        for file in (chosen.film, state):
+            file.unlink(missing_ok=True)
+        yield from Film(stream=stream, path=chosen.film, state_file=state, worker=worker).record()
+    else:
+        with worker() as someone:
+            yield from stream.steps(worker=someone)

@@ -1,0 +1,28 @@
+"""`plot`: the numbers of a long run as a picture."""
+
+import argparse
+from pathlib import Path
+
+from ..errors import KnotForcingError
+from ..evaluation.hours import LongRun
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("numbers", type=Path, metavar="FILE", help="what bench --seconds ... --json FILE has written")
+    parser.add_argument("picture", type=Path, metavar="SVG", help="where the picture goes")
+
+
+def run(chosen: argparse.Namespace) -> int:
+    try:
+        long_run = LongRun.from_json(chosen.numbers.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise KnotForcingError(
+            f"{chosen.numbers} cannot be read ({problem.strerror}). Give the file that bench --json has written."
+        ) from problem
+    except (ValueError, KeyError, TypeError) as problem:
+        raise KnotForcingError(
+            f"{chosen.numbers} holds no long run. Make one: python -m kf_core bench --seconds 600 --json {chosen.numbers}"
+        ) from problem
+    chosen.picture.write_text(long_run.svg(), encoding="utf-8")
+    print(long_run.summary())
+    return 0

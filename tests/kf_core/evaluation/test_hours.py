@@ -1,0 +1,59 @@
+"""A long run is kept, read again, summed up and drawn, and nothing of it is made to look better."""
+
+from xml.etree import ElementTree
+
+import pytest
+
+from kf_core.evaluation.chart import Line, Panel, chart
+from kf_core.evaluation.hours import LongRun, follow
+from kf_core.evaluation.laps import Lap
+
+MIB = 2**20
+
+
+def laps(chunks: int, growth: int = 0, slower: float = 0.0) -> tuple[Lap, ...]:
+    held = lambda chunk: 500 * MIB + growth * chunk if chunk % 10 == 0 else None
+    return tuple(Lap(chunk, 12, 0.2 + slower * chunk, 1, 600 * MIB, held(chunk)) for chunk in range(chunks))
+
+
+def test_a_run_is_read_as_it_was_kept():
+    run = LongRun({"model": "tiny"}, 16.0, laps(50))
+    assert LongRun.from_json(run.to_json()) == run
+
+
+def test_the_summary_says_what_grew():
+    flat, growing = (LongRun({}, 16.0, laps(203, **more)).summary() for more in ({}, {"growth": MIB, "slower": 0.001}))
+    assert "2,436 pictures (2.5 minutes) in 0.7 minutes: 60.0 a second, 3.75 x real time" in flat
+    assert "last tenth over first: 1.000" in flat and "memory held: 500.0 MiB at chunk 10, 500.0 at chunk 200, 500.0 at most" in flat
+    assert "memory held: 510.0 MiB at chunk 10, 700.0 at chunk 200, 700.0 at most" in growing and "last tenth over first: 1.8" in growing
+
+
+def test_the_picture_is_drawn_from_zero_and_names_what_was_run():
+    run = LongRun({"command": "bench <&>"}, 16.0, laps(1000, growth=MIB // 100))
+    root = ElementTree.fromstring(run.svg())
+    words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "12,000 pictures in one run" in words and "command: bench <&>" in words and words.count("0") == 4  # three panels, one axis
+    lines = [element.get("points").split() for element in root.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert all(len(points) <= 240 for points in lines)
+    heights = [float(point.split(",")[1]) for point in lines[2]]  # of what is held
+    assert heights[0] > heights[-1], "what grows rises"
+
+
+def test_a_line_stands_where_its_numbers_say():
+    drawn = chart("a", [Panel("b", [Line("c", [0, 5, 10], [0, 50, 100])])], axis="d")
+    assert 'points="64.0,186.0 480.0,121.0 896.0,56.0"' in drawn and ">100<" in drawn
+
+
+def test_a_run_that_is_stopped_is_what_was_run_until_then():
+    def stopped():
+        yield from laps(5)
+        raise KeyboardInterrupt
+
+    assert follow(stopped(), {}, 16.0).pictures == 60
+    with pytest.raises(KeyboardInterrupt):
+        follow((_ for _ in ()).throw(KeyboardInterrupt), {}, 16.0)
+
+
+def test_a_short_run_has_a_summary_and_a_picture():
+    run = LongRun({}, 16.0, laps(5))
+    assert "60 pictures" in run.summary() and ElementTree.fromstring(run.svg()) is not None
