@@ -1,4 +1,4 @@
-"""`evaluate --ablation`: protocols that need sitters whose truth is known, and so the training part of a checkout.
+"""`evaluate --ablation`, `--attention`, `--mouth`: protocols with sitters whose truth is known. The training part of a checkout draws them.
 
 The pack that ComfyUI installs comes without `kf_core/training`; there these protocols say so and nothing else changes.
 """
@@ -10,25 +10,29 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from ..checkpoints.load import bundled, load_generator
 from ..checkpoints.read import read_header
 from ..checkpoints.vaes import load_vae
+from ..conditioning.audio import SAMPLE_RATE, AudioFile
 from ..errors import KnotForcingError
-from ..evaluation import ablation, attention
+from ..evaluation import ablation, attention, mouth, mouth_page
 from ..evaluation.ablation import CONDITIONS, POSE_AND_SOUND, Equipment, Plan
 from ..evaluation.ablation_page import write_page
+from ..evaluation.lip_sync import opening_from_sound
 from ..evaluation.reader import load_reader
 from ..evaluation.speed import machine
 from ..evaluation.variants import chosen as chosen_variants
 from ..evaluation.variants import variants
-from ..timeline import latent_frames
+from ..timeline import latent_frames, pixel_frames
 from .model import set_threads
 
 FIRST_SEED = 2000  # of the sitters; those of the model card have others
 SECONDS, SITTERS, TOGETHER = 20.0, 16, 4
 WATCHED = "full,without-fusion,without-knot"  # by the attention protocol, where nothing else is asked for
+PAUSE_CLIP, SILENT = 16.0, (5.5, 10.5)  # seconds: of a clip with a pause, and from when to when it is silent
 LONG = 300.0  # seconds from which on a stream is driven by pose and sound only
 
 
@@ -36,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("protocols", "with sitters drawn by kf_core/training; needs a checkout and espeak-ng")
     group.add_argument("--ablation", type=Path, metavar="DIR", help="the method without each of its parts; goes on where it was stopped")
     group.add_argument("--attention", type=Path, metavar="DIR", help="where each frame of a chunk looks, with and without the knot")
+    group.add_argument("--mouth", type=Path, metavar="DIR", help="does the mouth close on m, b, p, rest in a pause, follow a recording?")
+    group.add_argument("--voice", type=Path, nargs="+", metavar="FILE", help="recordings for --mouth, one after the other")
     group.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help=f"length of each clip (default: {SECONDS:g})")
     group.add_argument("--identities", type=int, default=SITTERS, metavar="N", help=f"held-out faces and voices (default: {SITTERS})")
     group.add_argument("--first-seed", type=int, default=FIRST_SEED, metavar="N", help=f"of the sitters (default: {FIRST_SEED})")
@@ -111,6 +117,39 @@ def run_attention(chosen: argparse.Namespace) -> int:
             jump, step = context["jump of the distance looked"], context["its steps within a chunk"]
             print(f"{condition}, {name}: the distance looked jumps by {jump:.3f} frames where a chunk begins, within one by {step:.3f}")
     return 0
+
+
+def run_mouth(chosen: argparse.Namespace) -> int:
+    """Read what is missing and write `mouth.json`; prints a table."""
+    training = _training()
+    set_threads(chosen.threads)
+    files = Files.of(chosen)
+    equipment = files.load()
+    size, fps = equipment.model.card.width, equipment.model.card.fps
+    seeds = tuple(range(chosen.first_seed, chosen.first_seed + chosen.identities))
+    speech = chosen.mouth / "speech"
+    speaking = lambda seed: training.sitters.seat(seed, chosen.seconds, size, speech)
+    pausing = lambda seed: training.sitters.seat_with_pause(seed, PAUSE_CLIP, size, SILENT, speech)
+    protocols = [mouth.Protocol(mouth_page.CLOSURES, speaking), mouth.Protocol(mouth_page.PAUSE, pausing)]
+    opening = None
+    if chosen.voice:
+        samples = mouth.joined([_samples(path) for path in chosen.voice], SAMPLE_RATE)
+        opening = opening_from_sound(samples, SAMPLE_RATE, fps)
+        opening = opening[: pixel_frames(latent_frames(len(opening)) - 1)]
+        hearing = lambda seed: training.sitters.seat_with_voice(seed, samples, opening, size, chosen.voice[0].stem)
+        protocols.append(mouth.Protocol(mouth_page.VOICE, hearing))
+    mouth.run(equipment, protocols, seeds, chosen.mouth, together=chosen.together)
+    closures = {seed: speaking(seed).closures for seed in seeds}
+    found = mouth_page.numbers(chosen.mouth, fps=fps, closures=closures, silent=SILENT, opening=opening)
+    about = {"command": command_of(chosen, "mouth"), **files.facts(), "machine": machine(), "date": str(date.today())}
+    about |= {"seeds": list(seeds), "voice": [path.name for path in chosen.voice or ()]}
+    (chosen.mouth / "mouth.json").write_text(json.dumps({"about": about, "found": found}, indent=1), encoding="utf-8")
+    print(mouth_page.table(found), end="")
+    return 0
+
+
+def _samples(path: Path) -> np.ndarray:
+    return np.concatenate([block[:, 0] for block in AudioFile(path).blocks(SAMPLE_RATE)])
 
 
 @dataclass(frozen=True)

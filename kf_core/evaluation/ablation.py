@@ -7,7 +7,6 @@ determined and a knot has nothing to carry; with sound alone head, gaze and back
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import KnotForcingError
 from ..model.causal import Generator
 from ..settings import RolloutSettings
 from ..timeline import PixelSpan
@@ -26,6 +24,7 @@ from ..vae.wan import WanVAE
 from .course import Course
 from .reader import OneReading, PortraitReader
 from .report import Examination
+from .results import Results, claim
 from .sitting import Played, Sitter, play, through_codec
 from .variants import Variant
 
@@ -33,7 +32,7 @@ POSE_AND_SOUND, SOUND_ONLY = "pose and sound", "sound only"
 CONDITIONS = (POSE_AND_SOUND, SOUND_ONLY)
 CODEC, TRUTH = "codec", "truth"
 MOMENTS = 10  # pictures in a strip
-RESULTS, ABOUT, STRIPS = "results.jsonl", "about.json", "strips"
+RESULTS, STRIPS = "results.jsonl", "strips"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +68,9 @@ class Equipment:
 
 def run(equipment: Equipment, seat: Callable[[int], Sitter], plan: Plan, folder: Path) -> None:
     """Do what the plan asks and is not done yet. Raises KnotForcingError when the folder belongs to other weights."""
-    folder.mkdir(parents=True, exist_ok=True)
     claim(folder, equipment.fingerprint())
-    _end_the_last_line(folder / RESULTS)
-    done = {(line["seconds"], line["variant"], line["condition"], line["seed"]) for line in read(folder)}
+    results = Results(folder / RESULTS)
+    done = {(line["seconds"], line["variant"], line["condition"], line["seed"]) for line in results.read()}
     is_done = lambda variant, condition, seed: (plan.seconds, _name(variant), condition, seed) in done
     total = len(plan.jobs) * len(plan.seeds)
     missing = [job for job in plan.jobs for seed in plan.seeds if not is_done(*job, seed)]
@@ -87,34 +85,13 @@ def run(equipment: Equipment, seat: Callable[[int], Sitter], plan: Plan, folder:
                     sitters.setdefault(seed, seat(seed))
                 bar.set_postfix_str(f"{_name(variant)}, {condition}")
                 few = [sitters[seed] for seed in seeds]
-                lines = _sit_for(equipment, few, variant, condition, plan.seconds, folder / STRIPS)
-                with (folder / RESULTS).open("a", encoding="utf-8") as file:
-                    file.writelines(json.dumps(line) + "\n" for line in lines)
+                results.append(_sit_for(equipment, few, variant, condition, plan.seconds, folder / STRIPS))
                 bar.update(len(seeds))
 
 
 def read(folder: Path) -> list[dict]:
-    """The results that are there; a line that was cut off when a run was killed does not count."""
-    file = folder / RESULTS
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
-
-
-def _end_the_last_line(file: Path) -> None:
-    """So that what comes next does not hang on to a line that was cut off."""
-    if file.exists() and not file.read_bytes().endswith(b"\n"):
-        with file.open("a", encoding="utf-8") as end:
-            end.write("\n")
-
-
-def claim(folder: Path, weights: str) -> None:
-    """Take the folder for these weights, or refuse where it holds results of others."""
-    about = folder / ABOUT
-    if about.exists() and (known := json.loads(about.read_text())["weights"]) != weights:
-        raise KnotForcingError(
-            f"{folder} holds results of other weights ({known}; these are {weights}). Choose another folder, or delete that one."
-        )
-    about.write_text(json.dumps({"weights": weights}))
+    """The results that are there."""
+    return Results(folder / RESULTS).read()
 
 
 def fingerprint_of(*networks: torch.nn.Module | None) -> str:

@@ -1,0 +1,76 @@
+"""The mouth's protocols as numbers and a table: closures, pause, voice, each beside the truth and the autoencoder alone."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from torch import Tensor
+
+from .lip_sync import CONTROL_SECONDS
+from .mouth import EVERY, Pause, pause_of, r_inside, share_shut, shut_below, tracks_of, voiced
+
+CLOSURES, PAUSE, VOICE = "closures", "pause", "voice"
+
+
+def numbers(
+    folder: Path,
+    *,
+    fps: float,
+    closures: Mapping[int, Sequence[int]],
+    silent: tuple[float, float],
+    opening: Tensor | None,
+) -> dict:
+    """All that the tracks in `folder` tell. `closures` by sitter; `opening` [f] is what a recording suggests, where one was given."""
+    found: dict[str, dict] = {}
+    if tracks := tracks_of(folder, CLOSURES):
+        found[CLOSURES] = _closures(tracks, closures, fps)
+    if tracks := tracks_of(folder, PAUSE):
+        pauses = {condition: [pause_of(t, silent, fps) for t in sitters.values()] for condition, sitters in tracks.items()}
+        found[PAUSE] = {condition: _pause(each) for condition, each in pauses.items()}
+    if opening is not None and (tracks := tracks_of(folder, VOICE)):
+        where = voiced(opening, fps)
+        read = {condition: [r_inside(t["mouth_open"], opening, where, fps) for t in each.values()] for condition, each in tracks.items()}
+        found[VOICE] = {
+            condition: {"r": fmean(r for r, _ in each), "lowest r": min(r for r, _ in each), "shifted": fmean(c for _, c in each)}
+            for condition, each in read.items()
+        }
+    return found
+
+
+def table(found: dict) -> str:
+    """Markdown: one line a number, one column a condition."""
+    conditions = [condition for condition in EVERY if any(condition in part for part in found.values())]
+    lines = ["| | " + " | ".join(conditions) + " |", "|---|" + "---:|" * len(conditions)]
+    for protocol, part in found.items():
+        names = dict.fromkeys(name for condition in conditions for name in part.get(condition, {}))
+        for name in names:
+            cells = [f"{part[c][name]:.3g}" if name in part.get(c, {}) else "" for c in conditions]
+            lines.append(f"| {protocol}: {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _closures(tracks: Mapping[str, Mapping[int, Mapping[str, Tensor]]], closures: Mapping[int, Sequence[int]], fps: float) -> dict:
+    opening = {condition: {seed: t["mouth_open"] for seed, t in sitters.items()} for condition, sitters in tracks.items()}
+    threshold = shut_below(opening["truth"], closures)
+    shift = round(CONTROL_SECONDS * fps)
+    found = {}
+    for condition, sitters in opening.items():
+        shares = [share_shut(track, closures[seed], threshold) for seed, track in sitters.items()]
+        away = [share_shut(track, closures[seed], threshold, by) for seed, track in sitters.items() for by in (-shift, shift)]
+        known = [share for share in shares if share is not None]
+        found[condition] = {
+            "mouth shut at m, b, p": fmean(known),
+            "lowest of a sitter": min(known),
+            f"shut {CONTROL_SECONDS:g} s away": fmean(share for share in away if share is not None),
+            "threshold": threshold,
+        }
+    return found
+
+
+def _pause(pauses: Sequence[Pause]) -> dict:
+    return {
+        "opening, share of speech": fmean(pause.opening_share for pause in pauses),
+        "largest of a sitter": max(pause.opening_share for pause in pauses),
+        "blinks per minute": fmean(pause.blinks_per_minute for pause in pauses),
+        "head motion, share of speech": fmean(pause.head_share for pause in pauses),
+    }
