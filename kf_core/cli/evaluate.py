@@ -1,6 +1,8 @@
 """`evaluate`: measure a finished video, with what is at hand of its portrait, its sound and the truth; or run a protocol on a model."""
 
 import argparse
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from ..evaluation.contact_sheet import contact_sheet
 from ..evaluation.lip_sync import opening_from_sound
 from ..evaluation.reader import load_reader
 from ..evaluation.report import evaluate
+from ..evaluation.vbench import vbench
 from ..media.picture import read_picture
 from ..media.playback import pictures, probe
 from ..settings import RolloutSettings
@@ -27,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", type=Path, metavar="FILE", help="its voice: does the mouth follow? (cartoons only)")
     parser.add_argument("--truth", type=Path, metavar="VIDEO", help="what it should have been, picture by picture")
     parser.add_argument("--chunk", type=int, default=RolloutSettings.chunk, metavar="N", help="latent frames in a chunk (default: 3)")
+    parser.add_argument("--vbench", type=Path, metavar="PYTHON", help="also VBench's own dimensions, by a Python that has it installed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a contact sheet here, a PNG")
     protocols.add_arguments(parser)
@@ -53,8 +57,18 @@ def run(chosen: argparse.Namespace) -> int:
         reader=load_reader() if needs_reader else None,
     )
     print(report.to_markdown(), end="")
+    numbers = json.loads(report.to_json())
+    if chosen.vbench is not None:
+        found = vbench(chosen.video, chosen.vbench)
+        numbers["vbench"] = asdict(found)
+        for dimension, score in found.scores.items():
+            print(f"| VBench: {dimension.replace('_', ' ')} | {100 * score:.4g} | 0..100 |")
+        for dimension, reason in found.missing.items():
+            print(
+                f"VBench found no {dimension.replace('_', ' ')}: {reason}. Its model must be there or be fetched, see docs/evaluation.md."
+            )
     if chosen.json is not None:
-        chosen.json.write_text(report.to_json() + "\n", encoding="utf-8")
+        chosen.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     if chosen.sheet is not None:
         _sheet(chosen, facts.pictures, facts.fps).save(chosen.sheet)
     return 0

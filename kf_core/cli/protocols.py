@@ -114,8 +114,9 @@ def run_attention(chosen: argparse.Namespace) -> int:
     (chosen.attention / "attention.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
     for condition, contexts in found.items():
         for name, context in contexts.items():
-            jump, step = context["jump of the distance looked"], context["its steps within a chunk"]
-            print(f"{condition}, {name}: the distance looked jumps by {jump:.3f} frames where a chunk begins, within one by {step:.3f}")
+            *within, across = context["overlap with the next frame"]
+            inside = f", within a chunk {sum(within) / len(within):.3f}" if within else ""
+            print(f"{condition}, {name}: attention in common with the next frame: across a seam {across:.3f}{inside}")
     return 0
 
 

@@ -9,8 +9,9 @@ Source: Knot Forcing, arXiv 2512.21734; the measure is our own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
 
-import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -27,40 +28,80 @@ from .sitting import Sitter, begin
 MASSES = ("anchor", "past", "earlier", "itself", "later")  # past: committed; earlier, later: frames of the same drawing
 LOOK = "mean distance looked"  # latent frames, of all mass but the anchor's; below 0: back
 CHUNKS_SHOWN = 3
+Seen = dict[int | None, float]  # frame, counted from the first one drawn, None for the anchor -> share of the attention
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """What the frames of one chunk look at, by their place in what is drawn. Means over everything else."""
 
-    masses: dict[str, tuple[float, ...]]  # share of the attention, one number for each drawn frame
-    looked: tuple[float, ...]  # latent frames, below 0: back
+    seen: tuple[Seen, ...]  # for each drawn frame
     settings: RolloutSettings
 
-    def emitted(self, values: Sequence[float]) -> list[float]:
-        """One number for each *emitted* frame of a chunk: where frames are drawn twice and fused, the mean of both drawings."""
+    @property
+    def emitted(self) -> list[Seen]:
+        """What each *emitted* frame of a chunk was drawn from: where frames are drawn twice and fused, the mean of both drawings."""
         chunk, ties = self.settings.chunk, self.settings.knot_length if self.settings.fuse else 0
-        return [(values[place] + values[chunk + place]) / 2 if place < ties else values[place] for place in range(chunk)]
+        before = [_moved(self.seen[chunk + place], -chunk) for place in range(ties)]  # as the knot of the chunk before
+        return [_mean(self.seen[place], before[place]) if place < ties else self.seen[place] for place in range(chunk)]
 
-    def jump(self, values: Sequence[float]) -> float:
-        """How much `values` change from the last emitted frame of a chunk to the first of the next."""
-        emitted = self.emitted(values)
-        return abs(emitted[0] - emitted[-1])
+    def masses(self, name: str) -> list[float]:
+        """The share that falls on the anchor, the past, .., for each emitted frame."""
+        return [sum(share for key, share in seen.items() if _kind(place, key) == name) for place, seen in enumerate(self.emitted)]
 
-    def step(self, values: Sequence[float]) -> float:
+    @property
+    def looked(self) -> list[float]:
+        """How far each emitted frame looks on average: latent frames, below 0 back. The anchor has no distance."""
+        return [_distance(place, seen) for place, seen in enumerate(self.emitted)]
+
+    @property
+    def overlap(self) -> list[float]:
+        """The part of the attention that each emitted frame has in common with the next one; the last with the first of the next chunk.
+
+        1: both look at the same frames with the same weight. The paper draws this for masks, as intersection over union."""
+        emitted = self.emitted
+        following = [*emitted[1:], _moved(emitted[0], self.settings.chunk)]
+        return [sum(min(share, b.get(key, 0.0)) for key, share in a.items()) for a, b in zip(emitted, following, strict=True)]
+
+    @property
+    def jump(self) -> float:
+        """How much the distance looked changes from the last emitted frame of a chunk to the first of the next."""
+        return abs(self.looked[0] - self.looked[-1])
+
+    @property
+    def step(self) -> float:
         """The same between neighbours within a chunk: the mean."""
-        emitted = self.emitted(values)
-        return sum(abs(b - a) for a, b in zip(emitted, emitted[1:], strict=False)) / max(1, len(emitted) - 1)
+        return fmean(abs(b - a) for a, b in pairwise(self.looked)) if self.settings.chunk > 1 else 0.0
 
     def as_numbers(self) -> dict:
-        emitted = {name: self.emitted(values) for name, values in self.masses.items()} | {LOOK: self.emitted(self.looked)}
         return {
-            "drawn": {**self.masses, LOOK: self.looked},
-            "emitted": emitted,
-            "jump of the distance looked": self.jump(self.looked),
-            "its steps within a chunk": self.step(self.looked),
-            "jump of the mass on the past": self.jump(self.masses["past"]),
+            "drawn": [{"anchor" if key is None else str(key): share for key, share in seen.items()} for seen in self.seen],
+            "emitted": {name: self.masses(name) for name in MASSES} | {LOOK: self.looked},
+            "overlap with the next frame": self.overlap,
+            "jump of the distance looked": self.jump,
+            "its steps within a chunk": self.step,
         }
+
+
+def _moved(seen: Seen, by: int) -> Seen:
+    return {None if key is None else key + by: share for key, share in seen.items()}
+
+
+def _mean(a: Seen, b: Seen) -> Seen:
+    return {key: (a.get(key, 0.0) + b.get(key, 0.0)) / 2 for key in {**a, **b}}
+
+
+def _kind(place: int, key: int | None) -> str:
+    if key is None:
+        return "anchor"
+    if key < 0:
+        return "past"
+    return "itself" if key == place else "earlier" if key < place else "later"
+
+
+def _distance(place: int, seen: Seen) -> float:
+    near = {key: share for key, share in seen.items() if key is not None}
+    return sum(share * (key - place) for key, share in near.items()) / max(1e-9, sum(near.values()))
 
 
 class WatchedAttention:
@@ -68,48 +109,37 @@ class WatchedAttention:
 
     def __init__(self, attention: Attention, tokens: int) -> None:
         self._attention, self._tokens = attention, tokens
-        self._keys: list[int | None] | None = None  # frames of the keys, None for the anchor; None: not watching
-        self._drawn: range = range(0)
-        self._sums: Tensor | None = None  # [drawn, masses + 1]
+        self._keys: list[int | None] | None = None  # as in Seen; None: not watching
+        self._num_drawn = 0
+        self._seen: list[Seen] = []  # sums
         self._count = 0
 
     def watch(self, has_anchor: bool, past: Sequence[int], drawn: range) -> None:
-        self._keys, self._drawn = [*([None] * has_anchor), *past, *drawn], drawn
+        """From now on keys are those of the anchor, of these past frames in this order, and of the frames being drawn."""
+        self._keys = [*([None] * has_anchor), *(frame - drawn.start for frame in (*past, *drawn))]
+        self._num_drawn = len(drawn)
 
     def rest(self) -> None:
         self._keys = None
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        if self._keys is not None and k.shape[2] == len(self._keys) * self._tokens and q.shape[2] == len(self._drawn) * self._tokens:
+        if self._keys is not None and k.shape[2] == len(self._keys) * self._tokens and q.shape[2] == self._num_drawn * self._tokens:
             self._note(q, k)
         return self._attention(q, k, v) if mask is None else self._attention(q, k, v, mask)
 
     def result(self, settings: RolloutSettings) -> Context:
-        if self._sums is None:
+        if not self._count:
             raise ValueError("no attention was watched")
-        means = self._sums / self._count
-        masses = {name: tuple(means[:, index].tolist()) for index, name in enumerate(MASSES)}
-        return Context(masses=masses, looked=tuple(means[:, -1].tolist()), settings=settings)
+        return Context(seen=tuple({key: share / self._count for key, share in seen.items()} for seen in self._seen), settings=settings)
 
     def _note(self, q: Tensor, k: Tensor) -> None:
         weights = (q.float() @ k.float().transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
-        by_frame = rearrange(weights, "b n (f t) (g s) -> b n t f g s", t=self._tokens, s=self._tokens).sum(-1).mean((0, 1, 2)).double()
-        rows = []
-        for frame, row in zip(self._drawn, by_frame.cpu(), strict=True):
-            kinds = [self._kind(frame, key) for key in self._keys]
-            mass = {name: sum(share.item() for share, kind in zip(row, kinds, strict=True) if kind == name) for name in MASSES}
-            distance = sum(share.item() * (key - frame) for share, key in zip(row, self._keys, strict=True) if key is not None)
-            rows.append([*mass.values(), distance / max(1e-9, 1 - mass["anchor"])])
-        rows = torch.tensor(rows, dtype=torch.float64)
-        self._sums = rows if self._sums is None else self._sums + rows
+        by_frame = rearrange(weights, "b n (f t) (g s) -> b n t f g s", t=self._tokens, s=self._tokens).sum(-1).mean((0, 1, 2))
+        self._seen = self._seen or [{} for _ in range(self._num_drawn)]
+        for seen, row in zip(self._seen, by_frame.tolist(), strict=True):
+            for key, share in zip(self._keys, row, strict=True):
+                seen[key] = seen.get(key, 0.0) + share
         self._count += 1
-
-    def _kind(self, frame: int, key: int | None) -> str:
-        if key is None:
-            return "anchor"
-        if key < self._drawn.start:
-            return "past"
-        return "itself" if key == frame else "earlier" if key < frame else "later"
 
 
 def watch(
@@ -143,17 +173,17 @@ def _expect(watched: WatchedAttention, state: RolloutState, settings: RolloutSet
 
 def plot(contexts: dict[str, Context]) -> str:
     """The mean chunk of each, three times in a row: where its emitted frames look. SVG."""
-    panels = []
-    repeated = lambda context, values: context.emitted(values) * CHUNKS_SHOWN
-    for name, context in contexts.items():
-        lines = {mass: repeated(context, context.masses[mass]) for mass in MASSES}
-        panels.append(_panel(f"{name}: share of the attention", lines, context.settings.chunk))
+    panels = [
+        _panel(f"{name}: share of the attention", {mass: context.masses(mass) for mass in MASSES}, context.settings.chunk)
+        for name, context in contexts.items()
+    ]
     chunk = next(iter(contexts.values())).settings.chunk
-    lines = {name: repeated(context, context.looked) for name, context in contexts.items()}
-    panels.append(_panel("mean distance looked, latent frames (below 0: back)", lines, chunk))
+    panels.append(_panel("mean distance looked, latent frames (below 0: back)", {n: c.looked for n, c in contexts.items()}, chunk))
+    panels.append(_panel("attention in common with the next frame", {n: c.overlap for n, c in contexts.items()}, chunk))
     return line_plot(panels)
 
 
 def _panel(title: str, lines: dict[str, list[float]], chunk: int) -> Panel:
+    repeated = {name: line * CHUNKS_SHOWN for name, line in lines.items()}
     marks = [chunk * k - 0.5 for k in range(1, CHUNKS_SHOWN)]
-    return Panel(title, lines, 0, CHUNKS_SHOWN * chunk - 1, "emitted latent frame of three chunks; dashed: a chunk begins", marks)
+    return Panel(title, repeated, 0, CHUNKS_SHOWN * chunk - 1, "emitted latent frame of three chunks; dashed: a chunk begins", marks)

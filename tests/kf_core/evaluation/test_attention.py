@@ -42,10 +42,11 @@ def even(keys, drawn, has_anchor=True, past=()):
 
 def test_even_attention_falls_on_each_frame_alike():
     context = even(7, range(3, 7), past=(1, 2))
-    assert context.masses["anchor"] == pytest.approx([1 / 7] * 4) and context.masses["past"] == pytest.approx([2 / 7] * 4)
-    assert context.masses["earlier"] == pytest.approx([0, 1 / 7, 2 / 7, 3 / 7])
-    assert context.masses["later"] == pytest.approx([3 / 7, 2 / 7, 1 / 7, 0])
-    assert context.looked == pytest.approx([0.5, -0.5, -1.5, -2.5])  # the mean of frames 1 .. 6 is 3.5; the anchor has no distance
+    assert all(seen == pytest.approx(dict.fromkeys((None, -2, -1, 0, 1, 2, 3), 1 / 7)) for seen in context.seen)
+    alone = replace(context, settings=replace(context.settings, fuse=False))
+    assert alone.masses("anchor") == pytest.approx([1 / 7] * 3) and alone.masses("past") == pytest.approx([2 / 7] * 3)
+    assert alone.masses("earlier") == pytest.approx([0, 1 / 7, 2 / 7]) and alone.masses("later") == pytest.approx([3 / 7, 2 / 7, 1 / 7])
+    assert alone.looked == pytest.approx([0.5, -0.5, -1.5])  # the mean of frames -2 .. 3 is 0.5; the anchor has no distance
 
 
 def test_the_keys_order_does_not_matter_only_their_frames():
@@ -53,16 +54,24 @@ def test_the_keys_order_does_not_matter_only_their_frames():
     watched.watch(False, (2, 1), range(3, 5))
     keys = torch.eye(4)[None, None] * 50.0
     watched(keys[:, :, :2] * 50.0, keys, keys)  # the first query looks at the first key, frame 2, the second at frame 1
-    context = watched.result(kf_tiny().rollout)
-    assert context.masses["past"] == pytest.approx([1, 1]) and context.looked == pytest.approx([-1, -3])
+    first, second = watched.result(kf_tiny().rollout).seen
+    assert first[-1] == pytest.approx(1) and second[-2] == pytest.approx(1)
 
 
-def test_a_frame_that_is_drawn_twice_has_the_mean_of_both_contexts():
-    own = kf_tiny().rollout
-    context = Context(masses={name: (0.1, 0.2, 0.3, 0.5) for name in MASSES}, looked=(0.0, -1.0, -2.0, -3.0), settings=own)
-    assert context.emitted(context.looked) == [-1.5, -1.0, -2.0] and context.jump(context.looked) == 0.5
-    alone = replace(context, settings=replace(own, fuse=False))
-    assert alone.emitted(alone.looked) == [0.0, -1.0, -2.0] and alone.jump(alone.looked) == 2 and alone.step(alone.looked) == 1
+def test_a_frame_that_is_drawn_twice_was_drawn_from_both_contexts():
+    seen = ({0: 1.0}, {0: 1.0}, {0: 1.0}, {-1: 0.5, None: 0.5})  # the fourth, as a knot, is the next chunk's first
+    context = Context(seen=seen, settings=kf_tiny().rollout)
+    assert context.emitted[0] == pytest.approx({0: 0.5, -4: 0.25, None: 0.25})
+    assert context.emitted[1:] == [{0: 1.0}, {0: 1.0}]
+    alone = replace(context, settings=replace(context.settings, fuse=False))
+    assert alone.looked == [0, -1, -2] and alone.jump == 2 and alone.step == 1
+
+
+def test_frames_of_one_chunk_that_look_alike_overlap_and_chunks_overlap_where_they_share_frames():
+    context = even(7, range(3, 7), past=(1, 2))
+    alone = replace(context, settings=replace(context.settings, fuse=False))
+    assert alone.overlap == pytest.approx([1, 1, 4 / 7])  # of frames -2 .. 3 the next chunk sees 1 .. 6, and the anchor
+    assert context.overlap[-1] > alone.overlap[-1]
 
 
 def test_watching_changes_nothing_and_all_mass_is_found(networks, sitters):
@@ -71,8 +80,9 @@ def test_watching_changes_nothing_and_all_mass_is_found(networks, sitters):
     contexts = {}
     for name, changed in (("full", settings), ("without-knot", replace(settings, knot=None, fuse=False))):
         contexts[name] = watch(model, vae, sitters, changed, with_pose=True)
-        assert torch.tensor([contexts[name].masses[mass] for mass in MASSES]).sum(0).tolist() == pytest.approx([1] * changed.drawn)
-    assert plot(contexts).count("<polyline") == 2 * len(MASSES) + 2
+        assert [sum(seen.values()) for seen in contexts[name].seen] == pytest.approx([1] * changed.drawn)
+        assert torch.tensor([contexts[name].masses(mass) for mass in MASSES]).sum(0).tolist() == pytest.approx([1] * changed.chunk)
+    assert plot(contexts).count("<polyline") == 2 * len(MASSES) + 4
 
     watched = WatchedAttention(sdpa, tokens=4)
     seeing = Generator(model.card, model.modules, model.adapters, attention=watched)
@@ -81,7 +91,7 @@ def test_watching_changes_nothing_and_all_mass_is_found(networks, sitters):
         state, *rest, noise = begin(generator, vae, sitters, settings, with_pose=True)
         watched.watch(True, state.cache.frames, range(3, 7))
         made.append(next(item for item in rollout(generator, *rest, settings, noise, state) if isinstance(item, LatentChunk)))
-    assert torch.equal(made[0].latents, made[1].latents) and watched.result(settings).masses["anchor"][0] > 0
+    assert torch.equal(made[0].latents, made[1].latents) and watched.result(settings).masses("anchor")[0] > 0
 
 
 def test_nothing_watched_is_no_result():
