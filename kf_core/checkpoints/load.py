@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from ..errors import KnotForcingError
 from ..model.adapters import Adapters
+from ..model.attention import sdpa
 from ..model.card import ModelCard
-from ..model.causal import Attention, Generator, sdpa
+from ..model.hot_path import HotGenerator
+from ..model.protocol import Attention
 from ..model.shapes import shapes_of
 from ..model.wan import WanModel
 from .checkpoint import Checkpoint, open_checkpoint
@@ -40,7 +42,7 @@ def load_generator(
     device: torch.device | str = "cpu",
     attention: Attention = sdpa,
     layers=nn,
-) -> Generator:
+) -> HotGenerator:
     """Load a generator; None: the bundled kf-tiny. `dtype` None: bfloat16 where the device has it in hardware, else float32.
 
     The other words are `open_checkpoint`'s. Raises KnotForcingError when the file is not a generator this version knows, or does not fit
@@ -57,7 +59,7 @@ def generator_of(
     device: torch.device | str = "cpu",
     attention: Attention = sdpa,
     layers=nn,
-) -> Generator:
+) -> HotGenerator:
     """Load the generator of an opened file. Raises KnotForcingError when it does not fit its card."""
     dtype = dtype or fast_dtype(device)
     opened.refuse_misfit(shapes_of(opened.card))
@@ -66,7 +68,7 @@ def generator_of(
     for network in (modules, adapters):
         network.load_state_dict(weights(opened, list(network.state_dict()), dtype, device), strict=True, assign=True)
         network.eval().requires_grad_(False)
-    return Generator(opened.card, modules, adapters, attention=attention, dtype=dtype, device=device)
+    return HotGenerator(opened.card, modules, adapters, attention=attention, dtype=dtype, device=device)
 
 
 def weights(opened: Checkpoint, names: list[str], dtype: torch.dtype, device: torch.device | str = "cpu") -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torch import nn
 from ..checkpoints.known import WAN_1_3B
 from ..model.adapters import Adapters
 from ..model.card import ModelCard, TextSpec
-from ..model.causal import Generator
+from ..model.hot_path import HotGenerator
 from ..model.wan import WanModel
 from ..schedule import warped
 from ..settings import Ahead, RolloutSettings
@@ -45,12 +45,12 @@ PRESETS = {
 
 
 @torch.no_grad()
-def random_generator(card: ModelCard, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> Generator:
+def random_generator(card: ModelCard, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> HotGenerator:
     """A generator of this card whose hidden states neither grow nor fade."""
     with torch.device("meta"):
         modules, adapters = WanModel(card), Adapters(card)
     modules, adapters = (_filled(network, dtype, device) for network in (modules, adapters))
-    return Generator(card, modules, adapters, dtype=dtype, device=device)
+    return HotGenerator(card, modules, adapters, dtype=dtype, device=device)
 
 
 @torch.no_grad()

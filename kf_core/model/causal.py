@@ -5,19 +5,19 @@ all segments share the linear layers; attention is each segment's own. The modul
 and ComfyUI's serve alike. Source: Wan 2.1, `WanModel.forward`; per-frame t as in Self-Forcing, arXiv 2506.08009.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from ..chunks import ChunkConditioning, TextContext
 from .adapters import Adapters, Additions, scaled
+from .attention import sdpa
 from .card import ModelCard
 from .kv_cache import KVCache, Memory, Record
-from .protocol import Attention, AttentionModules, BlockModules, WanModules
+from .protocol import Attention, AttentionModules, BlockModules, Module, WanModules
 from .rope import Grid, Rotation, rotation
 from .vace import Vace
 
@@ -49,13 +49,10 @@ class TextKeys:
     branch: "TextKeys | None" = None  # those of a VACE module's blocks
 
 
-def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """PyTorch's own attention: [b, n, t, d] -> [b, n, t, d]."""
-    return scaled_dot_product_attention(q, k, v, attn_mask=mask)
-
-
 class Generator:
     """Wan modules and adapters with the card that says how they want to be run. Holds weights only: streams may share one."""
+
+    cache_class = KVCache
 
     def __init__(
         self,
@@ -74,7 +71,7 @@ class Generator:
     def led_by(self, vace: Vace) -> "Generator":
         """The same generator with a VACE module beside it."""
         words = dict(attention=self.attention, dtype=self.dtype, device=self.device)
-        return Generator(self.card, self.modules, self.adapters, vace=vace, **words)
+        return type(self)(self.card, self.modules, self.adapters, vace=vace, **words)
 
     def grid(self, height: int, width: int) -> Grid:
         """The patches of a latent frame of this size. Raises ValueError when it cannot be cut into patches."""
@@ -86,7 +83,7 @@ class Generator:
     def new_cache(self, settings, batch: int, height: int, width: int) -> KVCache:
         """An empty cache for latents [batch, c, f, height, width]."""
         attention = self.modules.blocks[0].self_attn
-        return KVCache(
+        return self.cache_class(
             settings,
             batch=batch,
             layers=len(self.modules.blocks),
@@ -147,17 +144,9 @@ class Generator:
         seen = torch.cat([view.attend(self.attention, layer, *qkv) for view, *qkv in parts], dim=2)
         x = x + attention.o(rearrange(seen, "b n (f t) d -> b f t (n d)", f=x.shape[1])) * gate_a
 
-        x = x + self._read_text(block, x, text.keys[layer], text.values[layer])
+        x = x + read_words(self.attention, block, x, text.keys[layer], text.values[layer])
 
         return x + block.ffn(block.norm2(x) * (1 + scale_f) + shift_f) * gate_f
-
-    def _read_text(self, block: BlockModules, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        reading = block.cross_attn
-        if keys.shape[2] == 1:  # one word: whoever asks is answered with it whole, so nobody need ask
-            return reading.o(rearrange(values, "b n t d -> b 1 t (n d)"))
-        q = _heads(reading.norm_q(reading.q(block.norm3(x))).flatten(1, 2), reading)
-        keys, values = (kv.expand(x.shape[0], -1, -1, -1) for kv in (keys, values))
-        return reading.o(rearrange(self.attention(q, keys, values), "b n (f t) d -> b f t (n d)", f=x.shape[1]))
 
     def _hints(
         self, segments: Sequence[Segment], x: Tensor, modulation: Tensor, counts: list[int], grid: Grid, text: TextKeys
@@ -219,6 +208,22 @@ class _View:
         if self._segment.reads is not None:
             k, v = self._segment.reads.read(layer, k, v)
         return attention(q, k, v) if self._mask is None else attention(q, k, v, self._mask)
+
+
+def _call(module: Module, x: Tensor) -> Tensor:
+    return module(x)
+
+
+def read_words(
+    attention: Attention, block: BlockModules, x: Tensor, keys: Tensor, values: Tensor, call: Callable[[Module, Tensor], Tensor] = _call
+) -> Tensor:
+    """What the tokens `x` [b, f, t, dim] take from the prompt: the same shape, or [1, 1, 1, dim] where it is one and the same for all."""
+    reading = block.cross_attn
+    if keys.shape[2] == 1:  # one word: whoever asks is answered with it whole, so nobody need ask
+        return call(reading.o, rearrange(values, "b n t d -> b 1 t (n d)"))
+    q = _heads(reading.norm_q(call(reading.q, block.norm3(x))).flatten(1, 2), reading)
+    keys, values = (kv.expand(x.shape[0], -1, -1, -1) for kv in (keys, values))
+    return call(reading.o, rearrange(attention(q, keys, values), "b n (f t) d -> b f t (n d)", f=x.shape[1]))
 
 
 def _alone(segment: Segment) -> Segment:

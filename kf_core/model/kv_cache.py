@@ -190,8 +190,7 @@ class Memory:
         """Remembered keys and values followed by those of the frames being drawn: [b, n, t, d] each.
 
         `keys` are already turned. Raises ValueError when the cache was placed anew since."""
-        if self._placement != self._cache._placements:
-            raise ValueError("this memory is stale: the cache was placed anew since")
+        self.refuse_stale()
         if torch.is_grad_enabled():  # a graph holds on to what it reads, and these buffers will be written again
             remembered = slice(None, self._used)
             return (
@@ -202,6 +201,11 @@ class Memory:
         self._placed[layer, :, :, self._used : end] = keys
         self._values[layer, :, :, self._used : end] = values
         return self._placed[layer, :, :, :end], self._values[layer, :, :, :end]
+
+    def refuse_stale(self) -> None:
+        """Raises ValueError when the cache was placed anew since."""
+        if self._placement != self._cache._placements:
+            raise ValueError("this memory is stale: the cache was placed anew since")
 
 
 def _runs(slots: list[int]) -> Iterator[range]:

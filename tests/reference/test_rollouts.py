@@ -1,4 +1,4 @@
-"""The rollout that `animate` uses equals the reference implementations: only settings and noise tape differ."""
+"""The rollout that `animate` uses equals the reference implementations, under either forward: only settings and noise tape differ."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from kf_core.conditioning.anchor import Anchor
 from kf_core.model.adapters import Adapters
 from kf_core.model.card import AudioSpec, ModelCard, TextSpec
 from kf_core.model.causal import Generator
+from kf_core.model.hot_path import HotGenerator
 from kf_core.model.wan import WanModel
 from kf_core.sampling.rollout import prefill, rollout
 from kf_core.settings import RolloutSettings
@@ -48,7 +49,12 @@ def eval_floats(text: str) -> list[float]:
     return [float(number) for number in text.strip("[]").split(",") if number.strip()]
 
 
-def generator(weights: Recording, settings: RolloutSettings, audio: AudioSpec | None = None) -> Generator:
+@pytest.fixture(params=(Generator, HotGenerator), ids=("plain", "hot path"))
+def forward(request) -> type[Generator]:
+    return request.param
+
+
+def generator(forward: type[Generator], weights: Recording, settings: RolloutSettings, audio: AudioSpec | None = None) -> Generator:
     c = weights.config
     card = ModelCard(
         name="recorded",
@@ -68,7 +74,7 @@ def generator(weights: Recording, settings: RolloutSettings, audio: AudioSpec | 
     model.load_state_dict({k: v for k, v in weights.tensors.items() if k not in own})
     if adapters:
         adapters.load_state_dict({k: weights.tensors[k] for k in own})
-    return Generator(card, model, adapters)
+    return forward(card, model, adapters)
 
 
 @pytest.mark.parametrize(
@@ -79,10 +85,10 @@ def generator(weights: Recording, settings: RolloutSettings, audio: AudioSpec | 
         ("sf_local9sink3_f32", dict(window=6, pinned=3)),
     ],
 )
-def test_a_self_forcing_rollout_equals_its_reference(name, changes):
+def test_a_self_forcing_rollout_equals_its_reference(forward, name, changes):
     recording = Recording.read(name)
     settings = settings_of(recording, **changes)
-    model = generator(Recording.read("sf_weights"), settings)
+    model = generator(forward, Recording.read("sf_weights"), settings)
     theirs = recording.latents("out.latents")
     portrait = Anchor(torch.zeros_like(theirs[:, :, :1]))
     driving = RecordedDriving(TextContext(recording.tensors["in.context"]))
@@ -90,10 +96,10 @@ def test_a_self_forcing_rollout_equals_its_reference(name, changes):
     assert relative_error(ours, theirs) < 1e-5
 
 
-def test_a_rollout_from_a_prefilled_frame_equals_its_reference():
+def test_a_rollout_from_a_prefilled_frame_equals_its_reference(forward):
     recording = Recording.read("sf_i2v_frame_f32")
     settings = settings_of(recording, window=None, max_frames=4)
-    model = generator(Recording.read("sf_weights"), settings)
+    model = generator(forward, Recording.read("sf_weights"), settings)
     theirs, first = recording.latents("out.latents"), recording.latents("in.initial_latent")
     portrait, driving = Anchor(first), RecordedDriving(TextContext(recording.tensors["in.context"]))
     state = prefill(model, portrait, driving, settings, first)
@@ -101,31 +107,33 @@ def test_a_rollout_from_a_prefilled_frame_equals_its_reference():
     assert relative_error(torch.cat((first, ours), dim=2), theirs) < 1e-5
 
 
-def livetalk(changes: dict):
+def livetalk(forward: type[Generator], changes: dict):
     recording = Recording.read("lt_global3_f32t")
     settings = settings_of(recording, first_frame="pin", **changes)
-    model = generator(Recording.read("lt_weights"), settings, AudioSpec(kind="wav2vec2", width=10752, code=32, first_layer=2, last_layer=3))
+    model = generator(
+        forward, Recording.read("lt_weights"), settings, AudioSpec(kind="wav2vec2", width=10752, code=32, first_layer=2, last_layer=3)
+    )
     portrait = Anchor(recording.tensors["in.ref_latent"])
     driving = RecordedDriving(TextContext(recording.tensors["in.context"]), recording.tensors["in.audio_features"])
     return recording, settings, model, portrait, driving
 
 
 @pytest.mark.parametrize("changes", [dict(window=None, max_frames=9), dict(window=6, pinned=9)])
-def test_a_livetalk_rollout_equals_its_reference(changes):
-    recording, settings, model, portrait, driving = livetalk(changes)
+def test_a_livetalk_rollout_equals_its_reference(forward, changes):
+    recording, settings, model, portrait, driving = livetalk(forward, changes)
     theirs = recording.latents("out.latents")
     ours = take(rollout(model, portrait, driving, settings, recording.tape(4, 3)), theirs.shape[2])
     assert relative_error(ours, theirs) < 1e-5
 
 
-def test_a_mistake_in_time_would_be_seen():
+def test_a_mistake_in_time_would_be_seen(forward):
     """The recordings are sharp enough: telling the network whole numbers of t moves the result far beyond the tolerance."""
     recording = Recording.read("sf_global3_f32")
     exact = settings_of(recording, window=None, max_frames=9)
     rounded = RolloutSettings(
         knot=None, anchor=None, fuse=False, window=None, max_frames=9, schedule=tuple((s, float(int(t))) for s, t in exact.schedule)
     )
-    model = generator(Recording.read("sf_weights"), rounded)
+    model = generator(forward, Recording.read("sf_weights"), rounded)
     theirs = recording.latents("out.latents")
     driving = RecordedDriving(TextContext(recording.tensors["in.context"]))
     ours = take(rollout(model, Anchor(torch.zeros_like(theirs[:, :, :1])), driving, rounded, recording.tape(4, 3)), 9)
