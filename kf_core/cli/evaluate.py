@@ -64,9 +64,7 @@ def run(chosen: argparse.Namespace) -> int:
         for dimension, score in found.scores.items():
             print(f"| VBench: {dimension.replace('_', ' ')} | {100 * score:.4g} | 0..100 |")
         for dimension, reason in found.missing.items():
-            print(
-                f"VBench found no {dimension.replace('_', ' ')}: {reason}. Its model must be there or be fetched, see docs/evaluation.md."
-            )
+            print(f"VBench found no {dimension.replace('_', ' ')}: {reason}. How to get its models: docs/evaluation.md.")
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     if chosen.sheet is not None:

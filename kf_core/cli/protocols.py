@@ -73,13 +73,15 @@ def run_ablation(chosen: argparse.Namespace) -> int:
     )
     seat = lambda seed: training.sitters.seat(seed, chosen.seconds, card.width, chosen.ablation / "speech")
     ablation.run(equipment, seat, plan, chosen.ablation)
+    coverage = {name: training.coverage.coverage(card.rollout, variant.settings) for name, variant in every.items()}
     page = chosen.page or chosen.ablation / "ablation.md"
     write_page(
         chosen.ablation,
         page,
         changes={name: variant.change for name, variant in every.items()},
-        coverage={name: training.coverage.coverage(card.rollout, variant.settings) for name, variant in every.items()},
+        coverage=coverage if files.layouts_are_this_codes() else None,
         about={"note": chosen.note, "command": command_of(chosen, "ablation"), **files.facts()},
+        reader=equipment.reader,
     )
     print(f"{chosen.ablation / 'ablation.json'}, {page}")
     return 0
@@ -169,9 +171,19 @@ class Files:
 
     def facts(self) -> dict[str, str]:
         """Which weights and which code, for a page."""
-        trained = json.loads(read_header(self.generator).metadata.get("training", "{}"))
+        trained = self._trained()
         steps = f", trained for {trained['steps']} steps at commit {trained['commit']}" if {"steps", "commit"} <= trained.keys() else ""
         return {"model": f"{self.generator.name}{steps}", "code": _commit()}
+
+    def layouts_are_this_codes(self) -> bool:
+        """Whether the file names a commit at which batches were laid out as they are now, so that coverage can be told from the code."""
+        layouts = Path(__file__).parents[1] / "training" / "batches.py"
+        commit = self._trained().get("commit", "unknown")
+        then = _git("show", f"{commit}:./{layouts.name}", folder=layouts.parent)
+        return then is not None and then == layouts.read_text(encoding="utf-8")
+
+    def _trained(self) -> dict:
+        return json.loads(read_header(self.generator).metadata.get("training", "{}"))
 
 
 def command_of(chosen: argparse.Namespace, protocol: str) -> str:
@@ -183,12 +195,17 @@ def command_of(chosen: argparse.Namespace, protocol: str) -> str:
 
 def _commit() -> str:
     """Which commit this code is, or `unknown` outside a checkout."""
+    found = _git("describe", "--always", "--dirty", folder=Path(__file__).parent)
+    return (found or "unknown").strip()
+
+
+def _git(*words: str, folder: Path) -> str | None:
+    """What git answers; None where it does not."""
     try:
-        words = ["git", "describe", "--always", "--dirty"]
-        found = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True)
-    except FileNotFoundError:
-        return "unknown"
-    return found.stdout.strip() or "unknown"
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, encoding="utf-8")
+    except OSError:
+        return None
+    return None if done.returncode else done.stdout
 
 
 @dataclass(frozen=True)

@@ -113,19 +113,21 @@ def _sit_for(
     else:
         played = play(equipment.model, equipment.vae, sitters, settings, with_pose=condition == POSE_AND_SOUND)
     watchers = [_Watcher(equipment, sitter, settings) for sitter in sitters]
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     for span, pictures in _with_progress(played, sitters[0].num_pictures):
         for watcher, sitter, made in zip(watchers, sitters, pictures, strict=True):
             watcher.see(made, sitter.pictures(span))
-    spent = (time.perf_counter() - started) / len(sitters)
+    cost = {"seconds of wall clock": time.perf_counter() - started, "seconds of CPU": time.process_time() - worked}
+    cost = {name: round(spent / len(sitters), 2) for name, spent in cost.items()} | {"together": len(sitters)}
     lines = []
     for watcher, sitter in zip(watchers, sitters, strict=True):
         key = dict(seconds=seconds, variant=_name(variant), condition=condition, seed=sitter.seed)
-        lines.append(key | watcher.numbers() | {"wall_seconds": round(spent, 2), "together": len(sitters)})
+        lines.append(key | {"voice": sitter.voice} | watcher.numbers() | {"cost": cost})
         place = strips / f"{seconds:g}s" / condition
         watcher.save(place / f"{_name(variant)}-{sitter.seed}.webp", watcher.made)
-        if variant is None:
-            watcher.save(strips / f"{seconds:g}s" / TRUTH / f"{TRUTH}-{sitter.seed}.webp", watcher.true)
+        truth = strips / f"{seconds:g}s" / TRUTH / f"{TRUTH}-{sitter.seed}.webp"
+        if not truth.exists():
+            watcher.save(truth, watcher.true)
     return lines
 
 

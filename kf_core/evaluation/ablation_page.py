@@ -6,29 +6,42 @@ bootstrap's over sitters. Flickering is compared only at equal motion, because a
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from statistics import fmean
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
-from .ablation import CODEC, CONDITIONS, STRIPS, TRUTH, read
+from ..media.picture import read_picture
+from .ablation import CODEC, CONDITIONS, MOMENTS, STRIPS, TRUTH, read
 from .bootstrap import Interval, interval, paired
 from .course import COURSES, PARTS
 from .flicker import EQUAL_MOTION, is_equal_motion
+from .identity import verification_auc
 from .line_plot import Panel, line_plot
+from .reader import PortraitReader
 from .speed import machine
 from .variants import FULL, Trained
 
 SEAMS = "seam ratio over the codec's"
 FLICKER, MOTION = "temporal flickering", "motion"
+KEPT, WORN = "identity cosine, last tenth over first", "sharpness against truth, last tenth"
+PALETTE = "palette error, last tenth from first"
+VERIFICATION = "verification AUC"
+LONG = 45.0  # seconds from which on the beginning is compared with the end
 # measure -> (its name in the table, digits)
 SHOWN = {
     SEAMS: ("seams", 3),
     "identity cosine": ("identity", 3),
     "identity cosine, last fifth": ("identity, last fifth", 3),
+    KEPT: ("identity, last tenth over first", 4),
     "palette error": ("palette error", 4),
+    PALETTE: ("palette error, last tenth from first", 4),
     "sharpness against truth": ("sharpness", 3),
+    WORN: ("sharpness, last tenth", 3),
     "colour, last fifth from truth": ("colour from truth, last fifth", 4),
     "mouth r": ("mouth r", 3),
     MOTION: ("motion", 2),
@@ -39,13 +52,21 @@ STRIP_SIDE, LABEL = 56, 118  # pixels
 
 
 def write_page(
-    folder: Path, page: Path, *, changes: Mapping[str, str], coverage: Mapping[str, Trained], about: Mapping[str, object]
+    folder: Path,
+    page: Path,
+    *,
+    changes: Mapping[str, str],
+    coverage: Mapping[str, Trained] | None,
+    about: Mapping[str, object],
+    reader: PortraitReader,
 ) -> dict:
-    """Write `ablation.json` in `folder` and the page with its pictures; returns what the JSON holds."""
+    """Write `ablation.json` in `folder` and the page with its pictures; returns what the JSON holds.
+
+    `coverage` by variant; None: how these weights were trained is not known."""
     results = read(folder)
     summary = {
         "about": {**about, "date": str(date.today()), "machine": machine()},
-        "trained": {name: str(trained) for name, trained in coverage.items()},
+        "trained": None if coverage is None else {name: str(trained) for name, trained in coverage.items()},
         "tables": [
             {"seconds": seconds, "condition": condition, "rows": rows_of(results, seconds, condition)}
             for seconds in sorted({line["seconds"] for line in results})
@@ -54,6 +75,11 @@ def write_page(
         ],
         "results": results,
     }
+    for table in summary["tables"]:
+        seeds = {line["seed"] for line in results if line["seconds"] == table["seconds"]}
+        for variant, row in table["rows"].items():
+            strips = folder / STRIPS / f"{table['seconds']:g}s"
+            row[VERIFICATION] = _verification(strips, table["condition"], variant, sorted(seeds), reader)
     (folder / "ablation.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     page.parent.mkdir(parents=True, exist_ok=True)
     lines = _head(summary["about"])
@@ -96,8 +122,38 @@ def _by_sitter(results: list[dict], seconds: float, condition: str) -> dict[str,
             values = dict(line["values"])
             if codec.get(line["seed"]) and "seam ratio" in values:
                 values[SEAMS] = values["seam ratio"] / codec[line["seed"]]
+            if seconds >= LONG:
+                values |= _ends(line["course"])
             found[line["variant"]][line["seed"]] = values
     return found
+
+
+def _ends(course: dict[str, list[float]]) -> dict[str, float]:
+    """The last tenth of a video beside its first: of ten minutes, a minute each."""
+    tenth = max(1, PARTS // 10)
+    first, last = ({name: fmean(values[part]) for name, values in course.items()} for part in (slice(0, tenth), slice(-tenth, None)))
+    return {
+        KEPT: last["identity cosine"] / first["identity cosine"],
+        WORN: last["sharpness against truth"],
+        PALETTE: last["palette error"] - first["palette error"],
+    }
+
+
+def _verification(strips: Path, condition: str, variant: str, seeds: Sequence[int], reader: PortraitReader) -> float | None:
+    """Does the reader know the sitters in what was made? The moments of the strips against every portrait; None for a single sitter."""
+    pairs = [(strips / condition / f"{variant}-{seed}.webp", strips / TRUTH / f"{TRUTH}-{seed}.webp") for seed in seeds]
+    pairs = [(made, true) for made, true in pairs if made.exists() and true.exists()]
+    if len(pairs) < 2:
+        return None
+    portraits = torch.stack([reader.read(_moments(true)[:1]).embedding[0] for _, true in pairs])
+    closeness = torch.stack([reader.read(_moments(made)[1:]).embedding @ portraits.T for made, _ in pairs])  # [sitter, moment, portrait]
+    own = torch.eye(len(pairs), dtype=torch.bool)[:, None].expand_as(closeness)
+    return verification_auc(closeness[own], closeness[~own])
+
+
+def _moments(strip: Path) -> Tensor:
+    """The pictures of a strip: [f, h, w, 3]."""
+    return torch.stack(read_picture(strip).chunk(MOMENTS, dim=1))
 
 
 def _plain(found: Interval) -> dict:
@@ -125,20 +181,23 @@ def _head(about: Mapping[str, object]) -> list[str]:
     ]
 
 
-def _table(table: dict, changes: Mapping[str, str], coverage: Mapping[str, Trained]) -> list[str]:
+def _table(table: dict, changes: Mapping[str, str], coverage: Mapping[str, Trained] | None) -> list[str]:
     rows = table["rows"]
     shown = [measure for measure in SHOWN if any(measure in row for row in rows.values())]
     order = [name for name in changes if name in rows]
     lines = [
         f"## {table['condition'].capitalize()}, {table['seconds']:g} s, {max(row['sitters'] for row in rows.values())} sitters",
         "",
-        "| variant | in training | " + " | ".join(SHOWN[measure][0] for measure in shown) + " |",
-        "|---|---|" + "---:|" * len(shown),
+        "| variant | in training | " + " | ".join(SHOWN[measure][0] for measure in shown) + " | verification |",
+        "|---|---|" + "---:|" * (len(shown) + 1),
     ]
     for name in order:
         cells = [_cell(rows[name].get(measure), SHOWN[measure][1]) for measure in shown]
+        cells.append("" if rows[name].get(VERIFICATION) is None else f"{rows[name][VERIFICATION]:.3f}")
         few = "" if rows[name]["sitters"] == max(row["sitters"] for row in rows.values()) else f" ({rows[name]['sitters']} sitters)"
-        lines.append(f"| **{name}**: {changes[name]}{few} | {coverage[name]} | " + " | ".join(cells) + " |")
+        lines.append(
+            f"| **{name}**: {changes[name]}{few} | {'not known' if coverage is None else coverage[name]} | " + " | ".join(cells) + " |"
+        )
     return [*lines, ""]
 
 

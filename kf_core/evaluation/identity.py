@@ -58,6 +58,14 @@ def identity(video: Video, reader: PortraitReader, portrait: Tensor) -> Identity
     return meter.result()
 
 
+def verification_auc(own: Tensor, others: Tensor) -> float:
+    """The chance that a picture is closer to its own portrait than one of somebody else is to it (Mann-Whitney): 0.5 is guessing.
+
+    `own` [n] and `others` [m] are cosines."""
+    ranks = torch.cat((own, others)).double().argsort().argsort().double() + 1
+    return ((ranks[: len(own)].sum() - len(own) * (len(own) + 1) / 2) / (len(own) * len(others))).item()
+
+
 def palette(frames: Tensor) -> Tensor:
     """Mean colours of the five regions: [f, h, w, 3] -> [f, 5, 3]."""
     height, width = frames.shape[1:3]

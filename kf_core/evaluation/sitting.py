@@ -34,6 +34,7 @@ class Sitter(Protocol):
     seed: int
     num_pictures: int
     opening: Tensor  # [f] 0..1, of the mouth
+    voice: str  # whose it is
 
     @property
     def sound(self) -> AudioSource: ...

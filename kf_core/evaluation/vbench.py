@@ -2,10 +2,12 @@
 
 Subject and background consistency, aesthetic and imaging quality need trained models (DINO, CLIP, LAION's aesthetic head, MUSIQ), which
 are not part of this pack. VBench 0.1.5 pins NumPy 1 and Transformers 4.33, so it lives in an environment of its own and is called there.
-It fetches its models into VBENCH_CACHE_DIR the first time; nothing is fetched where they are there. Source: VBench, arXiv 2311.17982.
+Nothing is fetched from here: a dimension whose files are not in VBENCH_CACHE_DIR is left out, and the files are named.
+Source: VBench, arXiv 2311.17982; `init_submodules` of its utils.py for the files.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,14 @@ from pathlib import Path
 
 from ..errors import KnotForcingError
 
-DIMENSIONS = ("temporal_flickering", "subject_consistency", "background_consistency", "aesthetic_quality", "imaging_quality")
+# dimension -> what VBench needs of its cache for it
+DIMENSIONS = {
+    "temporal_flickering": (),
+    "subject_consistency": ("dino_model/facebookresearch_dino_main", "dino_model/dino_vitbase16_pretrain.pth"),
+    "background_consistency": ("clip_model/ViT-B-32.pt",),
+    "aesthetic_quality": ("clip_model/ViT-L-14.pt", "aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth"),
+    "imaging_quality": ("pyiqa_model/musiq_spaq_ckpt-358bb6af.pth",),
+}
 SUFFIXES = (".mp4", ".gif")  # of videos that VBench reads
 INSTALL = "python -m venv vbench-env && vbench-env/bin/pip install vbench"
 _PROGRAM = """
@@ -30,7 +39,7 @@ class VBenchScores:
     """What VBench 0.1.5 finds for one video of any prompt, 0..1 each, and why it found no more."""
 
     scores: dict[str, float]
-    missing: dict[str, str]  # dimension -> the last thing that was said
+    missing: dict[str, str]  # dimension -> the files that are not there, or the last thing that was said
 
 
 def vbench(video: Path, python: Path | str = sys.executable, device: str = "cpu") -> VBenchScores:
@@ -46,7 +55,11 @@ def vbench(video: Path, python: Path | str = sys.executable, device: str = "cpu"
             f"--vbench vbench-env/bin/python."
         )
     scores, missing = {}, {}
-    for dimension in DIMENSIONS:
+    cache = Path(os.environ.get("VBENCH_CACHE_DIR") or Path.home() / ".cache" / "vbench")
+    for dimension, files in DIMENSIONS.items():
+        if absent := [file for file in files if not (cache / file).exists()]:
+            missing[dimension] = f"{cache} lacks {', '.join(absent)}"
+            continue
         with tempfile.TemporaryDirectory() as folder:
             done = _run(python, "-c", _PROGRAM, str(video.resolve()), folder, device, dimension)
             results = Path(folder) / "video_eval_results.json"

@@ -11,8 +11,10 @@ from kf_core.checkpoints.known import kf_tiny
 from kf_core.errors import KnotForcingError
 from kf_core.evaluation import ablation
 from kf_core.evaluation.ablation import CODEC, POSE_AND_SOUND, RESULTS, Equipment, Plan
-from kf_core.evaluation.ablation_page import write_page
+from kf_core.evaluation.ablation_page import KEPT, PALETTE, WORN, rows_of, write_page
+from kf_core.evaluation.course import COURSES
 from kf_core.evaluation.flicker import FlickerResult, compare
+from kf_core.evaluation.identity import verification_auc
 from kf_core.evaluation.reader import load_reader
 from kf_core.evaluation.sitting import play, through_codec
 from kf_core.evaluation.variants import Trained, variants
@@ -121,16 +123,31 @@ def test_the_page_says_what_was_found_and_what_was_not_trained(own, tmp_path):
         changes={name: variant.change for name, variant in every.items()},
         coverage={name: Trained(0.0 if name == "without-anchor" else 0.4) for name in every},
         about={"note": "Nothing of this means anything.", "command": "evaluate --ablation DIR"},
+        reader=own.reader,
     )
     text = (tmp_path / "page.md").read_text()
     assert "**Nothing of this means anything.**" in text and "| **full**: the method | 40% of the samples |" in text
     assert "| **without-anchor**" in text and "| untrained |" in text
     assert json.loads((tmp_path / "ablation.json").read_text()) == json.loads(json.dumps(summary))
     row = summary["tables"][0]["rows"]["without-anchor"]
-    assert row["sitters"] == 3 and row["identity cosine"]["difference"]["low"] is not None
+    assert row["sitters"] == 3 and 0 <= row["verification AUC"] <= 1 and row["identity cosine"]["difference"]["low"] is not None
     assert (tmp_path / "page-2s-pose-and-sound.svg").exists()
     with Image.open(tmp_path / "page-2s-pose-and-sound.webp") as sheet:
         assert sheet.height % 3 == 0  # the truth and two variants
+
+
+def test_the_end_of_a_long_video_is_held_against_its_beginning():
+    course = {name: [0.9] * 2 + [0.8] * 16 + [0.72] * 2 for name in COURSES}
+    values = {"identity cosine": 0.8, "motion": 1.0, "temporal flickering": 99.0}
+    line = dict(variant="full", condition=POSE_AND_SOUND, seconds=600, course=course, values=values)
+    row = rows_of([line | {"seed": seed} for seed in (1, 2, 3)], 600, POSE_AND_SOUND)["full"]
+    assert row[KEPT]["mean"] == pytest.approx(0.8) and row[WORN]["mean"] == pytest.approx(0.72)
+    assert row[PALETTE]["mean"] == pytest.approx(-0.18)
+
+
+def test_verification_is_the_chance_to_tell_the_own_portrait():
+    assert verification_auc(torch.tensor([0.9, 0.8]), torch.tensor([0.1, 0.2, 0.7])) == 1
+    assert verification_auc(torch.tensor([0.9, 0.1]), torch.tensor([0.2, 0.3])) == 0.5
 
 
 def test_flickering_is_compared_only_at_equal_motion():

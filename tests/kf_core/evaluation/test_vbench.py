@@ -24,12 +24,22 @@ class VBench:
 
 
 @pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """All files are there, empty."""
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "cache"))
+    for file in (file for files in DIMENSIONS.values() for file in files):
+        (tmp_path / "cache" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache" / file).touch()
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def video(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"a video")
     return tmp_path / "a.mp4"
 
 
-def test_an_installed_vbench_is_asked_for_its_dimensions(video, tmp_path, monkeypatch):
+def test_an_installed_vbench_is_asked_for_its_dimensions(video, cache, tmp_path, monkeypatch):
     (tmp_path / "vbench.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = vbench(video)
@@ -41,12 +51,20 @@ def test_a_python_without_vbench_is_told_how_to_get_it(video):
         vbench(video)
 
 
-def test_a_dimension_whose_model_is_missing_does_not_take_the_others_with_it(video, tmp_path, monkeypatch):
+def test_a_dimension_that_fails_does_not_take_the_others_with_it(video, cache, tmp_path, monkeypatch):
     (tmp_path / "vbench.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("FAILS", "aesthetic_quality")
     found = vbench(video)
     assert len(found.scores) == len(DIMENSIONS) - 1 and found.missing == {"aesthetic_quality": "OSError: no model"}
+
+
+def test_nothing_is_fetched_and_the_files_that_are_missing_are_named(video, cache, tmp_path, monkeypatch):
+    (tmp_path / "vbench.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (cache / "clip_model" / "ViT-B-32.pt").unlink()
+    found = vbench(video)
+    assert list(found.missing) == ["background_consistency"] and "lacks clip_model/ViT-B-32.pt" in found.missing["background_consistency"]
 
 
 def test_what_is_no_python_and_what_is_no_video_is_said(video, tmp_path):
