@@ -23,7 +23,7 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 TORCH = "torch==2.13.0"  # what is tested; the pack itself takes whatever PyTorch its host has
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # on Linux, PyPI's own build brings gigabytes of CUDA
 NEEDED = ("torch", "einops", "safetensors", "numpy", "av", "PIL", "tqdm", "soxr", "librosa")
-NEEDED_FOR_TESTS = ("pytest", "ruff", "hypothesis", "psutil", "skimage", "transformers", "sentencepiece", "diffusers")
+NEEDED_FOR_TESTS = ("pytest", "ruff", "hypothesis", "matplotlib", "psutil", "skimage", "transformers", "sentencepiece", "diffusers")
 DEMO_VIDEO = Path("out") / "demo.mp4"
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from .chart import Line, Panel, chart
 from .laps import Lap, pictures_per_second
+from .line_plot import Panel, line_plot
 
 MIB = 2**20
 SETTLED = 3  # chunks after which every buffer exists
@@ -79,27 +79,22 @@ class LongRun:
             ends.append(shown / self.fps / 60)
         rows = [(end, lap) for end, lap in zip(ends, self.laps, strict=True) if lap.chunk >= SETTLED]
         buckets = [rows[i : i + -(-len(rows) // DRAWN)] for i in range(0, len(rows), -(-len(rows) // DRAWN))]
-        places = [bucket[-1][0] for bucket in buckets]
         of = lambda value: [[value(lap) for _, lap in bucket] for bucket in buckets]
         times = of(lambda lap: lap.seconds)
         slow = sorted(lap.seconds for _, lap in rows)[int(0.999 * (len(rows) - 1))]
-        held = [(end, lap.held / MIB) for end, lap in rows if lap.held is not None]
-        resident = [max(values) / MIB for values in of(lambda lap: lap.resident)]
-        waiting = [max(values) for values in of(lambda lap: lap.waiting)]
-        memory = [Line("resident, the most", places, resident)]
-        if held:
-            memory.append(Line("held (freed pages given back)", *zip(*held, strict=True)))
-        panels = [
-            Panel(
-                "seconds per chunk",
-                [Line("median, and nine of ten", places, [median(t) for t in times], _share(times, 0.05), _share(times, 0.95))],
-                top=1.25 * slow,
-            ),
-            Panel("memory of the process, MiB", memory),
-            Panel("chunks drawn and not yet made into pictures", [Line("the most", places, waiting)], top=2),
+        memory = {"resident, the most": [max(values) / MIB for values in of(lambda lap: lap.resident)]}
+        if held := [lap.held / MIB for _, lap in rows if lap.held is not None]:
+            memory["held (freed pages given back)"] = held
+        time, waiting = "median, and nine of ten", {"the most": [max(values) for values in of(lambda lap: lap.waiting)]}
+        band = {time: (_share(times, 0.05), _share(times, 0.95))}
+        along = (rows[0][0], rows[-1][0], "minutes of video")
+        panels = [  # every one begins at 0, so that what is flat looks flat
+            Panel("seconds per chunk", {time: [median(t) for t in times]}, *along, bands=band, y_range=(0, 1.25 * slow)),
+            Panel("memory of the process, MiB", memory, *along, y_range=(0, 1.15 * max(map(max, memory.values())))),
+            Panel("chunks drawn and not yet made into pictures", waiting, *along, y_range=(0, 2)),
         ]
-        title = f"{self.pictures:,} pictures in one run"
-        return chart(title, panels, axis="minutes of video", notes=[f"{name}: {said}" for name, said in self.facts.items()])
+        notes = [f"{name}: {said}" for name, said in self.facts.items()]
+        return line_plot(panels, columns=1, title=f"{self.pictures:,} pictures in one run", notes=notes)
 
 
 def follow(laps: Iterable[Lap], facts: dict[str, str], fps: float, progress: Callable[[Lap], object] = lambda lap: None) -> LongRun:

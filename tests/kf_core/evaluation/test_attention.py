@@ -82,7 +82,8 @@ def test_watching_changes_nothing_and_all_mass_is_found(networks, sitters):
         contexts[name] = watch(model, vae, sitters, changed, with_pose=True)
         assert [sum(seen.values()) for seen in contexts[name].seen] == pytest.approx([1] * changed.drawn)
         assert torch.tensor([contexts[name].masses(mass) for mass in MASSES]).sum(0).tolist() == pytest.approx([1] * changed.chunk)
-    assert plot(contexts).count("<polyline") == 2 * len(MASSES) + 4
+    drawn = plot(contexts)
+    assert all(drawn.count(f'<g id="{name}">') == 2 for name in (*MASSES, *contexts))
 
     watched = WatchedAttention(sdpa, tokens=4)
     seeing = Generator(model.card, model.modules, model.adapters, attention=watched)

@@ -1,33 +1,53 @@
-"""Plots are SVG that a browser can read."""
+"""Plots are SVG that a browser can read, and show each line where its numbers say."""
 
+import sys
 from xml.etree import ElementTree
 
 import pytest
 
+from kf_core.errors import KnotForcingError
 from kf_core.evaluation.line_plot import Panel, line_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_a_plot_holds_each_line_in_its_colour_and_one_legend():
+def texts(picture: ElementTree.Element) -> list[str]:
+    return ["".join(text.itertext()) for text in picture.iter(f"{SVG}text")]
+
+
+def points(picture: ElementTree.Element, name: str) -> list[list[tuple[float, float]]]:
+    """Of every line of that name: its points, in the picture's units, y downwards."""
+    paths = [path.get("d") for group in picture.iter(f"{SVG}g") if group.get("id") == name for path in group.iter(f"{SVG}path")]
+    numbers = [[float(word) for word in path.replace("M", " ").replace("L", " ").split()] for path in paths]
+    return [list(zip(line[::2], line[1::2], strict=True)) for line in numbers]
+
+
+def test_a_plot_holds_each_line_and_each_name_once():
     lines = {"full": [1.0, 2.0, 3.0], "a < b": [3.0, None, 1.0]}
-    picture = ElementTree.fromstring(line_plot([Panel("one", lines, 0, 10, "seconds"), Panel("two", lines, 0, 10, "seconds", marks=(5,))]))
-    drawn = picture.findall(f"{SVG}polyline")
-    assert len(drawn) == 4 and len({line.get("stroke") for line in drawn}) == 2
-    assert [len(line.get("points").split()) for line in drawn] == [2, 3, 2, 3]  # a gap is left out; the first line lies on top
-    assert [text.text for text in picture.findall(f"{SVG}text")].count("a < b") == 1
+    drawn = line_plot(
+        [Panel("one", lines, 0, 10, "seconds"), Panel("two", lines, 0, 10, "seconds", marks=(5,))], title="both", notes=["x & y"]
+    )
+    picture = ElementTree.fromstring(drawn)
+    assert [len(line) for line in points(picture, "full")] == [3, 3] and len(points(picture, "a < b")) == 2
+    assert [texts(picture).count(text) for text in ("full", "a < b", "one", "two", "seconds", "both", "x & y")] == [1, 1, 1, 1, 2, 1, 1]
 
 
-def test_higher_values_stand_higher_and_all_lie_within_the_panel():
-    picture = ElementTree.fromstring(line_plot([Panel("one", {"rising": [0.0, 1.0]}, 0, 1, "x")]))
-    (_, low), (_, high) = (map(float, point.split(",")) for point in picture.find(f"{SVG}polyline").get("points").split())
-    assert 0 <= high < low <= float(picture.get("height"))
+def test_higher_values_stand_higher_and_later_ones_further_right():
+    picture = ElementTree.fromstring(line_plot([Panel("one", {"rising": [0.0, 1.0, 2.0]}, 0, 1, "x")]))
+    (line,) = points(picture, "rising")
+    assert line == sorted(line) and [y for _, y in line] == sorted((y for _, y in line), reverse=True)
 
 
-def test_an_axis_begins_and_ends_at_round_numbers_no_further_out_than_needed():
-    picture = ElementTree.fromstring(line_plot([Panel("one", {"a": [0.0, 0.4]}, 0, 8, "x")]))
-    labels = [float(text.text) for text in picture.findall(f"{SVG}text") if text.get("text-anchor") == "end"]
-    assert labels == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+def test_a_band_lies_round_its_line_and_an_axis_that_begins_at_zero_does():
+    plain, banded = (
+        line_plot([Panel("one", {"a": [5.0, 6.0]}, 0, 1, "x", bands=bands, y_range=(0, 10))]) for bands in ({}, {"a": ([4, 5], [6, 7])})
+    )
+    assert len(banded) > len(plain) and "0" in texts(ElementTree.fromstring(plain))
+
+
+def test_the_same_panels_give_the_same_text():
+    panels = [Panel("one", {"a": [0.0, 0.4]}, 0, 8, "x")]
+    assert line_plot(panels) == line_plot(panels)
 
 
 def test_a_line_that_never_changes_can_be_drawn():
@@ -37,3 +57,9 @@ def test_a_line_that_never_changes_can_be_drawn():
 def test_nothing_to_plot_is_refused():
     with pytest.raises(ValueError):
         line_plot([Panel("empty", {}, 0, 1, "x")])
+
+
+def test_without_matplotlib_it_is_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(KnotForcingError, match="pip install matplotlib"):
+        line_plot([Panel("one", {"a": [0.0, 1.0]}, 0, 1, "x")])
