@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ..errors import KnotForcingError
 
 COLOURS = ("#000000", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#d55e00", "#999999")  # Okabe and Ito's, told apart by all
-PANEL_INCHES = (4.4, 2.4)
+WIDTH, PANEL_HEIGHT = 8.8, 2.4  # inches
 LOOK = {"svg.fonttype": "none", "svg.hashsalt": "knot-forcing", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
@@ -42,7 +42,7 @@ def line_plot(panels: Sequence[Panel], columns: int = 2, *, title: str = "", not
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     rows = math.ceil(len(panels) / columns)
     with matplotlib.rc_context(LOOK):
-        size = PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + 0.5 + 0.2 * len(notes)
+        size = WIDTH, PANEL_HEIGHT * rows + 0.5 + 0.2 * len(notes)
         figure = Figure(size, layout="constrained", facecolor="white")
         for panel, axes in zip(panels, figure.subplots(rows, columns, squeeze=False).flat, strict=False):
             _draw(panel, axes, colours)
