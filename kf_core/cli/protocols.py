@@ -21,6 +21,7 @@ from ..errors import KnotForcingError
 from ..evaluation import ablation, attention, mouth, mouth_page
 from ..evaluation.ablation import CONDITIONS, POSE_AND_SOUND, Equipment, Plan
 from ..evaluation.ablation_page import write_page
+from ..evaluation.line_plot import need_matplotlib
 from ..evaluation.lip_sync import opening_from_sound
 from ..evaluation.reader import load_reader
 from ..evaluation.speed import machine
@@ -58,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run_ablation(chosen: argparse.Namespace) -> int:
     """Run what is missing, and write numbers and page of all that is there."""
     training = _training()
+    need_matplotlib()
     set_threads(chosen.threads)
     files = Files.of(chosen)
     equipment = files.load()
@@ -90,6 +92,7 @@ def run_ablation(chosen: argparse.Namespace) -> int:
 def run_attention(chosen: argparse.Namespace) -> int:
     """Watch the attention of a few variants and write `attention.json` and a figure for each kind of driving."""
     training = _training()
+    need_matplotlib()
     set_threads(chosen.threads)
     files = Files.of(chosen)
     equipment = files.load()

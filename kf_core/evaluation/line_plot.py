@@ -29,15 +29,22 @@ class Panel:
     y_range: tuple[float, float] | None = None  # None: what the lines need
 
 
+def need_matplotlib() -> None:
+    """Raises KnotForcingError where it is missing: to be known before hours are spent on what would be drawn."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as missing:
+        raise KnotForcingError("Drawing a plot needs matplotlib, which is not installed. `pip install matplotlib` brings it.") from missing
+
+
 def line_plot(panels: Sequence[Panel], columns: int = 2, *, title: str = "", notes: Sequence[str] = ()) -> str:
     """The panels as one SVG picture; the same panels give the same text. Raises KnotForcingError without matplotlib."""
     if not panels or not any(panel.lines for panel in panels):
         raise ValueError("a plot needs a panel with a line")
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as missing:
-        raise KnotForcingError("Drawing a plot needs matplotlib, which is not installed. `pip install matplotlib` brings it.") from missing
+    need_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+
     names = list(dict.fromkeys(name for panel in panels for name in panel.lines))
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     rows = math.ceil(len(panels) / columns)
