@@ -4,6 +4,7 @@ The pack that ComfyUI installs comes without `kf_core/training`; there these pro
 """
 
 import argparse
+import hashlib
 import json
 import subprocess
 from dataclasses import dataclass
@@ -136,17 +137,20 @@ def run_mouth(chosen: argparse.Namespace) -> int:
     speech = chosen.mouth / "speech"
     speaking = lambda seed: training.sitters.seat(seed, chosen.seconds, size, speech)
     pausing = lambda seed: training.sitters.seat_with_pause(seed, PAUSE_CLIP, size, SILENT, speech)
-    protocols = [mouth.Protocol(mouth_page.CLOSURES, speaking), mouth.Protocol(mouth_page.PAUSE, pausing)]
+    protocols = [
+        mouth.Protocol(mouth_page.CLOSURES, f"{chosen.seconds:g} s", speaking),
+        mouth.Protocol(mouth_page.PAUSE, f"{PAUSE_CLIP:g} s", pausing),
+    ]
     opening = None
     if chosen.voice:
         samples = mouth.joined([_samples(path) for path in chosen.voice], SAMPLE_RATE)
         opening = opening_from_sound(samples, SAMPLE_RATE, fps)
         opening = opening[: pixel_frames(latent_frames(len(opening)) - 1)]
         hearing = lambda seed: training.sitters.seat_with_voice(seed, samples, opening, size, chosen.voice[0].stem)
-        protocols.append(mouth.Protocol(mouth_page.VOICE, hearing))
+        protocols.append(mouth.Protocol(mouth_page.VOICE, hashlib.sha256(samples.tobytes()).hexdigest()[:12], hearing))
     mouth.run(equipment, protocols, seeds, chosen.mouth, together=chosen.together)
     closures = {seed: speaking(seed).closures for seed in seeds}
-    found = mouth_page.numbers(chosen.mouth, fps=fps, closures=closures, silent=SILENT, opening=opening)
+    found = mouth_page.numbers(chosen.mouth, protocols, fps=fps, closures=closures, silent=SILENT, opening=opening)
     about = {"command": command_of(chosen, "mouth"), **files.facts(), "machine": machine(), "date": str(date.today())}
     about |= {"seeds": list(seeds), "voice": [path.name for path in chosen.voice or ()]}
     (chosen.mouth / "mouth.json").write_text(json.dumps({"about": about, "found": found}, indent=1), encoding="utf-8")

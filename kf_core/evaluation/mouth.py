@@ -38,9 +38,10 @@ RESULTS = "tracks.jsonl"
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way to sit: by what name, and who sits for a seed."""
+    """A way to sit: by what name, what of (a length, a recording: results of another are not taken for these), and who sits for a seed."""
 
     name: str
+    of: str
     seat: Callable[[int], Sitter]
     conditions: tuple[str, ...] = EVERY
 
@@ -49,25 +50,25 @@ def run(equipment: Equipment, protocols: Sequence[Protocol], seeds: Sequence[int
     """Read the tracks of every protocol, condition and sitter that are not there yet."""
     claim(folder, equipment.fingerprint())
     results = Results(folder / RESULTS)
-    done = {(line["protocol"], line["condition"], line["seed"]) for line in results.read()}
+    done = {(line["protocol"], line["of"], line["condition"], line["seed"]) for line in results.read()}
     groups = [seeds[start : start + together] for start in range(0, len(seeds), together)]
     jobs = [(protocol, condition, group) for protocol in protocols for group in groups for condition in protocol.conditions]
     with tqdm(jobs, unit="rollout", desc="mouths") as bar:
         for protocol, condition, group in bar:
-            missing = [seed for seed in group if (protocol.name, condition, seed) not in done]
+            missing = [seed for seed in group if (protocol.name, protocol.of, condition, seed) not in done]
             if missing:
                 bar.set_postfix_str(f"{protocol.name}, {condition}")
                 sitters = [protocol.seat(seed) for seed in missing]
                 tracks = _tracks(equipment, sitters, condition)
-                key = dict(protocol=protocol.name, condition=condition)
+                key = dict(protocol=protocol.name, of=protocol.of, condition=condition)
                 results.append(key | {"seed": s.seed, "tracks": t} for s, t in zip(sitters, tracks, strict=True))
 
 
-def tracks_of(folder: Path, protocol: str) -> dict[str, dict[int, dict[str, Tensor]]]:
+def tracks_of(folder: Path, protocol: str, of: str) -> dict[str, dict[int, dict[str, Tensor]]]:
     """condition -> seed -> what was read: [f] each."""
     found: dict[str, dict[int, dict[str, Tensor]]] = {}
     for line in Results(folder / RESULTS).read():
-        if line["protocol"] == protocol:
+        if (line["protocol"], line["of"]) == (protocol, of):
             tracks = {name: torch.tensor(track) for name, track in line["tracks"].items()}
             found.setdefault(line["condition"], {})[line["seed"]] = tracks
     return found

@@ -1,33 +1,36 @@
 """The mouth's protocols as numbers and a table: closures, pause, voice, each beside the truth and the autoencoder alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
 from torch import Tensor
 
 from .lip_sync import CONTROL_SECONDS
-from .mouth import EVERY, Pause, pause_of, r_inside, share_shut, shut_below, tracks_of, voiced
+from .mouth import EVERY, Pause, Protocol, pause_of, r_inside, share_shut, shut_below, tracks_of, voiced
 
 CLOSURES, PAUSE, VOICE = "closures", "pause", "voice"
 
 
 def numbers(
     folder: Path,
+    protocols: Sequence[Protocol],
     *,
     fps: float,
     closures: Mapping[int, Sequence[int]],
     silent: tuple[float, float],
-    opening: Tensor | None,
+    opening: Tensor | None = None,
 ) -> dict:
-    """All that the tracks in `folder` tell. `closures` by sitter; `opening` [f] is what a recording suggests, where one was given."""
+    """All that the tracks of these protocols tell. `closures` by sitter, whose keys say which sitters count; `opening` [f] is what a
+    recording suggests, where one was given."""
     found: dict[str, dict] = {}
-    if tracks := tracks_of(folder, CLOSURES):
+    kept = {protocol.name: _of(tracks_of(folder, protocol.name, protocol.of), closures) for protocol in protocols}
+    if tracks := kept.get(CLOSURES):
         found[CLOSURES] = _closures(tracks, closures, fps)
-    if tracks := tracks_of(folder, PAUSE):
+    if tracks := kept.get(PAUSE):
         pauses = {condition: [pause_of(t, silent, fps) for t in sitters.values()] for condition, sitters in tracks.items()}
         found[PAUSE] = {condition: _pause(each) for condition, each in pauses.items()}
-    if opening is not None and (tracks := tracks_of(folder, VOICE)):
+    if opening is not None and (tracks := kept.get(VOICE)):
         where = voiced(opening, fps)
         read = {condition: [r_inside(t["mouth_open"], opening, where, fps) for t in each.values()] for condition, each in tracks.items()}
         found[VOICE] = {
@@ -47,6 +50,11 @@ def table(found: dict) -> str:
             cells = [f"{part[c][name]:.3g}" if name in part.get(c, {}) else "" for c in conditions]
             lines.append(f"| {protocol}: {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _of(tracks: Mapping[str, Mapping[int, dict]], seeds: Collection[int]) -> dict[str, dict[int, dict]]:
+    """Only these sitters'."""
+    return {condition: {seed: t for seed, t in sitters.items() if seed in seeds} for condition, sitters in tracks.items()}
 
 
 def _closures(tracks: Mapping[str, Mapping[int, Mapping[str, Tensor]]], closures: Mapping[int, Sequence[int]], fps: float) -> dict:

@@ -84,7 +84,7 @@ def variants(own: RolloutSettings, latent_frames: int) -> dict[str, Variant]:
         Variant(
             name="self-forcing",
             settings=replace(untied, anchor=None, window=None, max_frames=whole),
-            change=f"Self Forcing as is: no knot, no anchor, all {whole} frames in the cache",
+            change="Self Forcing as is: no knot, no anchor, every frame stays in the cache",
         ),
         Variant(
             name="self-forcing-rolling",

@@ -127,6 +127,8 @@ def test_the_page_says_what_was_found_and_what_was_not_trained(own, tmp_path):
     )
     text = (tmp_path / "page.md").read_text()
     assert "**Nothing of this means anything.**" in text and "| **full**: the method | 40% of the samples |" in text
+    assert text.index("| **codec**: the truth") < text.index("| **full**")
+    assert summary["tables"][0]["rows"]["codec"]["seam ratio over the codec's"]["mean"] == pytest.approx(1)
     assert "| **without-anchor**" in text and "| untrained |" in text
     assert json.loads((tmp_path / "ablation.json").read_text()) == json.loads(json.dumps(summary))
     row = summary["tables"][0]["rows"]["without-anchor"]

@@ -1,5 +1,7 @@
 """The mouth's protocols: exact on tracks whose answer is known, and repeatable."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -76,16 +78,18 @@ def test_recordings_follow_each_other_with_silence_between():
 def test_tracks_are_read_once_and_a_drawn_mouth_shuts_and_rests(tmp_path):
     own, seeds, silent = equipment(), (1, 2), (0.5, 1.5)
     protocols = [
-        Protocol(mouth_page.CLOSURES, lambda seed: seat(seed, 4, SIZE, tmp_path / "speech"), (TRUTH, POSE_AND_SOUND)),
-        Protocol(mouth_page.PAUSE, lambda seed: seat_with_pause(seed, 2, SIZE, silent, tmp_path / "speech"), (TRUTH,)),
+        Protocol(mouth_page.CLOSURES, "4 s", lambda seed: seat(seed, 4, SIZE, tmp_path / "speech"), (TRUTH, POSE_AND_SOUND)),
+        Protocol(mouth_page.PAUSE, "2 s", lambda seed: seat_with_pause(seed, 2, SIZE, silent, tmp_path / "speech"), (TRUTH,)),
     ]
     mouth.run(own, protocols, seeds, tmp_path)
     first = (tmp_path / mouth.RESULTS).read_text()
     mouth.run(own, protocols, seeds, tmp_path)
     assert (tmp_path / mouth.RESULTS).read_text() == first and first.count("\n") == 6
     closures = {seed: seat(seed, 4, SIZE, tmp_path / "speech").closures for seed in seeds}
-    found = mouth_page.numbers(tmp_path, fps=FPS, closures=closures, silent=silent, opening=None)
+    found = mouth_page.numbers(tmp_path, protocols, fps=FPS, closures=closures, silent=silent)
     truth = found[mouth_page.CLOSURES][TRUTH]
     assert truth["mouth shut at m, b, p"] > truth["shut 0.5 s away"] and POSE_AND_SOUND in found[mouth_page.CLOSURES]
     assert found[mouth_page.PAUSE][TRUTH]["opening, share of speech"] < 0.5
     assert "| closures: mouth shut at m, b, p |" in mouth_page.table(found)
+    other = [replace(protocol, of="another length") for protocol in protocols]
+    assert mouth_page.numbers(tmp_path, other, fps=FPS, closures=closures, silent=silent) == {}
