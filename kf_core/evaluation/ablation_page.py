@@ -48,7 +48,7 @@ SHOWN = {
     FLICKER: ("flickering", 2),
 }
 PLOTTED = (FULL, "without-knot", "without-fusion", "anchor-fixed", "anchor-behind", "without-anchor", "self-forcing")
-STRIP_SIDE, LABEL = 56, 118  # pixels
+STRIP_SIDE, LABEL, STRIP_QUALITY = 56, 124, 45  # pixels, pixels, WebP's
 
 
 def write_page(
@@ -86,8 +86,9 @@ def write_page(
     lines = _head(summary["about"])
     for table in summary["tables"]:
         lines += _table(table, changes, coverage)
-    for seconds in sorted({table["seconds"] for table in summary["tables"]}):
-        lines += _pictures(results, seconds, folder, page)
+    lengths = sorted({table["seconds"] for table in summary["tables"]})
+    for seconds in lengths:
+        lines += _pictures(results, seconds, folder, page, with_plot=seconds >= LONG or seconds == lengths[-1])
     page.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return summary
 
@@ -218,8 +219,8 @@ def _cell(found: dict | None, digits: int) -> str:
     return f"{text} (**{words}**)" if excludes_zero else f"{text} ({words})"
 
 
-def _pictures(results: list[dict], seconds: float, folder: Path, page: Path) -> list[str]:
-    """The drift of this length as a plot and one sitter's strips, beside the page."""
+def _pictures(results: list[dict], seconds: float, folder: Path, page: Path, *, with_plot: bool) -> list[str]:
+    """One sitter's strips of this length and its drift as a plot, beside the page. Small: they are kept with the documents."""
     lines = []
     for condition in CONDITIONS:
         courses = _mean_courses([r for r in results if r["seconds"] == seconds and r["condition"] == condition])
@@ -227,16 +228,18 @@ def _pictures(results: list[dict], seconds: float, folder: Path, page: Path) -> 
         if not shown:
             continue
         stem = f"{page.stem}-{seconds:g}s-{condition.replace(' ', '-')}"
-        panels = [
-            Panel(f"{measure} ({how})", {name: course[measure] for name, course in shown.items()}, *_middles(seconds), "seconds")
-            for measure, how in COURSES.items()
-            if measure != "motion"
-        ]
-        page.with_name(f"{stem}.svg").write_text(line_plot(panels), encoding="utf-8")
-        lines += [f"## {condition.capitalize()}, {seconds:g} s: drift against time", "", f"![Measures against time]({stem}.svg)", ""]
+        lines += [f"## {condition.capitalize()}, {seconds:g} s: in pictures", ""]
         if (sheet := _strips(folder / STRIPS / f"{seconds:g}s", condition, results, seconds)) is not None:
-            sheet.save(page.with_name(f"{stem}.webp"), quality=70, method=6)
+            sheet.save(page.with_name(f"{stem}.webp"), quality=STRIP_QUALITY, method=6)
             lines += [f"One sitter, the same moments from 0 to {seconds:g} s:", "", f"![A strip of each variant]({stem}.webp)", ""]
+        if with_plot:
+            panels = [
+                Panel(f"{measure} ({how})", {name: course[measure] for name, course in shown.items()}, *_middles(seconds), "seconds")
+                for measure, how in COURSES.items()
+                if measure != "motion"
+            ]
+            page.with_name(f"{stem}.svg").write_text(line_plot(panels), encoding="utf-8")
+            lines += ["Means over sitters against time:", "", f"![Measures against time]({stem}.svg)", ""]
     return lines
 
 

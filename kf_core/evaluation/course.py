@@ -16,7 +16,7 @@ COURSES = {
     "identity cosine": "to the portrait",
     "palette error": "RGB 0..1, against the portrait",
     "sharpness against truth": "1 is as sharp",
-    "colour from truth": "largest channel of the mean colour, RGB 0..1",
+    "colour from truth": "mean colour, RGB 0..1",
     "motion": "mean difference of neighbours, 0..255",
 }
 
