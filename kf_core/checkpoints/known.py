@@ -30,7 +30,7 @@ LOADS = "Loads strictly, by the names of its authors' loader; its rollout was no
 REMEMBERS_ALL = RolloutSettings(knot=None, fuse=False, anchor=None, window=None, max_frames=21, schedule=warped())
 
 
-def kf_tiny(size: int = 96) -> ModelCard:
+def kf_tiny(size: int = 128) -> ModelCard:
     """The bundled model: the same code at small dims, trained by this project on cartoon portraits it draws itself."""
     return ModelCard(
         name="kf-tiny",

@@ -22,7 +22,7 @@ def main() -> int:
         "what", choices=("kf-tiny", *STAGES, "examples"), help="everything, or one stage of it; examples: the bundled portrait and voice"
     )
     parser.add_argument("--run", type=Path, default=Path("runs/kf-tiny"), help="folder for clips and checkpoints")
-    parser.add_argument("--size", type=int, default=96, help="pictures are this many pixels high and wide; a multiple of 16")
+    parser.add_argument("--size", type=int, default=128, help="pictures are this many pixels high and wide; a multiple of 16")
     parser.add_argument("--vae-minutes", type=float, default=65)
     parser.add_argument("--clips", type=int, default=1000, help="training clips to make")
     parser.add_argument("--student-minutes", type=float, default=55)

@@ -74,7 +74,7 @@ class ClipLatents:
         return ClipLatents(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
-def sample_clip(seed: int, library: Library, *, pictures: int = max(LENGTHS), size: int = 96, split: Split = "train") -> Clip:
+def sample_clip(seed: int, library: Library, *, pictures: int = max(LENGTHS), size: int = 128, split: Split = "train") -> Clip:
     """The clip of this seed: `pictures` = 1 + 4n pictures of `size` x `size`."""
     generator = torch.Generator().manual_seed(seed)
     take = training_take(library, pictures, np.random.default_rng([seed, 1]))

@@ -71,7 +71,7 @@ def _grown(about: dict) -> str:
 
 
 def _matched(trained: dict) -> str:
-    return ": with pose against the truth, without matched to the teacher" if trained.get("teacher_steps") else " against the truth"
+    return ", with pose against the truth, without one matched to the teacher" if trained.get("teacher_steps") else " against the truth"
 
 
 def _teacher(trained: dict) -> list[str]:

@@ -4,7 +4,7 @@ The schedule is counted in minutes of the budget, so the same recipe fits an hou
 When the encoder freezes, `kf-tiny-vae.safetensors` is written and the latents never change again: a generator can be trained
 on them while the decoder goes on getting better. A run that was killed goes on where its last checkpoint stood.
 
-    python -m kf_core.training.vae --run runs/v0 --size 96 --minutes 50
+    python -m kf_core.training.vae --run runs/kf-tiny --size 128 --minutes 65
 """
 
 import argparse
@@ -270,7 +270,7 @@ def export(training: VAETraining, file: Path) -> dict[str, float]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train kf-tiny's autoencoder.")
     parser.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the result")
-    parser.add_argument("--size", type=int, default=96, help="pictures are this many pixels high and wide")
+    parser.add_argument("--size", type=int, default=128, help="pictures are this many pixels high and wide")
     parser.add_argument("--minutes", type=float, default=50, help="the whole budget, in minutes of wall-clock time")
     parser.add_argument("--grow-from", type=Path, help="a finished autoencoder to begin with, for smaller pictures perhaps")
     parser.add_argument("--device", default="cpu")
