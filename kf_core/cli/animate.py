@@ -29,6 +29,7 @@ from ..evaluation.speed import machine
 from ..film import Film
 from ..media.picture import read_picture
 from ..media.playback import probe
+from ..presets import Plan
 from ..settings import RolloutSettings
 from ..spool import Spool
 from ..stream import Stream
@@ -101,7 +102,7 @@ def run(chosen: argparse.Namespace) -> int:
     notes = (*loaded.remarks, getattr(audio, "note", ""), *advice_on(picture, loaded.width, loaded.height), *stream.remarks())
     for note in filter(None, notes):
         print(f"Note: {note}", file=sys.stderr)
-    film = _film(chosen, stream)
+    film = _film(chosen, stream, loaded.tuning)
     took = _record(film, began, chosen.quiet)
     if not film.is_whole():
         seconds = film.pictures / stream.fps
@@ -162,10 +163,10 @@ def _summary(film: Film, loaded: model_arguments.LoadedModel, took: _Took) -> st
     return "\n".join(lines)
 
 
-def _film(chosen: argparse.Namespace, stream: Stream) -> Film:
+def _film(chosen: argparse.Namespace, stream: Stream, tuning: Plan) -> Film:
     out = chosen.out
     spool = Spool(chosen.spool, stream.recipe()) if chosen.spool else None
-    worker = partial(model_arguments.worker, chosen, stream)
+    worker = partial(model_arguments.worker, chosen, stream, tuning)
     film = Film(stream=stream, path=out, state_file=out.with_name(out.name + ".resume"), spool=spool, worker=worker)
     if not chosen.resume:
         try:

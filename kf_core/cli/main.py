@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": "say what a model file or a video is",
     "evaluate": "measure a video: flicker, seams, lip sync, identity, drift",
     "bench": "measure how fast this machine makes video, and whether memory stays flat",
+    "presets": "say what the presets for cards of 8 to 24 GB decide",
     "plot": "draw the numbers of a long run of bench as a picture",
 }
 STOPPED = 130

@@ -19,7 +19,9 @@ from ..conditioning.text import TextEncoder
 from ..conditioning.umt5 import UMT5, encoded_ahead
 from ..conditioning.wav2vec2 import read_encoder
 from ..errors import KnotForcingError
+from ..footprint import DecoderKind
 from ..model.causal import Generator
+from ..presets import CHOICES, Plan, plan, reads_on_device
 from ..schedule import few_steps
 from ..settings import RolloutSettings
 from ..stream import Stream
@@ -43,6 +45,7 @@ class LoadedModel:
     width: int
     height: int
     settings: RolloutSettings
+    tuning: Plan
     remarks: tuple[str, ...] = ()  # what is to be said of the model and its file
 
 
@@ -65,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--steps", type=int, metavar="N", help="denoising steps per chunk: fewer is faster (default: the model's own, 4)")
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where this machine computes in it, else fp32")
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    group.add_argument(
+        "--tune", choices=CHOICES, default="auto", help="what to fit the decoding to; auto looks at the device and says what it takes"
+    )
     group.add_argument("--decoder-device", metavar="DEVICE", help="where pictures are made of what is drawn (default: --device)")
     group.add_argument(
         "--decoding",
@@ -103,14 +109,20 @@ def load_model(chosen: argparse.Namespace) -> LoadedModel:
             )
         encoder = read_encoder(chosen.audio_encoder).to(device)
     vae = load_vae(_vae_file(chosen, card.name), dtype=dtype, device=device)
+    kind = DecoderKind(dim=vae.dim if chosen.decoder is None else None)
+    words = dict(device=device, dtype=dtype, width=width, height=height, decoders=(kind,))
+    tuning = plan(chosen.tune, card, settings, **words)
     decoder = _decoder(chosen, vae, dtype, device)
-    remarks = tuple(filter(None, (card.note, card.restricted, *opened.remarks)))
-    return LoadedModel(generator, vae, decoder, encoder, width, height, settings, remarks)
+    decoder.at_once = tuning.way.at_once
+    said = "" if tuning.preset == "cpu" else tuning.why
+    remarks = tuple(filter(None, (card.note, card.restricted, *opened.remarks, said)))
+    return LoadedModel(generator, vae, decoder, encoder, width, height, settings, tuning, remarks)
 
 
-def worker(chosen: argparse.Namespace, stream: Stream) -> Worker:
+def worker(chosen: argparse.Namespace, stream: Stream, tuning: Plan | None = None) -> Worker:
     """Who makes the pictures."""
-    match chosen.decoding:
+    has_room = tuning is None or tuning.way.is_beside
+    match chosen.decoding if has_room or chosen.decoding == "beside" else "in-turn":
         case "beside":
             return Beside(stream.model.device)
         case "in-turn":
@@ -123,7 +135,9 @@ def read_prompts(chosen: argparse.Namespace, prompts: Sequence[str]) -> TextEnco
     if chosen.text_encoder is None:
         return None
     dtype = torch.float32 if chosen.precision == "fp32" else torch.bfloat16
-    return encoded_ahead(UMT5(*read_umt5(chosen.text_encoder, dtype=dtype, device=_device(chosen.device))), prompts)
+    device = _device(chosen.device)
+    place = device if reads_on_device(chosen.tune, device) else torch.device("cpu")
+    return encoded_ahead(UMT5(*read_umt5(chosen.text_encoder, dtype=dtype, device=place)), prompts)
 
 
 def set_threads(count: int) -> None:

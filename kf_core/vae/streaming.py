@@ -5,7 +5,7 @@ save; one VAE serves any number of streams. A state is only replaced after a pus
 encoder holds 1 + 4n pictures, every later one 4n; a decoder takes any number of latent frames.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from einops import rearrange
@@ -42,8 +42,9 @@ class DecoderState(_StreamState):
 class VideoDecoder:
     """Turns latent chunks into pictures; holds the network only."""
 
-    def __init__(self, vae: WanVAE):
-        self.vae = vae
+    def __init__(self, vae: WanVAE, at_once: int | None = None):
+        """`at_once`: latent frames that go through the network at a time, where memory is scarce; None: a whole chunk."""
+        self.vae, self.at_once = vae, at_once
 
     @property
     def device(self) -> torch.device:
@@ -57,17 +58,22 @@ class VideoDecoder:
             raise ValueError(f"decoding out of order: the state expects latent frame {state.next_frame}, got {chunk.span}")
         if chunk.latents.shape[0] != 1 or chunk.latents.shape[2] != chunk.span.length:
             raise ValueError(f"expected latents [1, 16, {chunk.span.length}, h, w], got {list(chunk.latents.shape)}")
-        pictures = self.decode_latents(chunk.latents, state)
-        return FrameChunk(chunk.index, pixels(chunk.span), rearrange(pictures.float(), "1 c f h w -> f h w c").contiguous())
+        after = replace(state, past=dict(state.past))
+        parts = chunk.latents.split(self.at_once or chunk.span.length, dim=2)
+        pictures = [rearrange(self.decode_latents(part, after, in_place=True).float(), "1 c f h w -> f h w c") for part in parts]
+        state.past, state.next_frame = after.past, after.next_frame
+        return FrameChunk(chunk.index, pixels(chunk.span), torch.cat(pictures).contiguous())
 
-    def decode_latents(self, latents: Tensor, state: DecoderState) -> Tensor:
+    def decode_latents(self, latents: Tensor, state: DecoderState, in_place: bool = False) -> Tensor:
         """`decode_latents` of this decoder's network."""
-        return decode_latents(self.vae, latents, state)
+        return decode_latents(self.vae, latents, state, in_place)
 
 
-def decode_latents(vae: WanVAE, latents: Tensor, state: DecoderState) -> Tensor:
-    """Latents [b, 16, f, h, w] in model space -> pictures [b, 3, pf, 8h, 8w] RGB 0..1, in the latents' precision."""
-    past = dict(state.past)
+def decode_latents(vae: WanVAE, latents: Tensor, state: DecoderState, in_place: bool = False) -> Tensor:
+    """Latents [b, 16, f, h, w] in model space -> pictures [b, 3, pf, 8h, 8w] RGB 0..1, in the latents' precision.
+
+    `in_place`: what is not needed any more of the state is let go at once, so less is held; a push that fails then spoils the state."""
+    past = state.past if in_place else dict(state.past)
     raw = from_model_space(latents)
     pictures = vae.decode(_in_layout_of(vae, raw), past)
     state.past, state.next_frame = past, state.next_frame + latents.shape[2]

@@ -58,9 +58,9 @@ class TinyDecoder(VideoDecoder):
 
     vae: TinyVAE
 
-    def decode_latents(self, latents: Tensor, state: DecoderState) -> Tensor:
+    def decode_latents(self, latents: Tensor, state: DecoderState, in_place: bool = False) -> Tensor:
         """Latents [b, 16, f, h, w] in model space -> pictures [b, 3, pf, 8h, 8w] RGB 0..1, in the latents' precision."""
-        past = dict(state.past)
+        past = state.past if in_place else dict(state.past)
         own = latents if self.vae.space == "model" else from_model_space(latents)
         pictures = self.vae.decode(own.to(self.vae.decoder[1].weight.dtype), past)
         if state.next_frame == 0:

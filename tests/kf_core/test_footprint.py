@@ -1,0 +1,68 @@
+"""What is computed of memory without numbers is what tensors with numbers take."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kf_core.chunks import LatentChunk, Step
+from kf_core.conditioning.anchor import Anchor
+from kf_core.conditioning.driving import Driving
+from kf_core.evaluation.random_model import knot_forcing, random_decoder, random_generator
+from kf_core.footprint import Alive, DecoderKind, Footprint, footprint
+from kf_core.model.card import TextSpec
+from kf_core.sampling.noise import SeededNoise
+from kf_core.sampling.rollout import RolloutState, rollout
+from kf_core.timeline import LatentSpan
+from kf_core.vae.streaming import DecoderState
+
+SIDE = 64
+CARD = knot_forcing("small", SIDE, SIDE, dim=256, ffn_dim=1024, layers=6, heads=2)
+CARD = replace(CARD, text=TextSpec(kind="umt5", width=64, tokens=8))  # the prompt itself lies on the CPU, wherever the model is
+BF16, CPU = torch.bfloat16, torch.device("cpu")
+
+
+def computed(decoder: DecoderKind, at_once: int | None = None) -> Footprint:
+    return footprint(CARD, CARD.rollout, decoder, width=SIDE, height=SIDE, dtype=BF16, at_once=at_once)
+
+
+def test_drawing_takes_what_was_computed():
+    generator, anchor = random_generator(CARD, dtype=BF16), Anchor(torch.zeros(1, 16, 1, SIDE // 8, SIDE // 8))
+    settings = replace(CARD.rollout, schedule=CARD.rollout.schedule[:1])
+    driving = Driving().bind(CARD, latent_height=SIDE // 8, latent_width=SIDE // 8, device=CPU, dtype=torch.float32)
+    there = [*generator.modules.parameters(), *generator.adapters.parameters(), anchor.latent]
+    wanted = computed(DecoderKind(dim=16))
+    with Alive(there, CPU) as alive:
+        state = RolloutState.start(generator, anchor, settings)
+        assert state.cache.num_bytes <= alive.bytes == wanted.cache
+        for item in rollout(generator, anchor, driving, settings, SeededNoise(0, (1, 16, SIDE // 8, SIDE // 8)), state):
+            if not isinstance(item, Step) and item.index == 2:
+                break
+    assert alive.most - wanted.cache == pytest.approx(wanted.drawing, rel=0.25)
+
+
+@pytest.mark.parametrize("tiny, at_once", [(False, None), (False, 1), (True, None), (True, 1)])
+def test_decoding_takes_what_was_computed(tiny, at_once):
+    decoder, state, first = random_decoder(tiny=tiny, dim=16, dtype=BF16), DecoderState(), 0
+    decoder.at_once = at_once
+    for count in (1, 3, 3):
+        with Alive([*decoder.vae.parameters(), *state.past.values()], CPU) as alive:
+            latents = torch.zeros(1, 16, count, SIDE // 8, SIDE // 8)
+            decoder.decode(LatentChunk(0, LatentSpan(first, first + count), latents), state)
+        first += count
+    wanted = computed(DecoderKind(dim=None if tiny else 16), at_once)
+    assert alive.most == pytest.approx(wanted.decoding, rel=0.1)
+    assert sum(tensor.nbytes for tensor in state.past.values()) == wanted.past
+
+
+def test_weights_are_counted_to_the_byte():
+    generator, decoder = random_generator(CARD, dtype=BF16), random_decoder(tiny=False, dim=16, dtype=BF16)
+    count = lambda *networks: sum(p.nbytes for network in networks for p in network.state_dict().values())
+    wanted = computed(DecoderKind(dim=16))
+    assert wanted.weights == count(generator.modules, generator.adapters) and wanted.decoder_weights == count(decoder.vae)
+
+
+def test_beside_the_drawing_takes_more_and_fewer_latents_at_once_take_less():
+    whole, one = computed(DecoderKind(dim=16)), computed(DecoderKind(dim=16), at_once=1)
+    assert whole.peak(is_beside=True) == whole.peak(is_beside=False) + min(whole.drawing, whole.decoding)
+    assert one.decoding < whole.decoding and one.past == whole.past
