@@ -135,7 +135,7 @@ class HotGenerator(Generator):
 
     def _words(self, text: TextKeys) -> list[tuple[Tensor, ...]]:
         """What each layer reads of the prompt: its keys and values, or of a single word the answer itself."""
-        pairs = list(zip(text.keys, text.values, strict=True))
+        pairs = [(keys.contiguous(), values.contiguous()) for keys, values in zip(text.keys, text.values, strict=True)]
         if text.keys[0].shape[2] > 1:
             return pairs
         nobody = torch.empty(1, 0, 0, self.card.dim, dtype=self.dtype, device=self.device)
