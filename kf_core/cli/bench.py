@@ -18,7 +18,7 @@ from ..conditioning.driving import Driving
 from ..errors import KnotForcingError
 from ..evaluation.laps import laps, pictures_per_second
 from ..evaluation.random_model import PRESETS, random_decoder, random_generator
-from ..evaluation.speed import Speed, machine, measure
+from ..evaluation.speed import Speed, drawn_in_turn, machine, measure
 from ..evaluation.work import chunk_work, measure_limits
 from ..stream import Stream
 from ..timeline import pixel_frames
@@ -26,6 +26,8 @@ from ..vae.streaming import VideoDecoder, encode_clip
 from ..vae.wan import SPATIAL_STRIDE, Z_DIM
 from . import hours
 from . import model as model_arguments
+
+FORWARDS_COMPARED = 10  # chunks, at most
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead of a model file: nothing to download")
     parser.add_argument("--size", metavar="WxH", help="size of the video in pixels: 832x480")
     parser.add_argument("--tiny-vae", action="store_true", help="with --preset: decode by the tiny decoder instead of Wan's")
+    parser.add_argument("--plain", action="store_true", help="draw by the plain forward alone, without the hot path")
     model_arguments.add_arguments(parser)
 
 
@@ -52,10 +55,14 @@ def run(chosen: argparse.Namespace) -> int:
     results = {}
     for precision in _precisions(chosen):
         stream = _stream(chosen, precision)
+        if chosen.plain:
+            stream = dataclasses.replace(stream, model=stream.model.plain())
         with tqdm(total=chosen.chunks, unit=" chunks", desc=precision, file=sys.stderr) as bar:
             speed = measure(stream, chosen.chunks, lambda _: bar.update())  # noqa: B023  it is called at once
         print(f"{precision}: {speed.summary()}")
         results[precision] = dataclasses.asdict(speed) | {"limit": _limit(stream, speed), "beside": _beside(stream, speed, chosen)}
+        if not chosen.plain:
+            results[precision]["forwards"] = _forwards(stream, min(chosen.chunks, FORWARDS_COMPARED))
         del stream
     print(machine())
     if chosen.json is not None:
@@ -76,6 +83,14 @@ def _limit(stream: Stream, speed: Speed) -> dict[str, float]:
         f"{least / drawing:.0%} of the limit"
     )
     return {"operations": work.operations, "bytes": work.num_bytes, **dataclasses.asdict(limits), "least_seconds": least}
+
+
+def _forwards(stream: Stream, chunks: int) -> dict[str, float]:
+    """Says, and returns, what a chunk takes under the plain forward and under the hot path, in turn."""
+    plain, hot = drawn_in_turn([dataclasses.replace(stream, model=stream.model.plain()), stream], chunks)
+    times = f"plain forward {plain * 1000:.0f} ms, hot path {hot * 1000:.0f} ms"
+    print(f"{times} to draw a chunk: {plain / hot:.2f} x (medians of {chunks}, in turn)")
+    return {"plain": plain, "hot": hot}
 
 
 def _beside(stream: Stream, speed: Speed, chosen: argparse.Namespace) -> float | None:

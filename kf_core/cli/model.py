@@ -20,6 +20,7 @@ from ..conditioning.umt5 import UMT5, encoded_ahead
 from ..conditioning.wav2vec2 import read_encoder
 from ..errors import KnotForcingError
 from ..footprint import DecoderKind
+from ..model.attention import ATTENTIONS, attention_called
 from ..model.causal import Generator
 from ..presets import CHOICES, Plan, plan, reads_on_device
 from ..schedule import few_steps
@@ -67,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--height", type=int, metavar="PIXELS", help="height of the video (default: the model's own)")
     group.add_argument("--steps", type=int, metavar="N", help="denoising steps per chunk: fewer is faster (default: the model's own, 4)")
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where this machine computes in it, else fp32")
+    group.add_argument("--attention", choices=ATTENTIONS, default=ATTENTIONS[0], help="flash or sage: where that package is installed")
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
     group.add_argument(
         "--tune", choices=CHOICES, default="auto", help="what to fit the decoding to; auto looks at the device and says what it takes"
@@ -93,7 +95,8 @@ def load_model(chosen: argparse.Namespace) -> LoadedModel:
         known_as=chosen.known_as,
         accept_licence=chosen.accept_licence,
     )
-    generator = generator_of(opened, dtype=dtype, device=device)
+    attention, fallback = attention_called(chosen.attention, device)
+    generator = generator_of(opened, dtype=dtype, device=device, attention=attention)
     card = generator.card
     if chosen.control_module is not None:
         generator = generator.led_by(load_vace(chosen.control_module, card, dtype=dtype, device=device))
@@ -115,7 +118,7 @@ def load_model(chosen: argparse.Namespace) -> LoadedModel:
     decoder = _decoder(chosen, vae, dtype, device)
     decoder.at_once = tuning.way.at_once
     said = "" if tuning.preset == "cpu" else tuning.why
-    remarks = tuple(filter(None, (card.note, card.restricted, *opened.remarks, said)))
+    remarks = tuple(filter(None, (card.note, card.restricted, *opened.remarks, said, fallback)))
     return LoadedModel(generator, vae, decoder, encoder, width, height, settings, tuning, remarks)
 
 

@@ -8,7 +8,7 @@ without a trend. So growth compares what is *held*: freed pages are given back b
 """
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -119,6 +119,23 @@ def measure(stream: Stream, chunks: int, progress: Callable[[ChunkTime], object]
                 break
             pictures, decoded, before = 0, 0.0, perf_counter()
     return Speed(tuple(times), first_picture, stream.fps, (settled, held()) if len(times) > SETTLED else None)
+
+
+def drawn_in_turn(streams: Sequence[Stream], chunks: int) -> list[float]:
+    """Median seconds that each stream takes to draw a settled chunk. They take turns, so what else the machine does meets all."""
+    running = [stream.steps(StreamState.start(stream)) for stream in streams]
+    seconds: list[list[float]] = [[] for _ in streams]
+    for _ in range(SETTLED + chunks):
+        for stream, items, times in zip(streams, running, seconds, strict=True):
+            spent, before, item = 0.0, perf_counter(), None
+            while not isinstance(item, LatentChunk):
+                item = next(items)
+                _wait_for(stream.model.device)
+                now = perf_counter()
+                spent += 0.0 if isinstance(item, FrameChunk) else now - before
+                before = now
+            times.append(spent)
+    return [median(times[SETTLED:]) for times in seconds]
 
 
 def machine() -> str:

@@ -42,7 +42,7 @@ def sage() -> Attention:
 
 
 PACKAGES = {"flash": flash, "sage": sage}
-NAMES = ("sdpa", *PACKAGES)
+ATTENTIONS = ("sdpa", *PACKAGES)
 
 
 def attention_called(name: str, device: torch.device | str) -> tuple[Attention, str | None]:
