@@ -65,10 +65,10 @@ class Server:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, {"Content-Type": "application/json"})
         urllib.request.urlopen(request, timeout=10).read()
 
-    def run(self, prompt: dict, on_text=lambda text: None) -> tuple[str, list[bytes], list[str]]:
-        """Queue a prompt as a browser does: how it ended, the previews of the node, the lines on it."""
+    def run(self, prompt: dict, on_text=lambda text: None, seconds: float = 300) -> tuple[str, list[bytes], list[str]]:
+        """Queue a prompt as a browser does: how it ended, within so many seconds, the previews of the node, the lines on it."""
         with ThreadPoolExecutor(1) as beside:  # this thread may have a loop that runs: Playwright's
-            return beside.submit(asyncio.run, asyncio.wait_for(self._run(prompt, on_text), 300)).result()
+            return beside.submit(asyncio.run, asyncio.wait_for(self._run(prompt, on_text), seconds)).result()
 
     async def _run(self, prompt, on_text):
         import aiohttp
