@@ -84,7 +84,11 @@ class AudioConditioning(io.ComfyNode):
             description="The voice moves the mouth, goes under the video, and says how long the video is.",
             search_aliases=["lip sync", "speech", "voice", "talking"],
             inputs=[
-                io.Audio.Input("audio", tooltip="The voice, of any length and sample rate. Silence keeps the mouth still."),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="The voice, of any length and sample rate. Silence keeps the mouth still, and so does no voice at all.",
+                ),
                 io.Float.Input(
                     "strength", **STRENGTH, tooltip="How much the voice moves the mouth: 0 not at all, 1 as trained, 2 exaggerated."
                 ),
@@ -99,12 +103,11 @@ class AudioConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, audio, strength: float, driving: Guidance | None = None, audio_encoder=None) -> io.NodeOutput:
+    def execute(cls, strength: float, audio=None, driving: Guidance | None = None, audio_encoder=None) -> io.NodeOutput:
         before = driving or Guidance()
         encoder = audio_encoder or before.audio_encoder
-        return io.NodeOutput(
-            replace(before, driving=replace(before.driving, audio=heard(audio), audio_strength=strength), audio_encoder=encoder)
-        )
+        voice = before.driving.audio if audio is None else heard(audio)
+        return io.NodeOutput(replace(before, driving=replace(before.driving, audio=voice, audio_strength=strength), audio_encoder=encoder))
 
 
 class PoseConditioning(io.ComfyNode):

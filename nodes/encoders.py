@@ -35,7 +35,8 @@ def refuse_deaf(card: ModelCard, guidance: Guidance) -> None:
         return
     if guidance.audio_encoder is None:
         raise KnotForcingError(
-            f"{card.name} hears through wav2vec 2.0. Load wav2vec2-base-960h with Load Audio Encoder and connect it to Audio Conditioning."
+            f"{card.name} hears through wav2vec 2.0, silence too. Load wav2vec2-base-960h with Load Audio Encoder and connect it to "
+            f"Audio Conditioning. Without a voice leave its `audio` open: then the mouth rests."
         )
     if not isinstance(guidance.audio_encoder.model, Wav2Vec2Model):
         raise KnotForcingError(
@@ -96,5 +97,4 @@ class HostWav2Vec2(nn.Module):
 
 
 def _is_heard(card: ModelCard, guidance: Guidance) -> bool:
-    driving = guidance.driving
-    return card.audio is not None and card.audio.kind == "wav2vec2" and driving.audio is not None and driving.audio_strength > 0
+    return card.audio is not None and card.audio.kind == "wav2vec2" and guidance.driving.audio_strength > 0

@@ -7,7 +7,8 @@ frames it gives the same numbers.
 When signals disagree: what is given as such beats what a script says. A pose source covers the script's nods and turns, an
 expression track the script's smiles, a motion track the script's calm and lively; a plain motion number is what the script's
 words stand out from. When a source ends the stream goes on: the sound in silence, the pose unseen (the model is free), tracks
-with their last value.
+with their last value. Where there is no sound, a model that hears hears silence, and the mouth rests; it is left without only where
+`audio_strength` is 0.
 """
 
 from collections.abc import Callable, Iterator
@@ -184,14 +185,14 @@ class BoundDriving:
         return np.arange(steps.start, steps.stop) / self.card.fps
 
     def _bind_audio(self, encoder: nn.Module | None) -> LogMel | Wav2Vec2 | None:
-        spec, audio = self.card.audio, self.driving.audio
-        if audio is None and encoder is not None and spec is not None and spec.kind == "wav2vec2":
-            audio = Silence()  # a model that was never trained without sound hears silence
-        if spec is None or audio is None or self.driving.audio_strength == 0:
+        spec = self.card.audio
+        if spec is None or self.driving.audio_strength == 0:
             return None
+        audio = Silence() if self.driving.audio is None else self.driving.audio
         if spec.kind == "wav2vec2" and encoder is None:
             raise KnotForcingError(
-                f"{self.card.name} hears through wav2vec 2.0, and no such encoder is loaded. Load facebook/wav2vec2-base-960h beside it."
+                f"{self.card.name} hears through wav2vec 2.0, silence too, and no such encoder is loaded. "
+                f"Load facebook/wav2vec2-base-960h beside it."
             )
         features = LogMel(audio.open(), self.card.fps) if spec.kind == "log-mel" else Wav2Vec2(audio, self.card.fps, encoder)
         if features.width != spec.width:

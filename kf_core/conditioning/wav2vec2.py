@@ -8,13 +8,13 @@ is therefore heard a window late. After the end of the sound come windows of sil
 What windows cost, through small random encoders: on 75 s of speech 6 % from the whole on average (cosine .99), on 60 s of a test tone
 20 %. A yardstick: the whole changes by 2 % when the clip becomes a second longer, by 100 % when it is heard 12 ms amiss.
 
-Silence gives a still mouth, by three rules. Where there is no sound (no voice given, or the voice is over) and an encoder is loaded, it
-hears silence, as in the pauses of its training; the model is not left without. Silence is heard as a constant: nothing in it moves. And a
-stretch in which nobody speaks, a clip or a window quieter than `QUIETEST` on average (-60 dB of full scale), is heard as silence: the
-encoder's first normalisation is over time, so that the hiss of an empty room would move it as much as a voice. Speech is 20 to 40 dB
-above that and heard exactly as published. Through a small random encoder, what is heard changes from picture to picture by 1.2 of its
-size in speech, by 1.1 in hiss at -80 dB as the published path hears it, and by 0 in silence and in that hiss as it is heard here
-(`test_wav2vec2.py`).
+Silence gives a still mouth, by three rules. Where there is no sound (no voice given, or the voice is over) the model hears silence, as
+in the pauses of its training; it is not left without, and so the encoder is needed all the same. Silence is heard as a constant: nothing
+in it moves. And a stretch in which nobody speaks, a clip or a window quieter than `QUIETEST` on average (-60 dB of full scale), is heard
+as silence: the encoder's first normalisation is over time, so that the hiss of an empty room would move it as much as a voice. Speech is
+20 to 40 dB above that and heard exactly as published. Through a small random encoder, what is heard changes from picture to picture by
+1.2 of its size in speech, by 1.1 in hiss at -80 dB as the published path hears it, and by 0 in silence and in that hiss as it is heard
+here (`test_wav2vec2.py`).
 
 Source: LiveTalk (arXiv 2512.23576), after OmniAvatar; the network is transformers' Wav2Vec2Model, handed in.
 """

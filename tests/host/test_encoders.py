@@ -16,6 +16,7 @@ from .conftest import SIZE, also, talking
 from .encoders import NARROW, umt5_tensors, write_wav2vec2
 
 LIVETALK = replace(known.livetalk(), name="small LiveTalk", dim=128, ffn_dim=128, layers=3, heads=1, width=SIZE, height=SIZE)
+EMPTY = {"duration": 1.0, "sample_rate": 16000, "channels": 1}
 LIVETALK = replace(LIVETALK, audio=replace(LIVETALK.audio, first_layer=1, last_layer=2))
 
 
@@ -80,8 +81,30 @@ def test_livetalk_speaks_with_the_sound_it_hears(host, transformers_encoder):
 
 
 def test_without_ears_the_sampler_says_which_are_needed(host, transformers_encoder):
-    ran = host.run(talking(prefix="deaf", load={"model_name": "small-livetalk.safetensors", "accept_licence": True}))
-    assert ran.error["node_id"] == "sampler" and "hears through wav2vec 2.0" in ran.error["exception_message"]
+    prompt = talking(prefix="deaf", load={"model_name": "small-livetalk.safetensors", "accept_licence": True}, sampler={"seconds": 1.0})
+    without_a_voice = {**prompt, "sampler": {**prompt["sampler"], "inputs": dict(prompt["sampler"]["inputs"])}}
+    del without_a_voice["sampler"]["inputs"]["driving"]
+    for each in (prompt, without_a_voice):
+        ran = host.run(each)
+        assert ran.error["node_id"] == "sampler" and "hears through wav2vec 2.0, silence too" in ran.error["exception_message"]
+
+
+def test_without_a_voice_silence_is_heard(host, transformers_encoder):
+    """As on the command line, and as if Empty Audio were connected; an empty clip only ends where no voice never does."""
+    ears = {"audio_encoder": ["ears", 0]}
+
+    def drawn(prompt: dict) -> torch.Tensor:
+        ran = host.run(prompt)
+        assert ran.succeeded, ran.error
+        return ran.outputs["decode"][1]
+
+    without = livetalk("without", audio=ears)
+    del without["audio"]["inputs"]["audio"]
+    silence = drawn(without)
+    empty = drawn(also(livetalk("empty", audio=ears | {"audio": ["nothing", 0]}), nothing=("EmptyAudio", EMPTY)))
+    deaf, spoken = (drawn(livetalk(name, audio=ears | {"strength": strength})) for name, strength in (("deaf", 0.0), ("spoken", 1.0)))
+    assert silence.shape == (16, SIZE, SIZE, 3)
+    assert (silence - empty).norm() < 0.5 * min((silence - deaf).norm(), (silence - spoken).norm())
 
 
 def test_what_the_script_says_is_read_by_the_hosts_umt5(host, transformers_encoder, reader):

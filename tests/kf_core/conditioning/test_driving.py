@@ -85,10 +85,15 @@ def test_frame_f_hears_steps_4f_minus_3_to_4f_and_frame_0_hears_step_0_four_time
 
 
 def test_what_is_absent_or_at_strength_nought_is_no_signal_at_all():
-    assert signals(bind(Driving()).window(LatentSpan(0, 2))) == {}
+    assert signals(bind(Driving(audio_strength=0)).window(LatentSpan(0, 2))) == {}
     off = replace(FULL, audio_strength=0, pose_strength=0, expression_strength=0)
     assert set(signals(bind(off).window(LatentSpan(0, 2)))) == {"motion"}
     assert bind(replace(FULL, audio_strength=1.5)).window(LatentSpan(0, 2)).audio.strength == 1.5
+
+
+def test_without_a_sound_silence_is_heard():
+    without, silent = (signals(bind(driving).window(LatentSpan(0, 3))) for driving in (Driving(), Driving(audio=Silence())))
+    assert set(without) == {"audio"} and torch.equal(without["audio"], silent["audio"])
 
 
 def test_after_the_sound_there_is_silence_and_after_the_pose_the_model_is_free():

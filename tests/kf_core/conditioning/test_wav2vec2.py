@@ -154,8 +154,9 @@ def test_a_model_that_listens_hears_silence_where_no_voice_is_connected(encoder)
 
 def test_what_is_missing_is_said_in_words(tmp_path, encoder):
     driving = Driving(audio=AudioArray(voice(1), SAMPLE_RATE))
-    with pytest.raises(KnotForcingError, match="no such encoder is loaded"):
-        driving.bind(card(64), latent_height=2, latent_width=2)
+    for each in (driving, Driving()):
+        with pytest.raises(KnotForcingError, match="silence too, and no such encoder is loaded"):
+            each.bind(card(64), latent_height=2, latent_width=2)
     with pytest.raises(KnotForcingError, match="hears 10752 numbers"):
         driving.bind(card(10752), latent_height=2, latent_width=2, encoder=encoder)
     with pytest.raises(KnotForcingError, match="config.json"):
