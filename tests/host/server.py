@@ -99,5 +99,12 @@ class Server:
                     return "gone", previews, texts
         return "gone", previews, texts
 
+    def history(self, seconds: float = 10) -> dict:
+        """What the server keeps of the prompts that have ended: the last one a moment after it says so."""
+        until = time.monotonic() + seconds
+        while not (kept := self.get("/history")) and time.monotonic() < until:
+            time.sleep(0.1)
+        return kept
+
     def videos(self, prefix: str) -> list[Path]:
         return sorted((self.folder / "output").glob(f"{prefix}_*.mp4"))

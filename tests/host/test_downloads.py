@@ -58,7 +58,7 @@ def film(server: Server, prompt: Prompt, name: str):
 def test_livetalk_waits_for_its_licence_and_then_speaks_as_long_as_the_voice(server, prompt_of):
     prompt = prompt_of[LIVETALK.name]
     assert server.run(prompt)[0] == "execution_error"
-    (refused,) = server.get("/history").values()
+    (refused,) = server.history().values()
     assert "LiveTalk's README says Apache-2.0, its LICENSE file CC BY-NC-SA 4.0" in str(refused["status"]["messages"])
     agreed = changed(prompt, KnotForcingLoadModel={"accept_licence": True})
     path, texts = film(server, agreed, "livetalk")
