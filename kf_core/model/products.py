@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from .attention import sdpa
 
-TILE_BYTES = 2**20  # of scores at a time: they stay in a core's own cache between the two products of an attention
+TILE_BYTES = 3 * 2**18  # of scores at a time: they stay in a core's own cache between the two products of an attention
+TILE_ROWS = 32  # at least, however many keys there are: a product of fewer rows is slow
 
 
 def has_onednn(x: Tensor) -> bool:
@@ -43,7 +44,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     if mask is not None or _operator is None or not has_onednn(q):
         return sdpa(q, k, v, mask)
     q, k = q.float() * q.shape[-1] ** -0.5, k.float()
-    rows = max(1, TILE_BYTES // (4 * k.shape[2]))
+    rows = max(TILE_ROWS, TILE_BYTES // (4 * k.shape[2]))
     out = v.new_empty(q.shape[0], q.shape[2], q.shape[1], v.shape[3]).transpose(1, 2)  # heads side by side, as the next layer wants them
     for sample in range(q.shape[0]):
         for head in range(q.shape[1]):

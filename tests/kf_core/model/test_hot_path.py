@@ -206,6 +206,7 @@ def test_a_stale_memory_is_refused():
 @pytest.mark.parametrize("dtype, within", ((torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 3e-2)))
 @torch.no_grad()
 def test_products_on_a_cpu_are_pytorchs(dtype, within, monkeypatch):
+    monkeypatch.setattr(products, "TILE_ROWS", 1)
     monkeypatch.setattr(products, "TILE_BYTES", 2**9)  # some tiles, also of these few tokens
     draw = torch.Generator().manual_seed(0)
     make = lambda *shape: torch.randn(*shape, generator=draw).to(dtype)
