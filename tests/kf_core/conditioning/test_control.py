@@ -85,7 +85,7 @@ def test_a_video_file_drives_as_its_pictures_would(vae, tmp_path):
 
 def test_driving_hands_it_to_the_model_or_says_why_not(vae):
     driving = Driving(control=ControlPictures(clip()), control_strength=0.7, control_in_clean_pass=True)
-    card = replace(CARD, in_channels=16, rollout=replace(CARD.rollout, knot="blend"))
+    card = replace(CARD, in_channels=16, audio=None, rollout=replace(CARD.rollout, knot="blend"))
     bound = driving.bind(card, latent_height=4, latent_width=6, control_encoder=vae)
     control = bound.window(LatentSpan(0, 3)).control
     assert control.features.shape == (1, 3, 32, 4, 6) and (control.strength, control.in_clean_pass) == (0.7, True)
