@@ -20,7 +20,7 @@ from .speech import HELD_OUT_VOICES, SAMPLE_RATE_HZ, Speech, join, pause, speak
 VOICE = "example-voice.wav"
 FACES = {  # of the held-out split
     "example-portrait.png": 2**40 + 62,
-    "example-portrait-zuri.png": 2**40 + 51,
+    "example-portrait-zuri.png": 2**40 + 59,
     "example-portrait-tom.png": 2**40 + 53,
 }
 TEXT = (

@@ -140,8 +140,7 @@ their order does not matter.
         "3. Put together": {"sampler": sampler("look")},
         "4. The video": {"video": video("together")},
     },
-    thumbnail_at=2.6,
-    thumbnail_seconds=3.0,
+    thumbnail_at=0.9,
 )
 
 SCRIPT = """[00:00-00:11] look at the camera, slight smile, lively
