@@ -1,6 +1,5 @@
 """Matching a distribution: the judges see what the rollout made, the push points to the teacher, the critic follows and is saved."""
 
-import pytest
 import torch
 
 from kf_core.timeline import LatentSpan
@@ -14,14 +13,6 @@ from kf_core.training.teacher import clip_frames, load_teacher, teacher_layouts,
 from .test_student import FRAMES, card, clips
 
 LENGTH = 12
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def lively(networks: Networks, seed: int) -> Networks:

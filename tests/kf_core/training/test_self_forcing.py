@@ -18,14 +18,6 @@ from kf_core.training.student import StudentTraining, train_student
 from .test_student import card, clips
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def training() -> StudentTraining:
     made = StudentTraining(card(), batch=4)
     made.sampler.add([clips()])

@@ -18,14 +18,6 @@ from kf_core.training.student import StudentTraining, parameter_groups, plain_at
 GRID, FRAMES = 4, 13
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def card() -> ModelCard:
     return ModelCard(
         name="student-test", dim=128, ffn_dim=128, layers=2, heads=1, in_channels=33, text=TextSpec(kind="none", width=8, tokens=1),
