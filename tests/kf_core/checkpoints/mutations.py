@@ -1,7 +1,8 @@
 """Small files of weights, damaged in every way we can think of, and what loading makes of them.
 
     python -m tests.kf_core.checkpoints.mutations 10000            # in this process, under a limit of memory
-    python -m tests.kf_core.checkpoints.mutations 200 --fork       # each in a process of its own
+    python -m tests.kf_core.checkpoints.mutations 200 --fork       # each in a process forked for it
+    python -m tests.kf_core.checkpoints.mutations 200 --fresh      # each in a Python started for it, limited before its first import
 
 Loading either succeeds or ends in one sentence. Anything else (another exception, a crash, code that ran, memory that grew) is printed
 with the number that makes it again, and the exit status is 1. Needs a system with `resource` and `fork`.
@@ -14,6 +15,7 @@ import pickle
 import random
 import resource
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,21 +23,22 @@ import zipfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors.torch import save
 
-from kf_core.checkpoints.checkpoint import identify
 from kf_core.checkpoints.known import self_forcing
-from kf_core.checkpoints.load import load_generator
-from kf_core.errors import KnotForcingError
 from kf_core.model.card import CARD_KEY
 from kf_core.model.wan import WanModel
 
 from . import containers
+from .outcome import Outcome, outcome
 
 SPARE = 1_500_000_000  # bytes of address space beyond what the process has when it begins
-MOST_GROWTH = 300_000_000  # bytes of memory
+FRESH_LIMIT = 2_000_000_000  # bytes of address space of a Python that loads PyTorch and one small file
+MOST_HELD = 500_000_000  # bytes of memory of the same; PyTorch alone takes 230 million
+MOST_GROWTH = 300_000_000  # bytes of memory of this process
 
 
 class Burglar:
@@ -251,19 +254,6 @@ def _rewritten(archive: bytes, change, draw: random.Random, compression: int = z
         return target.read()
 
 
-def outcome(path: Path, words: dict) -> str:
-    """What came of looking and of loading; "" stands for what must not be. Raises whatever is no sentence."""
-    said = "loaded"
-    for deed in (lambda: identify(path, **words), lambda: load_generator(path, **words, accept_licence=True, dtype=torch.float32)):
-        try:
-            deed()
-        except KnotForcingError as problem:
-            said = str(problem)
-            if "\n" in said or len(said) < 20:
-                raise ValueError(f"no sentence: {said!r}") from problem
-    return "loaded" if said == "loaded" else "refused"
-
-
 def memory() -> int:
     """The most memory this process has held, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -274,7 +264,7 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (held + SPARE, held + SPARE))
 
 
-def in_own_process(path: Path, words: dict) -> str:
+def forked(path: Path, words: dict) -> Outcome:
     """The outcome in a process that is forked for it."""
     child = os.fork()
     if child == 0:
@@ -289,11 +279,27 @@ def in_own_process(path: Path, words: dict) -> str:
     return {10: "loaded", 11: "refused"}[status]
 
 
+def fresh(path: Path, words: dict) -> Outcome:
+    """The outcome in a Python that is started for it, limited from its first instruction. It runs where its files are, as code would."""
+    words = json.dumps({name: word if word is None else str(word) for name, word in words.items()})
+    command = [sys.executable, "-W", "ignore", "-m", "tests.kf_core.checkpoints.outcome", str(path), words]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (FRESH_LIMIT, FRESH_LIMIT))
+    ended = subprocess.run(command, cwd=path.parent, env=environment, preexec_fn=limit, capture_output=True, text=True, timeout=600)
+    said, _, held = ended.stdout.strip().partition(" ")
+    if ended.returncode or said not in get_args(Outcome):
+        raise RuntimeError(f"the process ended with {ended.returncode}: {ended.stdout[-100:]} {ended.stderr.strip()[-300:]}")
+    if int(held) > MOST_HELD:
+        raise RuntimeError(f"the process held {int(held) / 1e6:.0f} MB")
+    return said
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("count", type=int)
     parser.add_argument("--first", type=int, default=0, help="number of the first file")
-    parser.add_argument("--fork", action="store_true", help="a process for each")
+    parser.add_argument("--fork", action="store_const", dest="deed", const=forked, default=outcome, help="a forked process for each")
+    parser.add_argument("--fresh", action="store_const", dest="deed", const=fresh, help="a newly started Python for each")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     found, failures = Counter(), []
@@ -304,14 +310,15 @@ def main() -> int:
         for warm in (save(mutations.weights), mutations.pt):
             path.write_bytes(warm)
             outcome(path, {"known_as": "self-forcing"})
-        limit_memory()
+        if chosen.deed is not fresh:  # whose processes have a limit of their own
+            limit_memory()
         before, began = memory(), time.perf_counter()
         for number in range(chosen.first, chosen.first + chosen.count):
             path, words = mutations.write(number)
             try:
-                found[in_own_process(path, words) if chosen.fork else outcome(path, words)] += 1
+                found[chosen.deed(path, words)] += 1
             except BaseException as problem:  # noqa: BLE001  all of them are findings
-                failures.append(f"{number}: {type(problem).__name__}: {str(problem)[:200]}")
+                failures.append(f"{number}: {type(problem).__name__}: {str(problem)[:400]}")
             if Path("was_run").exists():
                 failures.append(f"{number}: its code was run")
                 Path("was_run").unlink()
