@@ -32,7 +32,7 @@ from ..kf_core.checkpoints.known import KNOWN
 from ..kf_core.checkpoints.load import bundled, fast_dtype
 from ..kf_core.checkpoints.marks import space_of
 from ..kf_core.checkpoints.recognise import recognise
-from ..kf_core.checkpoints.vaes import in_wans_names, tiny_vae
+from ..kf_core.checkpoints.vaes import tiny_vae, wans_names
 from ..kf_core.checkpoints.weights import as_stored
 from ..kf_core.conditioning.anchor import Anchor
 from ..kf_core.conditioning.audio import AudioArray
@@ -185,7 +185,8 @@ def load_vae(name: str):
     """A VAE's file, or a tiny decoder's, as the host's VAE."""
     path = bundled(BUNDLED_VAE) if name == BUNDLED else _vae_path(name)
     weights, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
-    vae = comfy.sd.VAE(sd=in_wans_names(weights), metadata=metadata)
+    wans = wans_names(weights)
+    vae = comfy.sd.VAE(sd={wans[key]: tensor for key, tensor in weights.items()}, metadata=metadata)
     vae.throw_exception_if_invalid()
     vae.patcher.cached_patcher_init = (comfy.sd.load_vae_patcher, (str(path), metadata, None))  # as the host's own loader sets it
     refuse_undecodable(vae)

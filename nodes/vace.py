@@ -60,7 +60,7 @@ def load_vace(name: str) -> VaceModule:
         raise KnotForcingError(f"The VACE module {name} is not there any more. Choose another one.")
     path = Path(found)
     tensors = module_tensors(path)
-    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    shapes = tensors.shapes
     with torch.device("meta"):
         vace = vace_of(path, shapes, layers=comfy.ops.manual_cast)
     fill(path, {"VACE module": vace}, tensors, shapes, tensors[VACE_KEY].dtype)

@@ -185,16 +185,14 @@ def nearest(shapes: Shapes) -> str:
 
 
 def _entry(file: TensorFile, preferred: tuple[str, ...]) -> str:
-    """The dict of a PyTorch file that holds the generator; empty: the file itself does."""
-    found = next((entry for wanted in preferred for entry in file.entries if entry == wanted or entry.endswith(f".{wanted}")), "")
-    return found or next((entry for entry in file.entries if entry == "generator_lora"), "")
+    """The dict of a PyTorch file that holds the generator, or a LoRA alone; empty: the file itself does."""
+    return file.entry((*preferred, "generator_lora"))
 
 
 def _gathered(file: TensorFile, entry: str) -> tuple[dict[str, Parts], list[str]]:
-    prefix = f"{entry}." if entry else ""
-    inside = {name.removeprefix(prefix): name for name in file.tensors if name.startswith(prefix)}
+    inside = file.inside(entry)
     parts, twice = gathered(inside)
-    if not prefix:
+    if not entry:
         return parts, twice
     back = lambda name: inside[name] if name else ""
     for name, part in parts.items():

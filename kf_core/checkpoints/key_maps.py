@@ -8,9 +8,8 @@ Source: the published loaders of Self-Forcing, Causal-Forcing, LongLive, AvatarF
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 ENTRIES = ("generator_ema", "generator", "model", "state_dict")  # where a training checkpoint keeps the generator, best first
 WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module.")  # anywhere in a name
@@ -20,14 +19,6 @@ LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>A|B|down|up)(\.default)?\.weig
 SCALES = (".scale_weight", ".weight_scale")  # of an fp8 weight; the second is the newer name
 NOT_NEEDED = (".scale_input", ".input_scale", ".comfy_quant")  # for kernels that multiply in fp8
 MARKER = "scaled_fp8"
-
-
-def unpacked(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The generator's tensors inside a checkpoint: its best entry, or itself."""
-    for entry in ENTRIES:
-        if isinstance(data.get(entry), Mapping):
-            return unpacked(data[entry])
-    return data
 
 
 def wan_name(name: str) -> str:

@@ -107,7 +107,9 @@ def fill(
     shapes: Mapping[str, tuple[int, ...]],
     dtype: torch.dtype,
 ) -> None:
-    """Give networks (on the meta device) their tensors. Every name must fit exactly, or a sentence says which do not."""
+    """Give networks (on the meta device) their tensors. Every name must fit exactly, or a sentence says which do not.
+
+    `shapes` are those of the tensors, which are looked at only where all fits, each once."""
     wanted = {name: tuple(tensor.shape) for network in networks.values() for name, tensor in network.state_dict().items()}
     missing = sorted(wanted.keys() - shapes.keys())
     surplus = sorted(shapes.keys() - wanted.keys())
@@ -119,11 +121,12 @@ def fill(
             f"{path.name} does not fit its {' and '.join(networks)}: {'; '.join(filter(None, problems))}. "
             f"The file is damaged or of another model; download it again or choose another."
         )
-    broken = [name for name in wanted if tensors[name].is_floating_point() and not torch.isfinite(tensors[name]).all()]
+    made = {name: tensors[name].to(dtype) for name in wanted}
+    broken = [name for name, tensor in made.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise KnotForcingError(f"{path.name} is damaged: {_listing('not finite', sorted(broken))}. Download it again.")
     for network in networks.values():
-        network.load_state_dict({name: tensors[name].to(dtype) for name in network.state_dict()}, strict=True, assign=True)
+        network.load_state_dict({name: made[name] for name in network.state_dict()}, strict=True, assign=True)
 
 
 def _listing(what: str, names: list[str]) -> str:

@@ -54,6 +54,16 @@ class TensorFile:
     def entries(self) -> tuple[str, ...]:
         return tuple(self._entries)
 
+    def entry(self, preferred: tuple[str, ...]) -> str:
+        """The dict of a PyTorch file that is the best of these; empty: the file has none of them, and itself holds its tensors."""
+        ends = lambda entry, wanted: entry == wanted or entry.endswith(f".{wanted}")
+        return next((entry for wanted in preferred for entry in self._entries if ends(entry, wanted)), "")
+
+    def inside(self, entry: str) -> dict[str, str]:
+        """The names that tensors have in a dict of the file -> their whole names."""
+        prefix = f"{entry}." if entry else ""
+        return {name.removeprefix(prefix): name for name in self._tensors if name.startswith(prefix)}
+
     def read(self, name: str) -> Tensor:
         """A tensor, in memory of its own where it is from safetensors; one of a PyTorch file is mapped."""
         if name in self._pytorch:

@@ -6,17 +6,15 @@ Knows nothing of names, shards or networks. Source: PyTorch's `weights_only` unp
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import KnotForcingError
-from .header import MOST_RANK, MOST_SHARED, TensorFacts, is_pytorch, named, safetensors_header
+from .header import MOST_RANK, MOST_SHARED, TensorFacts, named
 
 DTYPE_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 DTYPE_NAMES |= {torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
@@ -43,39 +41,22 @@ def map_safetensors(path: Path) -> dict[str, Tensor]:
         raise KnotForcingError(f"{path.name} cannot be read ({problem}). It may be damaged; download it again.") from problem
 
 
-def pytorch_tensors(path: Path) -> list[tuple[str, str, Tensor]]:
-    """All tensors of a PyTorch file: the dict each is in (names joined by points), its name, itself. Raises KnotForcingError."""
-    return named(load_pytorch(path), Tensor)
-
-
-def read_tensors(path: Path | str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
-    """The tensors of a file, and its metadata. A PyTorch file is given as it is, dicts inside dicts. Raises KnotForcingError."""
-    path = Path(path)
-    if is_pytorch(path):
-        return load_pytorch(path), {}
-    metadata = safetensors_header(path)[0]
-    try:
-        return load_file(path), metadata
-    except (SafetensorError, OSError) as problem:
-        raise KnotForcingError(f"{path.name} cannot be read ({problem}). It may be damaged; download it again.") from problem
-
-
 def facts_of(tensor: Tensor) -> TensorFacts:
     return TensorFacts(DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
 
 
-def load_pytorch(path: Path) -> Mapping[str, Any]:
-    """What a PyTorch file holds, mapped where its age allows it: dicts and tensors. Raises KnotForcingError for what else it may be."""
+def pytorch_tensors(path: Path) -> list[tuple[str, str, Tensor]]:
+    """All tensors of a PyTorch file, mapped where its age allows it: the dict each is in (names joined by points), its name, itself.
+
+    Raises KnotForcingError for a file that wants to run code, and for what else it may be."""
     try:
         _refuse_bomb(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old or odd pickles; what matters of them is said below
-            data = _mapped_or_read(path)
-        found = named(data, Tensor)
+            found = named(_mapped_or_read(path), Tensor)
         if any(not name for _, name, _ in found):
             raise ValueError("a tensor has no name")
-        tensors = [tensor for _, _, tensor in found]
-        _refuse_more_than_there_is(path, tensors)
+        _refuse_more_than_there_is(path, [tensor for _, _, tensor in found])
     except pickle.UnpicklingError as problem:
         if "GLOBAL" not in str(problem) and "global" not in str(problem) and "REDUCE" not in str(problem):
             raise _damaged(path, problem) from problem
@@ -85,9 +66,9 @@ def load_pytorch(path: Path) -> Mapping[str, Any]:
         ) from problem
     except Exception as problem:  # whatever a damaged pickle or archive makes its reader do
         raise _damaged(path, problem) from problem
-    if not tensors:
+    if not found:
         raise KnotForcingError(f"{path.name} holds no named tensors. A checkpoint as .safetensors, .pt or .pth is needed.")
-    return data
+    return found
 
 
 def _refuse_bomb(path: Path) -> None:

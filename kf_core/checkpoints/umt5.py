@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ..errors import KnotForcingError
-from .key_maps import unpacked
-from .tensors import read_tensors
+from .key_maps import MARKER
+from .stored import StoredTensors, read_beside
 
 if TYPE_CHECKING:
     from transformers import UMT5EncoderModel
@@ -26,6 +26,8 @@ TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 TOKENIZER_FOLDERS = (".", "tokenizer", "../tokenizer", "google/umt5-xxl")  # where they may lie, seen from the weights
 GET = "Download Wan-AI/Wan2.1-T2V-1.3B-Diffusers (folders text_encoder and tokenizer), or ComfyUI's umt5_xxl_fp16.safetensors."
 FIRST = "encoder.block.0.layer.0.SelfAttention"
+TABLE, SPIECE = "encoder.embed_tokens.weight", "spiece_model"
+SCALES = (".scale_weight", ".scale_input")
 
 Tokenize = Callable[[str], list[int]]
 
@@ -58,43 +60,43 @@ def _from_folder(path: Path, dtype: torch.dtype) -> tuple[UMT5EncoderModel, None
 def _from_file(path: Path, dtype: torch.dtype) -> tuple[UMT5EncoderModel, bytes | None]:
     from transformers import UMT5EncoderModel
 
-    tensors = {name: tensor for name, tensor in unpacked(read_tensors(path)[0]).items() if isinstance(tensor, Tensor)}
-    spiece = tensors.pop("spiece_model", None)
-    if "token_embedding.weight" in tensors:
-        tensors = {_huggingface_name(name): tensor for name, tensor in tensors.items()}
-    table = tensors.pop("encoder.embed_tokens.weight", None)  # the same table under another name
-    if "shared.weight" not in tensors and table is not None:
-        tensors["shared.weight"] = table
-    lacking = [name for name in ("shared.weight", f"{FIRST}.relative_attention_bias.weight") if name not in tensors]
+    stored = read_beside(path)
+    if "token_embedding.weight" in stored:
+        stored = stored.renamed(_huggingface_name)
+    if "shared.weight" not in stored:  # the same table under another name
+        stored = stored.renamed(lambda name: "shared.weight" if name == TABLE else name)
+    lacking = [name for name in ("shared.weight", f"{FIRST}.relative_attention_bias.weight") if name not in stored]
     if lacking:
         raise KnotForcingError(f"{path.name} is no UMT5 text encoder: it has no `{lacking[0]}`. {GET}")
-    tensors = _unscaled(tensors, dtype)
+    weights = stored.where(lambda name: name != SPIECE and name != TABLE and name != MARKER and not name.endswith(SCALES))
     with torch.device("meta"):
-        model = UMT5EncoderModel(_config(tensors))
-    named = {**tensors, "encoder.embed_tokens.weight": tensors["shared.weight"]}
-    wanted = model.state_dict().keys()
-    missing, surplus = sorted(wanted - named.keys()), sorted(tensors.keys() - wanted)
-    if missing or surplus:
+        model = UMT5EncoderModel(_config(weights.shapes))
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name != TABLE}
+    missing, surplus = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    misshapen = [name for name in wanted.keys() & weights.keys() if wanted[name] != weights.shapes[name]]
+    if missing or surplus or misshapen:
         raise KnotForcingError(
-            f"{path.name} does not fit UMT5: missing {missing[:3] or 'nothing'}, left over {surplus[:3] or 'nothing'}. {GET}"
+            f"{path.name} does not fit UMT5: missing {missing[:3] or 'nothing'}, left over {surplus[:3] or 'nothing'}, "
+            f"of another size {misshapen[:3] or 'nothing'}. {GET}"
         )
-    model.load_state_dict({name: named[name] for name in wanted}, strict=True, assign=True)
-    return model, None if spiece is None else spiece.numpy().tobytes()
+    made = {name: _unscaled(name, stored, dtype) for name in wanted}
+    model.load_state_dict({**made, TABLE: made["shared.weight"]}, strict=True, assign=True)
+    return model, stored[SPIECE].numpy().tobytes() if SPIECE in stored else None
 
 
-def _config(tensors: dict[str, Tensor]):
+def _config(shapes: dict[str, tuple[int, ...]]):
     from transformers import UMT5Config
 
-    vocabulary, width = tensors["shared.weight"].shape
-    heads = tensors[f"{FIRST}.relative_attention_bias.weight"].shape[1]
+    vocabulary, width = shapes["shared.weight"]
+    heads = shapes[f"{FIRST}.relative_attention_bias.weight"][1]
     return UMT5Config(
         vocab_size=vocabulary,
         d_model=width,
         num_heads=heads,
-        d_kv=tensors[f"{FIRST}.q.weight"].shape[0] // heads,
-        d_ff=tensors["encoder.block.0.layer.1.DenseReluDense.wi_0.weight"].shape[0],
-        num_layers=1 + max(int(name.split(".")[2]) for name in tensors if name.startswith("encoder.block.")),
-        relative_attention_num_buckets=tensors[f"{FIRST}.relative_attention_bias.weight"].shape[0],
+        d_kv=shapes[f"{FIRST}.q.weight"][0] // heads,
+        d_ff=shapes["encoder.block.0.layer.1.DenseReluDense.wi_0.weight"][0],
+        num_layers=1 + max(int(name.split(".")[2]) for name in shapes if name.startswith("encoder.block.")),
+        relative_attention_num_buckets=shapes[f"{FIRST}.relative_attention_bias.weight"][0],
     )
 
 
@@ -121,14 +123,10 @@ def _huggingface_name(name: str) -> str:
     return f"encoder.block.{layer}.{WANS_NAMES.get(part, part)}.weight"
 
 
-def _unscaled(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Numbers in the precision asked for; of fp8 weights with a scale beside them, the product."""
-    scales = {name.removesuffix(".scale_weight"): tensor for name, tensor in tensors.items() if name.endswith(".scale_weight")}
-    kept = {
-        name: tensor for name, tensor in tensors.items() if not name.endswith((".scale_weight", ".scale_input")) and name != "scaled_fp8"
-    }
-    unscale = lambda name, tensor: tensor.float() * scales[name].float() if name in scales else tensor
-    return {name: unscale(name.removesuffix(".weight"), tensor).to(dtype) for name, tensor in kept.items()}
+def _unscaled(name: str, stored: StoredTensors, dtype: torch.dtype) -> Tensor:
+    """A weight in the precision asked for; of an fp8 weight with a scale beside it, the product."""
+    scale = name.removesuffix(".weight") + SCALES[0]
+    return (stored[name].float() * stored[scale].float() if scale in stored else stored[name]).to(dtype)
 
 
 def _tokenizer_beside(path: Path) -> Tokenize:

@@ -6,16 +6,15 @@ Its sizes are told by its shapes; whether it fits a backbone, by the backbone's 
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import KnotForcingError
 from ..model.card import ModelCard
 from ..model.shapes import CONTEXT_CHANNELS
 from ..model.vace import Vace
-from .key_maps import unpacked, wan_name
 from .load import fast_dtype, fill
 from .marks import VACE_KEY
-from .tensors import read_tensors
+from .stored import StoredTensors, read_beside
 
 HEAD_DIM = 128  # of every published Wan model; nothing in the tensors tells it
 GET = "Use Wan2_1-VACE_module_1_3B_bf16.safetensors."
@@ -27,7 +26,7 @@ def load_vace(
     """The module in a file, for the backbone of `card`. Raises KnotForcingError."""
     path = Path(path)
     tensors = module_tensors(path)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    shapes = tensors.shapes
     with torch.device("meta"):
         vace = vace_of(path, shapes, card.heads, layers)
     refuse_other_size(path.name, vace, card)
@@ -35,10 +34,9 @@ def load_vace(
     return vace.eval().requires_grad_(False).to(device)
 
 
-def module_tensors(path: Path) -> dict[str, Tensor]:
+def module_tensors(path: Path) -> StoredTensors:
     """The module's tensors in a file; of a whole VACE model, its backbone is left aside."""
-    tensors = {wan_name(name): tensor for name, tensor in unpacked(read_tensors(path)[0]).items() if isinstance(tensor, Tensor)}
-    return {name: tensor for name, tensor in tensors.items() if name.startswith("vace_")}
+    return read_beside(path).where(lambda name: name.startswith("vace_"))
 
 
 def vace_of(path: Path, shapes: dict[str, tuple[int, ...]], heads: int | None = None, layers=nn) -> Vace:

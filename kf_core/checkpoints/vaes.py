@@ -4,9 +4,8 @@ Which one a file holds is told by its names, its widths by their shapes. Only th
 them; see `marks.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +15,9 @@ from ..vae.latents import Z_DIM, Space
 from ..vae.streaming import VideoDecoder, prepare
 from ..vae.tiny import TinyDecoder, TinyVAE
 from ..vae.wan import WanVAE
-from .key_maps import unpacked, wan_name
 from .load import bundled, fast_dtype, fill
 from .marks import DIFFUSERS_KEY, LEVELS, TINY_KEY, WAN_KEY, space_of
-from .tensors import read_tensors
+from .stored import StoredTensors, read_beside
 from .vae_names import diffusers_name
 
 LEVELS_IN_TIME = tuple(f"decoder.{place}.conv.weight" for place in (7, 13, 19))
@@ -28,7 +26,7 @@ LEVELS_IN_TIME = tuple(f"decoder.{place}.conv.weight" for place in (7, 13, 19))
 def load_vae(path: Path | str | None = None, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> WanVAE:
     """A Wan VAE, encoder and decoder, in Wan's own, ComfyUI's or diffusers' names; None: kf-tiny's. Raises KnotForcingError."""
     path = Path(path) if path else bundled("kf-tiny-vae.safetensors")
-    tensors = _read(path)
+    tensors = read_beside(path)
     if TINY_KEY in tensors:
         raise KnotForcingError(
             f"{path.name} is a tiny decoder: it cannot encode the portrait. "
@@ -40,10 +38,11 @@ def load_vae(path: Path | str | None = None, *, dtype: torch.dtype | None = None
 def load_decoder(path: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> VideoDecoder:
     """Whatever turns Wan 2.1's latents into pictures: a Wan VAE or a tiny decoder. Raises KnotForcingError."""
     path = Path(path)
-    tensors, dtype = _read(path), dtype or fast_dtype(device)
+    tensors, dtype = read_beside(path), dtype or fast_dtype(device)
     if TINY_KEY not in tensors:
         return VideoDecoder(_wan_vae(path, tensors, dtype, device))
-    return TinyDecoder(tiny_vae(path, tensors, space_of(path.name, is_half=tensors[LEVELS[0]].dtype == torch.float16), dtype, device))
+    space = space_of(path.name, is_half=LEVELS[0] in tensors and tensors.facts[LEVELS[0]].dtype == "F16")
+    return TinyDecoder(tiny_vae(path, tensors, space, dtype, device))
 
 
 def tiny_vae(path: Path, tensors: Mapping[str, Tensor], space: Space, dtype: torch.dtype, device: torch.device | str) -> TinyVAE:
@@ -66,23 +65,18 @@ def tiny_vae(path: Path, tensors: Mapping[str, Tensor], space: Space, dtype: tor
     return tiny.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    tensors, _ = read_tensors(path)
-    return {wan_name(name): tensor for name, tensor in unpacked(tensors).items() if isinstance(tensor, Tensor)}
-
-
-def in_wans_names(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """A VAE's tensors with diffusers' names, where it has them, replaced by Wan's."""
-    if DIFFUSERS_KEY not in tensors:
-        return tensors
+def wans_names(names: Collection[str]) -> dict[str, str]:
+    """A VAE's names -> Wan's, where they are diffusers'; else themselves."""
+    if DIFFUSERS_KEY not in names:
+        return {name: name for name in names}
     with torch.device("meta"):
         named = {diffusers_name(name): name for name in WanVAE(dim=1).state_dict()}
-    return {named.get(name, name): tensor for name, tensor in tensors.items()}
+    return {name: named.get(name, name) for name in names}
 
 
-def _wan_vae(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str) -> WanVAE:
-    tensors = in_wans_names(tensors)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+def _wan_vae(path: Path, tensors: StoredTensors, dtype: torch.dtype, device: torch.device | str) -> WanVAE:
+    tensors = tensors.renamed(wans_names(tensors).__getitem__)
+    shapes = tensors.shapes
     if WAN_KEY not in shapes or "encoder.conv1.weight" not in shapes:
         raise KnotForcingError(f"{path.name} is not a Wan VAE: it has no `{WAN_KEY}`. Use kf-tiny's, or wan_2.1_vae.safetensors.")
     channels = shapes.get("conv2.weight", (Z_DIM,))[0]

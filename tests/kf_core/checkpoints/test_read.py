@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kf_core.checkpoints.read import read_header
-from kf_core.checkpoints.tensors import read_tensors
+from kf_core.checkpoints.read import TensorFile, read_header
 from kf_core.errors import KnotForcingError
 
 WEIGHTS = {"a.weight": torch.arange(12.0).view(3, 4), "b": torch.ones(5, dtype=torch.bfloat16)}
@@ -23,10 +22,15 @@ def safe(tmp_path):
     return tmp_path / "a.safetensors"
 
 
+def read_all(path) -> dict[str, torch.Tensor]:
+    file = TensorFile(path)
+    return {name: file.read(name) for name in file.tensors}
+
+
 def refused(path) -> str:
     """The sentence, which must be one and the same for looking and for loading."""
     sentences = []
-    for read in (read_header, read_tensors):
+    for read in (read_header, read_all):
         with pytest.raises(KnotForcingError) as problem:
             read(path)
         sentences.append(str(problem.value))
@@ -35,8 +39,8 @@ def refused(path) -> str:
 
 
 def test_safetensors_come_back_as_they_were(safe):
-    tensors, metadata = read_tensors(safe)
-    assert all(torch.equal(tensors[name], WEIGHTS[name]) for name in WEIGHTS) and metadata == {"made": "here"}
+    tensors = read_all(safe)
+    assert all(torch.equal(tensors[name], WEIGHTS[name]) for name in WEIGHTS)
     facts = read_header(safe)
     assert facts.kind == "safetensors" and facts.shapes == {"a.weight": (3, 4), "b": (5,)} and facts.values == 17
     assert facts.tensors["b"].dtype == "BF16" and facts.metadata == {"made": "here"}
@@ -44,14 +48,13 @@ def test_safetensors_come_back_as_they_were(safe):
 
 def test_pytorch_files_come_back_with_their_dicts(tmp_path):
     torch.save({"generator": WEIGHTS, "step": 7}, tmp_path / "a.pt")
-    tensors, _ = read_tensors(tmp_path / "a.pt")
-    assert torch.equal(tensors["generator"]["a.weight"], WEIGHTS["a.weight"])
+    assert torch.equal(read_all(tmp_path / "a.pt")["generator.a.weight"], WEIGHTS["a.weight"])
     assert read_header(tmp_path / "a.pt").shapes == {"generator.a.weight": (3, 4), "generator.b": (5,)}
 
 
 def test_old_pytorch_files_are_read_too(tmp_path):
     torch.save(WEIGHTS, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
-    assert torch.equal(read_tensors(tmp_path / "a.pth")[0]["b"], WEIGHTS["b"])
+    assert torch.equal(read_all(tmp_path / "a.pth")["b"], WEIGHTS["b"])
 
 
 def test_a_file_is_told_by_its_content_not_its_name(safe, tmp_path):

@@ -89,6 +89,21 @@ def test_every_layout_gives_the_same_embedding(folder, network, spiece):
     assert 0 < (encoder(folder / "fp8.safetensors")(WORDS) - expected).norm() < 0.25 * expected.norm()
 
 
+def test_any_of_several_files_stands_for_all(folder, network):
+    """As transformers saves what is large, and diffusers publishes it."""
+    expected, home = encoder(folder)(WORDS), folder / "sharded" / "text_encoder"
+    (folder / "tokenizer").rename(folder / "sharded-tokenizer")
+    network.save_pretrained(home, max_shard_size="12KB")
+    (folder / "sharded-tokenizer").rename(folder / "sharded" / "tokenizer")
+    shards = sorted(home.glob("model-*-of-*.safetensors"))
+    assert len(shards) > 1
+    for path in (home, shards[0], shards[-1], home / "model.safetensors.index.json"):
+        assert torch.equal(encoder(path)(WORDS), expected)
+    shards[0].unlink()
+    with pytest.raises(KnotForcingError, match=f"{shards[0].name} is not beside it"):
+        encoder(shards[1])
+
+
 def test_a_tokenizer_of_the_other_kind_gives_the_same_ids(folder, spiece):
     processor = sentencepiece.SentencePieceProcessor(model_proto=spiece)
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
