@@ -136,8 +136,9 @@ def rolling_forcing() -> ModelCard:
             "RollingForcing 1.3B",
             replace(REMEMBERS_ALL, schedule=warped((1000, 800, 600, 400, 200))),
             "TencentARC/RollingForcing, checkpoints/rolling_forcing_dmd.pt; configs/rolling_forcing_dmd.yaml:7-16; README.md: --use_ema",
-            licence="academic use only",
-            restricted="RollingForcing may be used for academic purposes only (LICENSE:15).",
+            licence="model card: MIT; LICENSE file: academic use only",
+            restricted="RollingForcing's model card says MIT, its LICENSE file allows academic purposes only (line 15): ask its authors "
+            "before any other use.",
             note=OTHER_LOOP,
             verified=LOADS,
         )
@@ -168,7 +169,7 @@ def causvid() -> ModelCard:
             "CausVid 1.3B",
             replace(REMEMBERS_ALL, schedule=unwarped((1000.0, 757.0, 522.0), shift=8.0)),
             "tianweiy/CausVid, autoregressive_checkpoint/model.pt; configs/wan_causal_dmd.yaml:14-20,52",
-            licence=NON_COMMERCIAL,
+            licence=f"{NON_COMMERCIAL}; model card: CC BY-NC 4.0",
             restricted=f"CausVid is licensed under {NON_COMMERCIAL}: not for commercial use.",
             note="Its authors' own loop is not here; it runs under Knot Forcing, for which it was not trained.",
             verified=LOADS,
@@ -183,8 +184,9 @@ def krea() -> ModelCard:
             replace(REMEMBERS_ALL, schedule=unwarped((1000.0, 937.0, 833.0, 625.0), shift=5.0)),
             "krea/krea-realtime-video, krea-realtime-video-14b.safetensors; configs/self_forcing_server_14b.yaml:3-9,17",
             **WAN_14B,
-            licence=NON_COMMERCIAL,
-            restricted=f"Krea Realtime is licensed under {NON_COMMERCIAL}: not for commercial use.",
+            licence=f"model card: Apache-2.0; LICENSE file: {NON_COMMERCIAL}",
+            restricted=f"Krea Realtime's model card says Apache-2.0, its code's LICENSE file {NON_COMMERCIAL} (non-commercial): ask its "
+            "authors before commercial use.",
             note="Its authors' own loop is not here; it runs under Knot Forcing, for which it was not trained.",
             verified=LOADS,
         )
