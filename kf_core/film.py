@@ -2,7 +2,7 @@
 
     stream --> pictures and sound to the file, state beside it every few seconds, latents to the spool
 
-Where the machine can do two things at once, a chunk becomes pictures and goes to the file while the next one is drawn (`beside.py`).
+Where the machine can do two things at once, a chunk becomes pictures and goes to the file while the next one is drawn (`worker.py`).
 Knows no host and shows nothing: it yields what happens after it is on the disk, and the caller decides when to stop.
 """
 
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .beside import Worker, worker_for
 from .chunks import FrameChunk, LatentChunk, Step
 from .conditioning.audio import AudioSource, Silence
 from .fingerprint import fingerprint
@@ -23,6 +22,7 @@ from .spool import Spool
 from .stream import Stream, StreamState
 from .vae.streaming import DecoderState
 from .vae.wan import SPATIAL_STRIDE
+from .worker import Worker, worker_for
 
 SAMPLE_RATE, CHANNELS = 48_000, 2
 SAVE_SECONDS = 3.0  # at least, between two savings of the state ...

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .beside import worker_for
 from .chunks import FrameChunk, LatentChunk, Step
 from .conditioning.audio import AudioSource, Silence
 from .errors import KnotForcingError
@@ -20,6 +19,7 @@ from .media.soundtrack import Soundtrack
 from .spool import Spool
 from .stream import Stream, StreamState
 from .timeline import PixelSpan
+from .worker import worker_for
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

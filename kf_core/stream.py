@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from . import __version__
-from .beside import InTurn, Worker
 from .chunks import FrameChunk, LatentChunk, Step
 from .conditioning.anchor import Anchor
 from .conditioning.driving import Driving
@@ -35,6 +34,7 @@ from .spool import Spool
 from .timeline import LatentSpan, PixelSpan, latent_frames, pixel_frames, pixel_frames_in, pixels
 from .vae.streaming import DecoderState, VideoDecoder
 from .vae.wan import WanVAE
+from .worker import InTurn, Worker
 
 STATE_KEY = "knot_forcing_stream"  # the entry of a state file's header that says whose state it is
 

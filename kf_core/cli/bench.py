@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..beside import InTurn
 from ..checkpoints.load import fast_dtype
 from ..conditioning.anchor import Anchor
 from ..conditioning.audio import Silence
@@ -24,6 +23,7 @@ from ..stream import Stream
 from ..timeline import pixel_frames
 from ..vae.streaming import VideoDecoder, encode_clip
 from ..vae.wan import SPATIAL_STRIDE, Z_DIM
+from ..worker import InTurn
 from . import hours
 from . import model as model_arguments
 

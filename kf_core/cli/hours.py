@@ -11,7 +11,6 @@ from functools import partial
 
 from tqdm import tqdm
 
-from ..beside import InTurn
 from ..chunks import FrameChunk, LatentChunk, Step
 from ..conditioning.audio import Silence
 from ..errors import KnotForcingError
@@ -21,6 +20,7 @@ from ..evaluation.speed import machine
 from ..film import Film
 from ..stream import Stream
 from ..vae.wan import SPATIAL_STRIDE
+from ..worker import InTurn
 from . import model as model_arguments
 
 HELD_EVERY = 12  # chunks from one reading of what is held to the next; each takes some milliseconds

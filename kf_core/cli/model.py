@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from ..beside import Beside, InTurn, Worker, worker_for
 from ..checkpoints.checkpoint import open_checkpoint
 from ..checkpoints.known import KNOWN
 from ..checkpoints.load import bundled, fast_dtype, generator_of
@@ -28,6 +27,7 @@ from ..settings import RolloutSettings
 from ..stream import Stream
 from ..vae.streaming import VideoDecoder, prepare
 from ..vae.wan import SPATIAL_STRIDE, WanVAE
+from ..worker import Beside, InTurn, Worker, worker_for
 
 PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
 OWN = "kf-tiny"  # the model that brings its VAE along

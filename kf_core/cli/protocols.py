@@ -6,7 +6,6 @@ The pack that ComfyUI installs comes without `kf_core/training`; there these pro
 import argparse
 import hashlib
 import json
-import subprocess
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,9 +13,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..checkpoints.load import bundled, load_generator
-from ..checkpoints.read import read_header
-from ..checkpoints.vaes import load_vae
 from ..conditioning.audio import SAMPLE_RATE, AudioFile
 from ..errors import KnotForcingError
 from ..evaluation import ablation, attention, mouth, mouth_page
@@ -24,11 +20,11 @@ from ..evaluation.ablation import CONDITIONS, POSE_AND_SOUND, Equipment, Plan
 from ..evaluation.ablation_page import write_page
 from ..evaluation.line_plot import need_matplotlib
 from ..evaluation.lip_sync import opening_from_sound
-from ..evaluation.reader import load_reader
 from ..evaluation.speed import machine
 from ..evaluation.variants import chosen as chosen_variants
 from ..evaluation.variants import variants
 from ..timeline import latent_frames, pixel_frames
+from .measured_files import MeasuredFiles
 from .model import set_threads
 
 FIRST_SEED = 2000  # of the sitters; those of the model card have others
@@ -59,16 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_ablation(chosen: argparse.Namespace) -> int:
     """Run what is missing, and write numbers and page of all that is there."""
-    training = _training()
     need_matplotlib()
-    set_threads(chosen.threads)
-    files = Files.of(chosen)
-    equipment = files.load()
+    training, files, equipment = _prepare(chosen)
     card = equipment.model.card
     every = variants(card.rollout, latent_frames(round(chosen.seconds * card.fps)))
     plan = Plan(
         seconds=chosen.seconds,
-        seeds=tuple(range(chosen.first_seed, chosen.first_seed + chosen.identities)),
+        seeds=_seeds(chosen),
         variants=chosen_variants(chosen.variants, every, chosen.seconds),
         conditions=_conditions(chosen.conditions, chosen.seconds),
         together=chosen.together,
@@ -92,16 +85,13 @@ def run_ablation(chosen: argparse.Namespace) -> int:
 
 def run_attention(chosen: argparse.Namespace) -> int:
     """Watch the attention of a few variants and write `attention.json` and a figure for each kind of driving."""
-    training = _training()
     need_matplotlib()
-    set_threads(chosen.threads)
-    files = Files.of(chosen)
-    equipment = files.load()
+    training, files, equipment = _prepare(chosen)
     card = equipment.model.card
     every = variants(card.rollout, latent_frames(round(chosen.seconds * card.fps)))
     watched = chosen_variants(chosen.variants or WATCHED, every, chosen.seconds)
     conditions = _conditions(chosen.conditions, chosen.seconds)
-    seeds = range(chosen.first_seed, chosen.first_seed + chosen.identities)
+    seeds = _seeds(chosen)
     sitters = [training.sitters.seat(seed, chosen.seconds, card.width, chosen.attention / "speech") for seed in seeds]
     found: dict[str, dict] = {condition: {} for condition in conditions}
     with tqdm(total=len(watched) * len(conditions), unit="rollout") as bar:
@@ -128,12 +118,9 @@ def run_attention(chosen: argparse.Namespace) -> int:
 
 def run_mouth(chosen: argparse.Namespace) -> int:
     """Read what is missing and write `mouth.json`; prints a table."""
-    training = _training()
-    set_threads(chosen.threads)
-    files = Files.of(chosen)
-    equipment = files.load()
+    training, files, equipment = _prepare(chosen)
     size, fps = equipment.model.card.width, equipment.model.card.fps
-    seeds = tuple(range(chosen.first_seed, chosen.first_seed + chosen.identities))
+    seeds = _seeds(chosen)
     speech = chosen.mouth / "speech"
     speaking = lambda seed: training.sitters.seat(seed, chosen.seconds, size, speech)
     pausing = lambda seed: training.sitters.seat_with_pause(seed, PAUSE_CLIP, size, SILENT, speech)
@@ -162,35 +149,16 @@ def _samples(path: Path) -> np.ndarray:
     return np.concatenate([block[:, 0] for block in AudioFile(path).blocks(SAMPLE_RATE)])
 
 
-@dataclass(frozen=True)
-class Files:
-    """The files that are measured."""
+def _prepare(chosen: argparse.Namespace) -> "tuple[_Training, MeasuredFiles, Equipment]":
+    """What every protocol begins with: who draws the sitters, the files that are measured, and their networks."""
+    training = _training()
+    set_threads(chosen.threads)
+    files = MeasuredFiles.of(chosen.checkpoint, chosen.vae)
+    return training, files, files.load()
 
-    generator: Path
-    vae: Path
 
-    @classmethod
-    def of(cls, chosen: argparse.Namespace) -> "Files":
-        return cls(chosen.checkpoint or bundled("kf-tiny.safetensors"), chosen.vae or bundled("kf-tiny-vae.safetensors"))
-
-    def load(self) -> Equipment:
-        return Equipment(load_generator(self.generator), load_vae(self.vae), load_reader())
-
-    def facts(self) -> dict[str, str]:
-        """Which weights and which code, for a page."""
-        trained = self._trained()
-        steps = f", trained for {trained['steps']} steps at commit {trained['commit']}" if {"steps", "commit"} <= trained.keys() else ""
-        return {"model": f"{self.generator.name}{steps}", "code": _commit()}
-
-    def layouts_are_this_codes(self) -> bool:
-        """Whether the file names a commit at which batches were laid out as they are now, so that coverage can be told from the code."""
-        layouts = Path(__file__).parents[1] / "training" / "batches.py"
-        commit = self._trained().get("commit", "unknown")
-        then = _git("show", f"{commit}:./{layouts.name}", folder=layouts.parent)
-        return then is not None and then == layouts.read_text(encoding="utf-8")
-
-    def _trained(self) -> dict:
-        return json.loads(read_header(self.generator).metadata.get("training", "{}"))
+def _seeds(chosen: argparse.Namespace) -> tuple[int, ...]:
+    return tuple(range(chosen.first_seed, chosen.first_seed + chosen.identities))
 
 
 def command_of(chosen: argparse.Namespace, protocol: str) -> str:
@@ -198,21 +166,6 @@ def command_of(chosen: argparse.Namespace, protocol: str) -> str:
     words = [f"python -m kf_core evaluate --{protocol} DIR", f"--seconds {chosen.seconds:g}", f"--identities {chosen.identities}"]
     words += [f"--{name} {value!r}" for name in ("variants", "conditions") if (value := getattr(chosen, name)) is not None]
     return " ".join(words)
-
-
-def _commit() -> str:
-    """Which commit this code is, or `unknown` outside a checkout."""
-    found = _git("describe", "--always", "--dirty", folder=Path(__file__).parent)
-    return (found or "unknown").strip()
-
-
-def _git(*words: str, folder: Path) -> str | None:
-    """What git answers; None where it does not."""
-    try:
-        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, encoding="utf-8")
-    except OSError:
-        return None
-    return None if done.returncode else done.stdout
 
 
 @dataclass(frozen=True)

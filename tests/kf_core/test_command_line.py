@@ -451,11 +451,3 @@ def test_help_shows_a_creator_the_way(capsys):
         with pytest.raises(SystemExit) as end:
             main(words)
         assert end.value.code == 0 and len(capsys.readouterr().out) > 200
-
-
-def test_how_a_model_was_trained_is_not_told_from_code_that_is_not_its_own(tmp_path):
-    from kf_core.cli.protocols import Files
-
-    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"training": json.dumps({"steps": 1, "commit": "unknown"})})
-    files = Files(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
-    assert not files.layouts_are_this_codes() and "trained for 1 steps at commit unknown" in files.facts()["model"]

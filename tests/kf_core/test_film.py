@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kf_core.beside import Beside, InTurn
 from kf_core.chunks import FrameChunk, LatentChunk, Step
 from kf_core.errors import KnotForcingError
 from kf_core.film import Film
@@ -15,6 +14,7 @@ from kf_core.media.fragments import write_fragment
 from kf_core.media.playback import pictures, probe
 from kf_core.spool import Spool
 from kf_core.stream import StreamState
+from kf_core.worker import Beside, InTurn
 
 from .test_stream import stream  # noqa: F401  the same two seconds
 

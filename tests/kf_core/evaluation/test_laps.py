@@ -1,6 +1,8 @@
-from kf_core.beside import Beside, InTurn
+"""Laps: pictures, times and memory of each chunk, whoever makes the pictures and when."""
+
 from kf_core.chunks import FrameChunk, LatentChunk
 from kf_core.evaluation.laps import laps, pictures_per_second
+from kf_core.worker import Beside, InTurn
 
 from ..test_stream import stream  # noqa: F401  a fixture
 

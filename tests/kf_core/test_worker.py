@@ -6,11 +6,11 @@ from contextlib import closing
 import pytest
 import torch
 
-from kf_core.beside import Beside, InTurn, worker_for
 from kf_core.chunks import FrameChunk, LatentChunk, Step
 from kf_core.spool import Spool
 from kf_core.stream import StreamState
 from kf_core.timeline import pixel_frames
+from kf_core.worker import Beside, InTurn, worker_for
 
 from .test_stream import pictures, stream, whole  # noqa: F401  the same two seconds
 
@@ -146,9 +146,9 @@ def test_the_worker_has_threads_of_its_own_and_the_callers_stay():
 
 
 def test_on_a_cpu_without_a_core_to_spare_pictures_are_made_in_turn(monkeypatch):
-    monkeypatch.setattr("kf_core.beside._cores", torch.get_num_threads)
+    monkeypatch.setattr("kf_core.worker._cores", torch.get_num_threads)
     assert isinstance(worker_for("cpu"), InTurn) and isinstance(worker_for("mps"), InTurn)
-    monkeypatch.setattr("kf_core.beside._cores", lambda: torch.get_num_threads() + 1)
+    monkeypatch.setattr("kf_core.worker._cores", lambda: torch.get_num_threads() + 1)
     with worker_for("cpu") as worker:
         assert isinstance(worker, Beside)
     with worker_for("mps", decoder_device="cpu") as worker:

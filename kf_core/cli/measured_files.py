@@ -1,0 +1,62 @@
+"""The files that a protocol measures, and what a page must say of them: which weights, trained how long, by which code.
+
+Knows git, because numbers without a commit cannot be made again; outside a checkout it says `unknown`.
+"""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..checkpoints.load import bundled, load_generator
+from ..checkpoints.read import read_header
+from ..checkpoints.vaes import load_vae
+from ..evaluation.ablation import Equipment
+from ..evaluation.reader import load_reader
+
+
+@dataclass(frozen=True)
+class MeasuredFiles:
+    """A generator and its autoencoder."""
+
+    generator: Path
+    vae: Path
+
+    @classmethod
+    def of(cls, generator: Path | None, vae: Path | None) -> "MeasuredFiles":
+        """None: the bundled one."""
+        return cls(generator or bundled("kf-tiny.safetensors"), vae or bundled("kf-tiny-vae.safetensors"))
+
+    def load(self) -> Equipment:
+        return Equipment(load_generator(self.generator), load_vae(self.vae), load_reader())
+
+    def facts(self) -> dict[str, str]:
+        """Which weights and which code, for a page."""
+        trained = self._trained()
+        steps = f", trained for {trained['steps']} steps at commit {trained['commit']}" if {"steps", "commit"} <= trained.keys() else ""
+        return {"model": f"{self.generator.name}{steps}", "code": _commit()}
+
+    def layouts_are_this_codes(self) -> bool:
+        """Whether the file names a commit at which batches were laid out as they are now, so that coverage can be told from the code."""
+        layouts = Path(__file__).parents[1] / "training" / "batches.py"
+        commit = self._trained().get("commit", "unknown")
+        then = _git("show", f"{commit}:./{layouts.name}", folder=layouts.parent)
+        return then is not None and then == layouts.read_text(encoding="utf-8")
+
+    def _trained(self) -> dict:
+        return json.loads(read_header(self.generator).metadata.get("training", "{}"))
+
+
+def _commit() -> str:
+    """Which commit this code is, or `unknown` outside a checkout."""
+    found = _git("describe", "--always", "--dirty", folder=Path(__file__).parent)
+    return (found or "unknown").strip()
+
+
+def _git(*words: str, folder: Path) -> str | None:
+    """What git answers; None where it does not."""
+    try:
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, encoding="utf-8")
+    except OSError:
+        return None
+    return None if done.returncode else done.stdout
