@@ -27,7 +27,7 @@ from .batches import LEADS
 from .clips import ClipFolder, ClipLatents, joined
 from .distribution import CRITIC_STEPS, DistributionMatching, as_whole_clip
 from .student import CHECKPOINT as STUDENT_CHECKPOINT
-from .student import Networks, StudentTraining, run
+from .student import MOUTH_WEIGHT, Networks, StudentTraining, run
 from .teacher import CHECKPOINT as TEACHER_CHECKPOINT
 from .teacher import load_teacher
 
@@ -169,9 +169,11 @@ class OwnRollouts:
 
 
 def emitted_loss(made: LatentChunk, clips: ClipLatents) -> Tensor:
-    """Squared error of emitted frames, weighted by where the loss should look."""
+    """Squared error of emitted frames, weighted by where the loss should look, the mouth as in the student's own training."""
     within = slice(made.span.start, made.span.stop)
-    truth, weights = (part.to(made.latents.device, torch.float32) for part in (clips.latents[:, :, within], clips.weights[:, None, within]))
+    parts = (clips.latents[:, :, within], clips.weights[:, None, within], clips.mouth[:, None, within])
+    truth, weights, mouth = (part.to(made.latents.device, torch.float32) for part in parts)
+    weights = weights + MOUTH_WEIGHT * mouth
     return (weights * (made.latents.float() - truth).square()).sum() / (weights.sum() * truth.shape[1])
 
 
