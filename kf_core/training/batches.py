@@ -18,6 +18,7 @@ from ..schedule import Schedule
 from ..settings import RolloutSettings
 from ..timeline import LatentSpan
 from .clips import ClipLatents
+from .timbre import as_other_voices
 
 LEADS = (1, 24)  # how far ahead of the last drawn frame the anchor stands, latent frames
 BEHIND = (1, 12)  # or how far behind the first
@@ -110,9 +111,12 @@ class Batch:
 class Sampler:
     """Batches from encoded clips, which may be added to at any time. All chance comes from one generator."""
 
-    def __init__(self, layouts: tuple[Layout, ...], generator: torch.Generator, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, layouts: tuple[Layout, ...], generator: torch.Generator, device: torch.device | str = "cpu", *, other_voices: bool = False
+    ) -> None:
+        """`other_voices`: what is heard is said by another voice each time (`timbre.py`)."""
         self.layouts = layouts
-        self.generator, self.device = generator, device
+        self.generator, self.device, self.other_voices = generator, device, other_voices
         self.clips: list[ClipLatents] = []  # one each
 
     def add(self, shards: list[ClipLatents]) -> None:
@@ -149,7 +153,7 @@ class Sampler:
             anchor_position=self._anchor_positions(size, layout),
             driving=self._driving(
                 layout,
-                audio=window("audio", 1),
+                audio=self.heard(window("audio", 1)),
                 pose=window("pose", 1) / 255,
                 expression=window("expression", 1),
                 motion=window("motion", 1),
@@ -203,6 +207,10 @@ class Sampler:
         noise = torch.randn(frames.shape, generator=self.generator).to(self.device)
         sigma = sigma[:, None, None, None, None]
         return (1 - sigma) * frames + sigma * noise
+
+    def heard(self, audio: Tensor) -> Tensor:
+        """What a sample hears of the sound [b, f, 1024] it was made with."""
+        return as_other_voices(audio, self.generator) if self.other_voices else audio
 
     def times(self, size: int, schedule: Schedule, shift: float = 5.0) -> Tensor:
         """How noisy the current frames are, sigma [b]: mostly the steps that will be taken, else anywhere on the shifted clock."""

@@ -34,7 +34,7 @@ from .vae import FILE as VAE_FILE
 from .vae import train_vae
 
 FILE, CARD_FILE = "kf-tiny.safetensors", "kf-tiny.md"
-SPEECH_MINUTES, HELD_OUT_SPEECH_MINUTES = 30.0, 6.0
+SPEECH_MINUTES, HELD_OUT_SPEECH_MINUTES = 60.0, 6.0
 HELD_OUT_CLIPS = 30
 
 

@@ -103,14 +103,15 @@ class OwnRollouts:
         return self.rollout_step(self.draw_clips(), rate)
 
     def draw_clips(self, long_share: float = LONG_SHARE) -> ClipLatents:
-        """Clips of one length, an eighth of a batch of them or so."""
+        """Clips of one length, half a batch of them or so, said by other voices."""
         clips, chance = self.training.sampler.clips, self.training.chance
         longest = max(clip.latents.shape[2] for clip in clips)
         shortest = min(clip.latents.shape[2] for clip in clips)
         is_long = torch.rand((), generator=chance) < long_share
         length, count = (longest, max(1, self.training.batch // 4)) if is_long else (shortest, max(1, self.training.batch // 2))
         fitting = [clip for clip in clips if clip.latents.shape[2] == length]
-        return joined([fitting[int(torch.randint(len(fitting), (), generator=chance))] for _ in range(count)])
+        chosen = joined([fitting[int(torch.randint(len(fitting), (), generator=chance))] for _ in range(count)])
+        return replace(chosen, audio=self.training.sampler.heard(chosen.audio))
 
     def rollout_step(self, clips: ClipLatents, rate: float) -> float:
         """One stream of each clip, all told: a gradient from every chunk, one step of the optimisers; returns the mean loss."""

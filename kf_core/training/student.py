@@ -156,7 +156,7 @@ class StudentTraining:
         self.mean = Networks(card).to(device).requires_grad_(False)
         self.mean.load_state_dict(self.networks.state_dict())
         self.chance = torch.Generator().manual_seed(seed)
-        self.sampler = Sampler(shown or layouts(card.rollout), self.chance, device)
+        self.sampler = Sampler(shown or layouts(card.rollout), self.chance, device, other_voices=True)
         self.optimisers = optimisers_of(self.networks)
         self.step = 0
         self.seconds = 0.0  # spent training

@@ -13,7 +13,7 @@ from kf_core.timeline import LatentSpan
 from kf_core.training.batches import Sampler, layouts
 from kf_core.training.clips import ClipFolder
 from kf_core.training.self_forcing import ClipDriving, OwnRollouts, emitted_loss, own_chunks, probe_rollout, train_on_own_rollouts
-from kf_core.training.student import StudentTraining, train_student
+from kf_core.training.student import MOUTH_WEIGHT, StudentTraining, train_student
 
 from .test_student import card, clips
 
@@ -59,7 +59,7 @@ def test_the_gradient_under_autocast_reaches_weights_that_were_used_without_grad
     assert not torch.equal(made.networks.modules_tree.blocks[0].ffn[0].weight, before)
 
 
-def test_the_emitted_loss_is_zero_on_the_truth_and_counts_the_mouth_four_times():
+def test_the_emitted_loss_is_zero_on_the_truth_and_counts_the_mouth_as_training_does():
     rows = clips(1)
     span = LatentSpan(3, 6)
     true = rows.latents[:, :, 3:6]
@@ -67,7 +67,7 @@ def test_the_emitted_loss_is_zero_on_the_truth_and_counts_the_mouth_four_times()
     off_mouth, on_mouth = torch.zeros_like(true), torch.zeros_like(true)
     on_mouth[..., 2, 1:3], off_mouth[..., 0, 1:3] = 1, 1
     losses = [emitted_loss(LatentChunk(1, span, true + wrong), rows) for wrong in (off_mouth, on_mouth)]
-    assert losses[1] == pytest.approx(4 * losses[0].item(), rel=1e-4)
+    assert losses[1] == pytest.approx((4 + MOUTH_WEIGHT) * losses[0].item(), rel=1e-4)
 
 
 def test_a_clip_drives_a_rollout_as_it_drives_a_batch():

@@ -21,7 +21,7 @@ GRID, FRAMES = 4, 13
 def card() -> ModelCard:
     return ModelCard(
         name="student-test", dim=128, ffn_dim=128, layers=2, heads=1, in_channels=33, text=TextSpec(kind="none", width=8, tokens=1),
-        audio=AudioSpec(kind="log-mel", width=4, code=8, first_layer=1, last_layer=1), pose=PoseSpec(), motion_strength=True,
+        audio=AudioSpec(kind="log-mel", width=256, code=8, first_layer=1, last_layer=1), pose=PoseSpec(), motion_strength=True,
         expression=("smile", "brows", "gaze_x", "gaze_y", "blink"), rollout=RolloutSettings(schedule=warped()), width=32, height=32,
     )  # fmt: skip
 
@@ -35,7 +35,7 @@ def clips(count: int = 4, seed: int = 0) -> ClipLatents:
     mouth = torch.zeros(count, FRAMES, GRID, GRID)
     mouth[:, :, 2, 1:3] = 1
     return ClipLatents(
-        latents=latents, reference=latents[:, :, -1:].clone(), audio=torch.randn(count, FRAMES, 16, generator=generator),
+        latents=latents, reference=latents[:, :, -1:].clone(), audio=torch.randn(count, FRAMES, 1024, generator=generator),
         pose=torch.randint(0, 255, (count, FRAMES, 12, GRID, GRID), generator=generator, dtype=torch.uint8),
         expression=torch.rand(count, FRAMES, 4, 5, generator=generator) + 0.1, motion=torch.rand(count, FRAMES, 1, generator=generator),
         weights=1 + 3 * mouth, mouth=mouth,
