@@ -22,6 +22,7 @@ from .conditioning.anchor import Anchor
 from .conditioning.driving import Driving
 from .model.adapters import Adapters
 from .model.card import ModelCard
+from .model.causal import Generator
 from .model.hot_path import HotGenerator
 from .model.wan import WanModel
 from .sampling.noise import SeededNoise
@@ -76,35 +77,41 @@ def footprint(
     height: int,
     dtype: torch.dtype,
     at_once: int | None = None,
-    weight_bytes: int | None = None,
+    weights: int | None = None,
+    forward: type[Generator] = HotGenerator,
 ) -> Footprint:
     """Of one stream at `width` x `height` pixels. `at_once`: latents that the decoder takes at a time; None: a whole chunk.
 
-    `weight_bytes`: bytes of a weight, where they are kept in fewer than they are computed with."""
-    weights, cache, drawing = _generator(card, replace(settings, schedule=settings.schedule[:1], first_schedule=None), width, height, dtype)
+    `weights`: bytes of the generator's, where they are kept in other numbers than it computes with. `forward`: how it draws."""
+    one_step = replace(settings, schedule=settings.schedule[:1], first_schedule=None)
+    own_weights, cache, drawing = _generator(forward, card, one_step, width, height, dtype)
     decoder_weights, past, decoding = _decoder(decoder, settings.chunk, at_once, width, height, dtype)
-    if weight_bytes is not None:
-        weights = weights * weight_bytes // dtype.itemsize
-    return Footprint(weights=weights, cache=cache, decoder_weights=decoder_weights, past=past, drawing=drawing, decoding=decoding)
+    held = dict(weights=own_weights if weights is None else weights, cache=cache, decoder_weights=decoder_weights, past=past)
+    return Footprint(**held, drawing=drawing, decoding=decoding)
 
 
 @lru_cache(maxsize=64)
-def _generator(card: ModelCard, settings: RolloutSettings, width: int, height: int, dtype: torch.dtype) -> tuple[int, int, int]:
+def _generator(
+    forward: type[Generator], card: ModelCard, settings: RolloutSettings, width: int, height: int, dtype: torch.dtype
+) -> tuple[int, int, int]:
     """Weights, cache, and what comes on top while a chunk is drawn and committed, over a full window."""
-    few = [_few_layers(replace(card, layers=min(layers, card.layers)), settings, width, height, dtype) for layers in FEW]
+    few = [_few_layers(forward, replace(card, layers=min(layers, card.layers)), settings, width, height, dtype) for layers in FEW]
     more = max(0, card.layers - FEW[1]) / (FEW[1] - FEW[0])
     weights, cache, denoising, committing = (round(b + (b - a) * more) for a, b in zip(*few, strict=True))
     return weights, cache, max(denoising, committing)
 
 
-def _few_layers(card: ModelCard, settings: RolloutSettings, width: int, height: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
+def _few_layers(
+    forward: type[Generator], card: ModelCard, settings: RolloutSettings, width: int, height: int, dtype: torch.dtype
+) -> tuple[int, int, int, int]:
     """Weights, cache, and what comes on top while a chunk is denoised, and while it is committed: each grows evenly with the layers."""
     height, width = height // SPATIAL_STRIDE, width // SPATIAL_STRIDE
     with META:
         modules, adapters = WanModel(card).to(dtype), Adapters(card).to(dtype)
         anchor = Anchor(torch.empty(1, Z_DIM, 1, height, width))
+    generator = forward(card, modules, adapters, attention=_attention, dtype=dtype, device=META)
+    generator.new_cache(settings, 1, height, width)  # weights that are fused become views of one; what they were is let go
     there = [*modules.parameters(), *modules.buffers(), *adapters.parameters(), *adapters.buffers()]
-    generator = HotGenerator(card, modules, adapters, attention=_attention, dtype=dtype, device=META)
     driving = Driving().bind(card, latent_height=height, latent_width=width, device=META, dtype=torch.float32)
     noise = SeededNoise(0, (1, Z_DIM, height, width))
     with Alive([*there, anchor.latent]) as alive, torch.no_grad():

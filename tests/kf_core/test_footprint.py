@@ -30,11 +30,13 @@ def test_drawing_takes_what_was_computed():
     generator, anchor = random_generator(CARD, dtype=BF16), Anchor(torch.zeros(1, 16, 1, SIDE // 8, SIDE // 8))
     settings = replace(CARD.rollout, schedule=CARD.rollout.schedule[:1])
     driving = Driving().bind(CARD, latent_height=SIDE // 8, latent_width=SIDE // 8, device=CPU, dtype=torch.float32)
+    generator.new_cache(settings, 1, SIDE // 8, SIDE // 8)  # fuses weights: views of one, and what they were is let go
     there = [*generator.modules.parameters(), *generator.adapters.parameters(), anchor.latent]
     wanted = computed(DecoderKind(dim=16))
+    assert sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in there[:-1]}.values()) == wanted.weights
     with Alive(there, CPU) as alive:
         state = RolloutState.start(generator, anchor, settings)
-        assert state.cache.num_bytes <= alive.bytes == wanted.cache
+        assert state.cache.num_bytes == alive.bytes == wanted.cache
         for item in rollout(generator, anchor, driving, settings, SeededNoise(0, (1, 16, SIDE // 8, SIDE // 8)), state):
             if not isinstance(item, Step) and item.index == 2:
                 break
