@@ -5,7 +5,7 @@ spool. Pieces meet without gap, and joined they are the stream. Knows no host.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .media.soundtrack import Soundtrack
 from .spool import Spool
 from .stream import Stream, StreamState
 from .timeline import PixelSpan
-from .worker import worker_for
+from .worker import Worker, worker_for
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,6 +28,7 @@ class Pieces:
     seconds: float  # of one piece
     folder: Path  # for states
     spool: Spool
+    worker: Callable[[], Worker] | None = None  # who decodes, where it is not `worker_for` that decides
 
     @property
     def count(self) -> int:
@@ -48,8 +49,7 @@ class Pieces:
         span = self.span(index)
         state, spool = self._state(index, span)
         before = state.decoder
-        device, decoder_device = self.stream.model.device, self.stream.decoder.device
-        with worker_for(device, decoder_device=decoder_device) as worker:
+        with self._worker() as worker:
             for item in self.stream.steps(state, spool, worker=worker, until=span.stop):
                 if isinstance(item, LatentChunk):
                     before = replace(state.decoder)  # decoding puts another past in its place, and leaves this one as it is
@@ -73,6 +73,10 @@ class Pieces:
         span = self.span(index)
         start, stop = (round(picture * sample_rate / self.stream.fps) for picture in (span.start, span.stop))
         return sound_between(self.stream.driving.audio, start, stop, sample_rate, channels)
+
+    def _worker(self) -> Worker:
+        device, decoder_device = self.stream.model.device, self.stream.decoder.device
+        return worker_for(device, decoder_device=decoder_device) if self.worker is None else self.worker()
 
     def _state(self, index: int, span: PixelSpan) -> tuple[StreamState, Spool | None]:
         for beginning in (index, index + 1):  # this piece's own, or the next one's: from there the spool helps

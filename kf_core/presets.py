@@ -11,11 +11,14 @@ import torch
 
 from .footprint import DecoderKind, footprint
 from .model.card import ModelCard
+from .model.causal import Generator
+from .model.hot_path import HotGenerator
 from .settings import RolloutSettings
 
 GIB = 2**30
 PRESETS = {"8gb": 8 * GIB, "12gb": 12 * GIB, "16gb": 16 * GIB, "24gb": 24 * GIB}
-CHOICES = ("auto", *PRESETS, "mps", "cpu")
+AUTO = "auto"
+CHOICES = (AUTO, *PRESETS, "mps", "cpu")
 TINY = DecoderKind(dim=None)
 TAKEN = 0.75 * GIB  # by the driver, the libraries and the desktop, on a card
 WASTE = 0.07  # of a card: pages that an allocator cannot use
@@ -77,9 +80,11 @@ def plan(
     width: int,
     height: int,
     decoders: tuple[DecoderKind, ...],
+    weights: int | None = None,
+    forward: type[Generator] = HotGenerator,
 ) -> Plan:
-    """What `preset` (or "auto") decides. `decoders`: those that are there, the better one first."""
-    is_auto, preset = preset == "auto", preset_for(device) if preset == "auto" else preset
+    """What `preset` (or "auto") decides. `decoders`: those that are there, the better one first; `weights`, `forward`: as `footprint`."""
+    is_auto, preset = preset == AUTO, preset_for(device) if preset == AUTO else preset
     chosen = f"{preset}, because {_reason(preset, device)}" if is_auto else preset
     if preset == "cpu":
         return Plan(preset, Way(decoders[0], None, True), None, None, f"Preset {chosen}.")
@@ -87,8 +92,9 @@ def plan(
         way = Way(decoders[0], 1, False)  # one queue of commands, and memory that the whole machine shares
         return Plan(preset, way, None, None, f"Preset {chosen}: {way.said()}.")
     room = usable(PRESETS[preset])
+    size = dict(width=width, height=height, dtype=dtype, weights=weights, forward=forward)
     for way in _ways(decoders):
-        found = footprint(card, settings, way.decoder, width=width, height=height, dtype=dtype, at_once=way.at_once)
+        found = footprint(card, settings, way.decoder, at_once=way.at_once, **size)
         needed = found.peak(way.is_beside)
         if needed <= room:
             break
@@ -102,7 +108,7 @@ def plan(
 
 def reads_on_device(preset: str, device: torch.device) -> bool:
     """Whether UMT5 has room where the generator will be; else it reads on the CPU, before the generator is loaded."""
-    preset = preset_for(device) if preset == "auto" else preset
+    preset = preset_for(device) if preset == AUTO else preset
     return preset == "cpu" or preset in PRESETS and usable(PRESETS[preset]) > READER_BYTES
 
 

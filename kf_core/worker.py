@@ -125,8 +125,12 @@ class Beside:
         self._deed = None
 
 
-def worker_for(device: torch.device | str, *, decoder_device: torch.device | str | None = None) -> Worker:
-    """Beside where two things can be computed at once: on CUDA cards, on two devices, or on cores that the caller leaves idle."""
+def worker_for(device: torch.device | str, *, decoder_device: torch.device | str | None = None, has_room: bool = True) -> Worker:
+    """Beside where two things can be computed at once: on CUDA cards, on two devices, or on cores that the caller leaves idle.
+
+    `has_room`: whether the memory is enough for both at once."""
+    if not has_room:
+        return InTurn()
     device, other = torch.device(device), torch.device(device if decoder_device is None else decoder_device)
     spare = _cores() - torch.get_num_threads()
     if device.type == "cuda" or other.type != device.type:

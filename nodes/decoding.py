@@ -3,7 +3,9 @@
 What was made before, by another node or by a run that was cancelled, is read and not made again.
 """
 
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
 import torch
 from comfy_api.latest import InputImpl, io, ui
@@ -12,8 +14,11 @@ from ..kf_core.chunks import FrameChunk, LatentChunk, Step
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.film import Film, film_name
 from ..kf_core.spool import Spool
+from ..kf_core.stream import Stream
+from ..kf_core.worker import Worker
 from . import host, live
 from .loaders import CATEGORY
+from .tuning import tuned
 from .wires import Recipe, StreamWire
 
 BYTES_PER_GIB = 2**30
@@ -61,30 +66,35 @@ class StreamingDecode(io.ComfyNode):
 
     @classmethod
     def execute(cls, stream: Recipe, vae, filename_prefix: str, keep_pictures: bool, max_frames: int) -> io.NodeOutput:
-        with host.running(stream, vae) as running:
+        how = tuned(stream, vae)
+        live.say(cls.hidden.unique_id, how.said)
+        with host.running(stream, how.vae, how.way) as running:
             if keep_pictures:
                 refuse_too_many(running.num_pictures, max_frames, running.anchor.latent.shape)
-            film, subfolder = film_of(running, filename_prefix)
-            pictures = make(film, cls.hidden.unique_id, keep_pictures)
+            film, subfolder = film_of(running, filename_prefix, partial(how.worker, running))
+            pictures = make(film, cls.hidden.unique_id, keep_pictures, how.said)
         if not keep_pictures:
             pictures = host.withheld("Streaming Decode gave no pictures, because `keep_pictures` is off. Switch it on, or use its VIDEO.")
         shown = ui.PreviewVideo([ui.SavedResult(film.path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(InputImpl.VideoFromFile(str(film.path)), pictures, ui=shown)
 
 
-def film_of(running, prefix: str) -> tuple[Film, str]:
-    """The file that a stream belongs in, and its subfolder."""
+def film_of(running: Stream, prefix: str, worker: Callable[[], Worker]) -> tuple[Film, str]:
+    """The file that a stream belongs in, and its subfolder. `worker`: who makes its pictures."""
     recipe = running.recipe()
     height, width = (8 * size for size in running.anchor.latent.shape[-2:])
     path, subfolder = host.output_file(prefix, film_name(running, recipe), width, height)
     folder = host.stream_folder()
-    return Film(stream=running, path=path, state_file=folder / f"{path.stem}.state", spool=Spool(folder, recipe)), subfolder
+    spool = Spool(folder, recipe)
+    return Film(stream=running, path=path, state_file=folder / f"{path.stem}.state", spool=spool, worker=worker), subfolder
 
 
-def make(film: Film, node_id: str, keep_pictures: bool) -> torch.Tensor | None:
-    """Record the film, showing it; the pictures [f, h, w, 3] if they are to be kept. Ends at once when the user cancels."""
+def make(film: Film, node_id: str, keep_pictures: bool, said: str = "") -> torch.Tensor | None:
+    """Record the film, showing it; the pictures [f, h, w, 3] if they are to be kept. Ends at once when the user cancels.
+
+    `said`: how its pictures are made."""
     stream, kept, there = film.stream, [], film.pictures
-    remarks = " ".join(stream.remarks())
+    remarks = " ".join(filter(None, (said, *stream.remarks())))
     if film.is_whole() and not keep_pictures:
         live.say(node_id, f"{there / stream.fps:.1f} s were there already: {film.path}. {remarks}")
         return None

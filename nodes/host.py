@@ -38,12 +38,16 @@ from ..kf_core.conditioning.anchor import Anchor
 from ..kf_core.conditioning.audio import AudioArray
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.fingerprint import fingerprint
+from ..kf_core.footprint import DecoderKind
 from ..kf_core.memory import give_back
 from ..kf_core.model.adapters import Adapters
 from ..kf_core.model.card import ModelCard
 from ..kf_core.model.causal import Generator
+from ..kf_core.model.kv_cache import KVCache
 from ..kf_core.model.protocol import Attention
+from ..kf_core.model.rope import Grid
 from ..kf_core.model.wan import WanModel
+from ..kf_core.presets import TINY, Way
 from ..kf_core.settings import RolloutSettings
 from ..kf_core.stream import Stream
 from ..kf_core.vae.latents import Space
@@ -92,8 +96,17 @@ def known_models() -> list[str]:
 
 def vae_files() -> list[str]:
     """VAEs that can be chosen: the bundled one, then models/vae, then the tiny decoders for Wan 2.1 in models/vae_approx."""
-    tiny = [name for name in folder_paths.get_filename_list("vae_approx") if "taew2_1" in name.lower()]
+    tiny = filter(_is_tiny_file, folder_paths.get_filename_list("vae_approx"))
     return [BUNDLED, *dict.fromkeys([*folder_paths.get_filename_list("vae"), *tiny])]
+
+
+def tiny_decoder_file() -> str | None:
+    """A tiny decoder for Wan 2.1 that can be loaded, if one is there."""
+    return next(filter(_is_tiny_file, vae_files()), None)
+
+
+def _is_tiny_file(name: str) -> bool:
+    return "taew2_1" in name.lower()
 
 
 def output_file(prefix: str, name: str, width: int, height: int) -> tuple[Path, str]:
@@ -181,6 +194,11 @@ def card_of(model) -> ModelCard:
     return _identity(model).card
 
 
+def is_bundled(card: ModelCard) -> bool:
+    """Whether it is a kf-tiny, which draws for a VAE of its own."""
+    return card.name.startswith("kf-tiny")
+
+
 def load_vae(name: str):
     """A VAE's file, or a tiny decoder's, as the host's VAE."""
     path = bundled(BUNDLED_VAE) if name == BUNDLED else _vae_path(name)
@@ -218,6 +236,11 @@ def refuse_other_vae(vae) -> None:
             f"The connected VAE is a {type(network).__name__} of {vae.latent_channels} channels, and the generator draws Wan 2.1 latents "
             f"of 16. Connect the VAE of Load KF Model, or load wan_2.1_vae.safetensors."
         )
+
+
+def decoder_kind(vae) -> DecoderKind:
+    """What makes the pictures, as its memory is computed."""
+    return TINY if _is_tiny(vae) else DecoderKind(dim=_width(vae.first_stage_model.state_dict()))
 
 
 def _is_tiny(vae) -> bool:
@@ -319,8 +342,10 @@ def _identity(model) -> Identity:
 
 
 @contextmanager
-def running(recipe: Recipe, vae) -> Iterator[Stream]:
-    """The recipe as a stream of kf_core, with generator, adapters and decoder in memory while it lasts."""
+def running(recipe: Recipe, vae, way: Way | None = None) -> Iterator[Stream]:
+    """The recipe as a stream of kf_core, with generator, adapters and decoder in memory while it lasts.
+
+    `way`: how the pictures are made; None: a chunk at a time, beside the drawing."""
     refuse_undecodable(vae)
     model, identity = recipe.model, _identity(recipe.model)
     card, device = identity.card, recipe.model.load_device
@@ -328,10 +353,11 @@ def running(recipe: Recipe, vae) -> Iterator[Stream]:
     beside = model.get_nested_additional_models()
     latent = recipe.anchor.latent
     decoder_dtype = fast_dtype(device) if management.is_device_cpu(device) else vae.vae_dtype
-    frames = recipe.settings.drawn
-    shape = (1, card.in_channels, frames, *latent.shape[-2:])
-    needed = model.memory_required(shape) + cache_bytes(card, recipe.settings, latent.shape[-2:], dtype)
-    needed += vae.memory_used_decode((1, 16, frames, *latent.shape[-2:]), decoder_dtype) + vae.model_size()
+    frames, at_once = recipe.settings.drawn, None if way is None else way.at_once
+    drawing = model.memory_required((1, card.in_channels, frames, *latent.shape[-2:]))
+    decoding = vae.memory_used_decode((1, 16, at_once or frames, *latent.shape[-2:]), decoder_dtype)
+    needed = cache_bytes(card, recipe.settings, latent.shape[-2:], dtype) + vae.model_size()
+    needed += drawing + decoding if way is None or way.is_beside else max(drawing, decoding)
     encoders = encoders_for(card, recipe.guidance)
     led = () if recipe.guidance.vace is None else (recipe.guidance.vace.patcher,)
     management.load_models_gpu([model, *beside, *encoders.patchers, *led], memory_required=needed)
@@ -343,7 +369,7 @@ def running(recipe: Recipe, vae) -> Iterator[Stream]:
         vace = None if recipe.guidance.vace is None else recipe.guidance.vace.network
         yield Stream(
             model=Generator(card, tree, adapters, vace=vace, attention=attention, dtype=dtype, device=device),
-            decoder=_decoder(vae, decoder_dtype, device),
+            decoder=_decoder(vae, decoder_dtype, device, at_once),
             anchor=Anchor(latent.to(device)),
             driving=recipe.guidance.driving,
             settings=recipe.settings,
@@ -373,26 +399,30 @@ class HostModules:
 
 
 def cache_bytes(card: ModelCard, settings: RolloutSettings, latent_size: tuple[int, int], dtype: torch.dtype) -> int:
-    """What the generator's memory of the past takes: keys as drawn, keys placed in time, and values."""
-    tokens = latent_size[0] * latent_size[1] // 4
-    frames = settings.past + settings.pinned + (settings.anchor is not None)
-    return 3 * frames * tokens * card.dim * card.layers * dtype.itemsize
+    """What the generator's memory of the past takes, with the room for the frames being drawn: as the cache itself counts it."""
+    heads = dict(layers=card.layers, heads=card.heads, head_dim=card.dim // card.heads)
+    grid = Grid(latent_size[0] // 2, latent_size[1] // 2)
+    return KVCache(settings, batch=1, grid=grid, dtype=dtype, device="meta", **heads).num_bytes
 
 
-def _decoder(vae, dtype: torch.dtype, device: torch.device) -> VideoDecoder:
+def _decoder(vae, dtype: torch.dtype, device: torch.device, at_once: int | None) -> VideoDecoder:
     """kf_core's decoder with the weights of the host's VAE: it keeps its past outside itself, so streams do not disturb each other."""
     weights = vae.first_stage_model.state_dict()
     if _is_tiny(vae):
-        return TinyDecoder(tiny_vae(Path("the VAE"), weights, _space(vae), dtype, device))
-    return VideoDecoder(_wan_vae(vae, dtype, device))
+        return TinyDecoder(tiny_vae(Path("the VAE"), weights, _space(vae), dtype, device), at_once)
+    return VideoDecoder(_wan_vae(vae, dtype, device), at_once)
 
 
 def _wan_vae(vae, dtype: torch.dtype, device: torch.device) -> WanVAE:
     weights = vae.first_stage_model.state_dict()
     with torch.device("meta"):
-        ours = WanVAE(dim=weights["decoder.head.0.gamma"].shape[0])
+        ours = WanVAE(dim=_width(weights))
     ours.load_state_dict({key: weights[key].to(device=device, dtype=dtype) for key in ours.state_dict()}, strict=True, assign=True)
     return prepare(ours.eval().requires_grad_(False), dtype, device)
+
+
+def _width(weights: dict[str, Tensor]) -> int:
+    return weights["decoder.head.0.gamma"].shape[0]
 
 
 def _attention(options: dict) -> Attention:

@@ -82,7 +82,7 @@ class LoadKFModel(io.ComfyNode):
         else:
             model, remarks = host.load_model(model_name, lora=None if lora_name == NONE else lora_name, **told)
         card = host.card_of(model)
-        if vae_name == host.BUNDLED and not card.name.startswith("kf-tiny"):
+        if vae_name == host.BUNDLED and not host.is_bundled(card):
             raise KnotForcingError(
                 f"{card.name} draws for Wan 2.1's own VAE, and kf-tiny's was chosen. "
                 f"Put wan_2.1_vae.safetensors in models/vae and choose it in `vae_name`."

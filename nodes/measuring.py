@@ -17,9 +17,11 @@ from ..kf_core.evaluation.flicker import Flicker
 from ..kf_core.evaluation.seams import Seams
 from ..kf_core.evaluation.speed import machine, measure
 from ..kf_core.media.playback import pictures, probe
+from ..kf_core.presets import TINY
 from ..kf_core.timeline import latent_frames
 from . import host, live
 from .loaders import CATEGORY
+from .tuning import tuned
 from .wires import Recipe, StreamWire
 
 PAPER, INK, SOFT, ACCENT = (250, 250, 247), (30, 32, 36), (200, 203, 208), (196, 62, 48)
@@ -52,7 +54,8 @@ class PerformanceCard(io.ComfyNode):
 
     @classmethod
     def execute(cls, stream: Recipe, vae, chunks: int) -> io.NodeOutput:
-        with host.running(stream, vae) as running:
+        how = tuned(stream, vae)
+        with host.running(stream, how.vae, how.way) as running:
             possible = 1 + running.settings.chunk_of(latent_frames(running.num_pictures) - 1)
             chunks = min(chunks, possible)
             speed = measure(running, chunks, progress=lambda time: live.stop_if_cancelled())
@@ -60,6 +63,7 @@ class PerformanceCard(io.ComfyNode):
                 "model": running.model.card.name,
                 "size": f"{running.anchor.latent.shape[-1] * 8}x{running.anchor.latent.shape[-2] * 8}",
                 "precision": str(running.model.dtype).removeprefix("torch."),
+                "pictures": "by a tiny decoder" if how.way.decoder == TINY else "by the VAE",
                 "pictures per second": round(speed.pictures_per_second, 2),
                 "times real time": round(speed.times_real_time, 3),
                 "first picture after, s": round(speed.first_picture, 3),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..kf_core.errors import KnotForcingError
+from ..kf_core.presets import AUTO, CHOICES
 from ..kf_core.schedule import few_steps
 from ..kf_core.settings import Ahead, AnchorRule, Behind, Fixed, RolloutSettings
 from ..kf_core.timeline import latent_frames, pixel_frames_in
@@ -100,6 +101,16 @@ class Sampler(io.ComfyNode):
                     tooltip="How the stream is rolled out: as the model's authors do it, or by Knot Forcing (portrait ahead, window of 6, "
                     "knot). For kf-tiny both are the same. The switches above change what is chosen here.",
                 ),
+                io.Combo.Input(
+                    "tune",
+                    options=list(CHOICES),
+                    default=AUTO,
+                    optional=True,
+                    advanced=True,
+                    tooltip="What making the pictures is fitted to. auto: this machine's memory; the node that makes them says what it "
+                    "takes. 8gb to 24gb: a card of that memory; where the VAE has no room, a tiny decoder (taew2_1) in models/vae_approx "
+                    "makes the pictures, faster and softer.",
+                ),
             ],
             outputs=[StreamWire.Output(display_name="stream", tooltip="To Streaming Decode, Next Segment or Stream to Latent.")],
             hidden=[io.Hidden.unique_id],
@@ -107,7 +118,15 @@ class Sampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, anchor, seconds: float, seed: int, driving: Guidance | None = None, method: str = OWN, **switches
+        cls,
+        model,
+        anchor,
+        seconds: float,
+        seed: int,
+        driving: Guidance | None = None,
+        method: str = OWN,
+        tune: str = AUTO,
+        **switches,
     ) -> io.NodeOutput:
         guidance, card = driving or Guidance(), host.card_of(model)
         refuse_deaf(card, guidance)
@@ -118,7 +137,9 @@ class Sampler(io.ComfyNode):
         live.say(cls.hidden.unique_id, remark_on_length(guidance, seconds))
         own = card.under_knot_forcing() if method == KNOT_FORCING else card.rollout
         settings = chosen(own, latent_frames(pixel_frames_in(seconds, card.fps)), **switches)
-        return io.NodeOutput(Recipe(model=model, anchor=anchor, guidance=guidance, settings=settings, seed=seed, seconds=seconds))
+        return io.NodeOutput(
+            Recipe(model=model, anchor=anchor, guidance=guidance, settings=settings, seed=seed, seconds=seconds, tune=tune)
+        )
 
 
 def remark_on_length(guidance: Guidance, seconds: float) -> str:

@@ -5,6 +5,7 @@ face restorer with the memory of a few seconds. Stream to Latent hands out the l
 """
 
 from contextlib import closing
+from functools import partial
 
 import torch
 from comfy_api.latest import InputImpl, io, ui
@@ -21,6 +22,7 @@ from ..kf_core.timeline import latent_frames
 from ..kf_core.vae.wan import from_model_space
 from . import host, live
 from .loaders import CATEGORY
+from .tuning import tuned
 from .wires import Recipe, Segment, SegmentWire, StreamWire
 
 
@@ -64,9 +66,12 @@ class NextSegment(io.ComfyNode):
 
     @classmethod
     def execute(cls, stream: Recipe, vae, index: int, seconds: float) -> io.NodeOutput:
-        with host.running(stream, vae) as running:
+        how = tuned(stream, vae)
+        live.say(cls.hidden.unique_id, how.said)
+        with host.running(stream, how.vae, how.way) as running:
             folder, recipe = host.stream_folder(), running.recipe()
-            pieces = Pieces(stream=running, seconds=seconds, folder=folder, spool=Spool(folder, recipe))
+            spool = Spool(folder, recipe)
+            pieces = Pieces(stream=running, seconds=seconds, folder=folder, spool=spool, worker=partial(how.worker, running))
             span = pieces.span(index)
             pictures = []
             with live.Show(cls.hidden.unique_id, span.stop, span.start, running.fps) as show, closing(pieces.take(index)) as happening:
@@ -90,7 +95,7 @@ class NextSegment(io.ComfyNode):
                 guidance=stream.guidance,
             )
             sound = torch.from_numpy(pieces.sound(index, SAMPLE_RATE, CHANNELS))[None]
-        live.say(cls.hidden.unique_id, f"Segment {index} of 0 .. {pieces.count - 1}, {show.speed:.1f} FPS.")
+        live.say(cls.hidden.unique_id, f"Segment {index} of 0 .. {pieces.count - 1}, {show.speed:.1f} FPS. {how.said}".rstrip())
         return io.NodeOutput(torch.cat(pictures), {"waveform": sound, "sample_rate": SAMPLE_RATE}, segment)
 
 

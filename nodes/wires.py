@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..kf_core.conditioning.anchor import Anchor
 from ..kf_core.conditioning.driving import Driving
+from ..kf_core.presets import AUTO
 from ..kf_core.settings import RolloutSettings
 
 AnchorWire = io.Custom("KF_ANCHOR")  # kf_core's Anchor
@@ -31,7 +32,7 @@ class Guidance:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recipe:
-    """All that decides a stream but the decoder."""
+    """All that decides a stream but the decoder, and how its pictures are to be made."""
 
     model: Any  # the host's MODEL, with a card attached
     anchor: Anchor  # on the CPU
@@ -39,6 +40,7 @@ class Recipe:
     settings: RolloutSettings
     seed: int
     seconds: float
+    tune: str = AUTO  # a preset of kf_core: what the decoding is fitted to; decides no latent
 
 
 @dataclass(frozen=True, kw_only=True)

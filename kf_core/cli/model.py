@@ -21,7 +21,7 @@ from ..errors import KnotForcingError
 from ..footprint import DecoderKind
 from ..model.attention import ATTENTIONS, attention_called
 from ..model.causal import Generator
-from ..presets import CHOICES, Plan, plan, reads_on_device
+from ..presets import AUTO, CHOICES, Plan, plan, reads_on_device
 from ..schedule import few_steps
 from ..settings import RolloutSettings
 from ..stream import Stream
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--attention", choices=ATTENTIONS, default=ATTENTIONS[0], help="flash or sage: where that package is installed")
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
     group.add_argument(
-        "--tune", choices=CHOICES, default="auto", help="what to fit the decoding to; auto looks at the device and says what it takes"
+        "--tune", choices=CHOICES, default=AUTO, help="what to fit the decoding to; auto looks at the device and says what it takes"
     )
     group.add_argument("--decoder-device", metavar="DEVICE", help="where pictures are made of what is drawn (default: --device)")
     group.add_argument(
@@ -124,13 +124,12 @@ def load_model(chosen: argparse.Namespace) -> LoadedModel:
 
 def worker(chosen: argparse.Namespace, stream: Stream, tuning: Plan | None = None) -> Worker:
     """Who makes the pictures."""
-    has_room = tuning is None or tuning.way.is_beside
-    match chosen.decoding if has_room or chosen.decoding == "beside" else "in-turn":
+    match chosen.decoding:
         case "beside":
             return Beside(stream.model.device)
         case "in-turn":
             return InTurn()
-    return worker_for(stream.model.device, decoder_device=stream.decoder.device)
+    return worker_for(stream.model.device, decoder_device=stream.decoder.device, has_room=tuning is None or tuning.way.is_beside)
 
 
 def read_prompts(chosen: argparse.Namespace, prompts: Sequence[str]) -> TextEncoder | None:

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from kf_core.checkpoints import known
+from kf_core.checkpoints.vae_names import diffusers_name
 from kf_core.model.adapters import Adapters
 from kf_core.model.card import CARD_KEY, AudioSpec, ModelCard, PoseSpec, TextSpec
 from kf_core.model.wan import WanModel
 from kf_core.schedule import warped
 from kf_core.settings import Ahead, RolloutSettings
+from kf_core.vae.tiny import TinyVAE
 from kf_core.vae.wan import WanVAE
 
 from .place import PACK, enter_host, pack_folder
@@ -201,6 +203,29 @@ def host(tmp_path_factory) -> Host:
     found = Host(tmp_path_factory.mktemp("host"))
     yield found
     sys.path.remove(str(found.place))
+
+
+@pytest.fixture(scope="session")
+def tiny(host) -> TinyVAE:
+    """Random tiny decoders under the published names, in the published precisions."""
+    import folder_paths
+
+    torch.manual_seed(0)
+    tiny = TinyVAE("model").requires_grad_(False)
+    last = tiny.decoder[22]
+    last.weight *= 0.15 / tiny.decode(torch.randn(1, 16, 3, 4, 4), {}).std()  # round mid grey, so that little is cut off at black or white
+    last.bias += 0.5 - tiny.decode(torch.randn(1, 16, 3, 4, 4), {}).mean()
+    models = host.folder / "models"
+    (models / "vae_approx").mkdir(exist_ok=True)
+    folder_paths.folder_names_and_paths["vae_approx"] = ([str(models / "vae_approx")], folder_paths.supported_pt_extensions)
+    weights = {name: tensor.half() for name, tensor in tiny.state_dict().items()}
+    save_file(weights, models / "vae" / "taew2_1.safetensors")
+    save_file({name: tensor.float() for name, tensor in weights.items()}, models / "vae_approx" / "lighttaew2_1.safetensors")
+    save_file(weights, models / "vae_approx" / "taehv.safetensors")
+    tiny.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    whole = load_file(models / "vae" / "tiny-vae.safetensors")
+    save_file({diffusers_name(name): tensor for name, tensor in whole.items()}, models / "vae" / "diffusers.safetensors")
+    return tiny
 
 
 def talking(seed: int = 0, prefix: str = "talk", **changed: dict) -> dict[str, dict]:

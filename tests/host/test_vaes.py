@@ -2,37 +2,12 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-from kf_core.checkpoints.vae_names import diffusers_name
 from kf_core.vae.streaming import DecoderState
 from kf_core.vae.tiny import TinyDecoder, TinyVAE
 from kf_core.vae.wan import to_model_space
 
 from .conftest import also, talking
-
-
-@pytest.fixture(scope="module")
-def tiny(host) -> TinyVAE:
-    """Random tiny decoders under the published names, in the published precisions."""
-    import folder_paths
-
-    torch.manual_seed(0)
-    tiny = TinyVAE("model").requires_grad_(False)
-    last = tiny.decoder[22]
-    last.weight *= 0.15 / tiny.decode(torch.randn(1, 16, 3, 4, 4), {}).std()  # round mid grey, so that little is cut off at black or white
-    last.bias += 0.5 - tiny.decode(torch.randn(1, 16, 3, 4, 4), {}).mean()
-    models = host.folder / "models"
-    (models / "vae_approx").mkdir(exist_ok=True)
-    folder_paths.folder_names_and_paths["vae_approx"] = ([str(models / "vae_approx")], folder_paths.supported_pt_extensions)
-    weights = {name: tensor.half() for name, tensor in tiny.state_dict().items()}
-    save_file(weights, models / "vae" / "taew2_1.safetensors")
-    save_file({name: tensor.float() for name, tensor in weights.items()}, models / "vae_approx" / "lighttaew2_1.safetensors")
-    save_file(weights, models / "vae_approx" / "taehv.safetensors")
-    tiny.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    whole = load_file(models / "vae" / "tiny-vae.safetensors")
-    save_file({diffusers_name(name): tensor for name, tensor in whole.items()}, models / "vae" / "diffusers.safetensors")
-    return tiny
 
 
 def decoding_by(name: str, is_loaded_by_the_host: bool, prefix: str) -> dict:

@@ -153,3 +153,9 @@ def test_on_a_cpu_without_a_core_to_spare_pictures_are_made_in_turn(monkeypatch)
         assert isinstance(worker, Beside)
     with worker_for("mps", decoder_device="cpu") as worker:
         assert isinstance(worker, Beside)
+
+
+def test_without_room_for_both_pictures_are_made_in_turn(monkeypatch):
+    monkeypatch.setattr("kf_core.worker._cores", lambda: torch.get_num_threads() + 1)
+    assert isinstance(worker_for("cpu", has_room=False), InTurn)
+    assert isinstance(worker_for("mps", decoder_device="cpu", has_room=False), InTurn)

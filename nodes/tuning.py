@@ -1,0 +1,64 @@
+"""Which preset a stream is made under in the host: by what its pictures are made, how many at a time, and beside the drawing or after it.
+
+"auto" keeps the VAE that is connected whatever the memory, so a workflow gives the same pictures everywhere; a preset that somebody
+chose takes a tiny decoder where the VAE has no room and the file is there. What is decided is computed in `kf_core/presets.py`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..kf_core.model.causal import Generator
+from ..kf_core.presets import AUTO, TINY, Way, plan
+from ..kf_core.stream import Stream
+from ..kf_core.vae.wan import SPATIAL_STRIDE
+from ..kf_core.worker import Worker, worker_for
+from . import host
+from .wires import Recipe
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tuned:
+    """How a stream's pictures are made."""
+
+    way: Way
+    vae: Any  # the host's VAE that makes them
+    said: str  # what was chosen, and why; empty where there is nothing to choose
+
+    def worker(self, stream: Stream) -> Worker:
+        """Who makes the pictures."""
+        return worker_for(stream.model.device, decoder_device=stream.decoder.device, has_room=self.way.is_beside)
+
+
+def tuned(recipe: Recipe, vae) -> Tuned:
+    """What the recipe's preset decides with `vae` connected. Raises KnotForcingError for a VAE that makes no pictures of these latents."""
+    host.refuse_undecodable(vae)
+    card, connected = host.card_of(recipe.model), host.decoder_kind(vae)
+    height, width = (SPATIAL_STRIDE * size for size in recipe.anchor.latent.shape[-2:])
+    tiny = None if connected == TINY or host.is_bundled(card) else host.tiny_decoder_file()
+    may_change = recipe.tune != AUTO and tiny is not None
+    found = plan(
+        recipe.tune,
+        card,
+        recipe.settings,
+        device=recipe.model.load_device,
+        dtype=recipe.model.model.get_dtype_inference(),
+        width=width,
+        height=height,
+        decoders=(connected, TINY) if may_change else (connected,),
+        weights=_weight_bytes(recipe),
+        forward=Generator,
+    )
+    said = "" if found.preset == "cpu" else found.why
+    if may_change and found.way.decoder == TINY:
+        return Tuned(way=found.way, vae=host.load_vae(tiny), said=f"{said} {tiny} makes the pictures.")
+    if tiny is not None and not found.fits:
+        said += f" {tiny} is there: choose {found.preset} in `tune`, and it makes the pictures, faster and softer."
+    return Tuned(way=found.way, vae=vae, said=said)
+
+
+def _weight_bytes(recipe: Recipe) -> int:
+    """Of all that is in memory while the recipe is drawn, as it is kept there."""
+    guidance = recipe.guidance
+    led = () if guidance.vace is None else (guidance.vace.patcher,)
+    hears = () if guidance.audio_encoder is None else (guidance.audio_encoder.patcher,)
+    return sum(patcher.model_size() for patcher in (recipe.model, *recipe.model.get_nested_additional_models(), *led, *hears))
