@@ -34,6 +34,7 @@ class TextContext:
 
     embedding: Tensor  # [b, l, text_dim]
     prompt: str = ""
+    against: "TextContext | None" = None  # what guidance leads away from; None: the null context
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,12 +2,14 @@
 
 Looks into dataclasses, tensors, networks and files. Of large files and networks it looks at samples taken all over, so that a
 14-billion-parameter model costs as little as a small one. What stands for something elsewhere says its own name (`name_for_recipe`).
-What cannot be repeated (a live source) has no fingerprint.
+What cannot be repeated (a live source) has no fingerprint. A field that came `later` than the first names is said only where it is
+used, so that names given before still hold.
 """
 
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any
 
 BLOCKS, BLOCK_BYTES = 64, 65536  # looked at in a file, evenly spaced
 SAMPLED_VALUES = 64  # looked at in each tensor of a network
@@ -15,6 +17,17 @@ SAMPLED_VALUES = 64  # looked at in each tensor of a network
 
 class Unrepeatable(ValueError):
     """The value is not one that another run could have again."""
+
+
+def later(default: Any) -> Any:
+    """A dataclass field with this default that came when values of its class had names already."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
+def unsaid(value: Any) -> list[str]:
+    """The fields of a dataclass's value that came later and are not used."""
+    fields = dataclasses.fields(value)
+    return [field.name for field in fields if field.metadata.get("later") and getattr(value, field.name) == field.default]
 
 
 def fingerprint(*values) -> str:
@@ -36,9 +49,11 @@ def _feed(digest, value) -> None:
     elif isinstance(getattr(value, "name_for_recipe", None), str):
         digest.update(value.name_for_recipe.encode())
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        left_out = unsaid(value)
         for field in dataclasses.fields(value):
-            digest.update(field.name.encode())
-            _feed(digest, getattr(value, field.name))
+            if field.name not in left_out:
+                digest.update(field.name.encode())
+                _feed(digest, getattr(value, field.name))
     elif isinstance(value, tuple | list):
         for item in value:
             _feed(digest, item)

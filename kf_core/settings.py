@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .errors import KnotForcingError
+from .fingerprint import later
 from .timeline import LatentSpan
 
 KnotForm = Literal["inpaint", "blend", "pin"]
+STRONGEST_GUIDANCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ class RolloutSettings:
     schedule: tuple[tuple[float, float], ...]  # (sigma, t) of each step; t is what the network is told
     first_schedule: tuple[tuple[float, float], ...] | None = None  # for the first chunk, where it differs (Causal-Forcing++)
     max_frames: int | None = None  # only with an unlimited window: its cache is allocated once
+    renoise: bool = later(True)  # between steps: the estimate under fresh noise (few-step students), or an Euler step along the flow
+    shift: float = later(5.0)  # how the steps of the schedule are spaced, for one of another length
+    guidance: float = later(1.0)  # how far the flow goes from the negative prompt's to the prompt's; 1: there, without asking both
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
@@ -97,6 +102,10 @@ class RolloutSettings:
             )
         if self.window is None and self.max_frames is None:
             raise KnotForcingError("An unlimited window remembers every frame, so it needs `max_frames`. Set it, or set a `window`.")
+        if not 1 <= self.guidance <= STRONGEST_GUIDANCE:
+            raise KnotForcingError(
+                f"The guidance is {self.guidance:g}; it must lie between 1 (off) and {STRONGEST_GUIDANCE:g}. Plain Wan 2.1 is drawn with 6."
+            )
         if not self.schedule:
             raise KnotForcingError("The schedule has no step. At least 1 step is needed; 4 is what the models were trained with.")
 
@@ -104,6 +113,11 @@ class RolloutSettings:
     def knot_length(self) -> int:
         """Frames that each chunk draws beyond those it emits."""
         return self.knot_frames if self.knot is not None else 0
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether each step asks the model twice."""
+        return self.guidance != 1
 
     @property
     def drawn(self) -> int:

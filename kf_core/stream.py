@@ -27,6 +27,7 @@ from .conditioning.text import TextEncoder
 from .errors import KnotForcingError
 from .fingerprint import Unrepeatable, fingerprint
 from .model.causal import Generator
+from .sampling.guidance import negative_prompt, remark_on_guidance
 from .sampling.noise import SeededNoise
 from .sampling.rollout import RolloutState, rollout
 from .settings import RolloutSettings
@@ -122,8 +123,8 @@ class Stream:
                 return
 
     def remarks(self) -> tuple[str, ...]:
-        """What was given and is not used, in sentences."""
-        return self._bound().unused
+        """What was given and is not used, or costs more than is usual, in sentences."""
+        return (*self._bound().unused, *remark_on_guidance(self.model.card, self.settings))
 
     def recipe(self) -> str | None:
         """A name for all that decides the latents: equal recipes give equal latents. None for what cannot be repeated (live sources).
@@ -137,7 +138,7 @@ class Stream:
                 self.model.adapters,
                 str(self.model.dtype),
                 self.anchor,
-                self.driving,
+                self.driving if self.settings.is_guided else replace(self.driving, negative_prompt=None),
                 self.settings,
                 self.seed,
                 self.audio_encoder,
@@ -200,6 +201,7 @@ class Stream:
             encoder=self.audio_encoder,
             text_encoder=self.text_encoder,
             control_encoder=self.control_encoder if self.model.vace is not None else None,
+            against=negative_prompt(self.model.card, self.driving, self.settings),
         )
 
     def _noise(self) -> SeededNoise:

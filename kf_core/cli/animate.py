@@ -30,6 +30,7 @@ from ..film import Film
 from ..media.picture import read_picture
 from ..media.playback import probe
 from ..presets import Plan
+from ..sampling.guidance import negative_prompt, refuse_unread
 from ..settings import RolloutSettings
 from ..spool import Spool
 from ..stream import Stream
@@ -65,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="N", help="another number, another performance (default: 0)")
     group.add_argument("--script", default="", metavar="TEXT", help='what happens when, or a file of it: "[00:10-00:20] smile, nod"')
     group.add_argument("--prompt", default="", metavar="TEXT", help="what holds for the whole video")
+    group.add_argument(
+        "--negative-prompt",
+        metavar="TEXT",
+        help="what guidance leads away from, with --guidance above 1 (default: the model's own; of plain Wan its authors' Chinese one)",
+    )
     group.add_argument("--motion-strength", type=float, metavar="0..2", help="0 still, 1 usual, 2 lively (default: the model's choice)")
     group.add_argument("--pose", type=Path, metavar="VIDEO", help="head movement from a video of OpenPose faces")
     group.add_argument("--control", type=Path, metavar="VIDEO", help="pose, depth or other control pictures, with --control-module")
@@ -85,8 +91,13 @@ def run(chosen: argparse.Namespace) -> int:
     audio, seconds = _sound(chosen)
     picture = read_picture(chosen.portrait)
     driving = _driving(chosen, audio)
-    text_encoder = model_arguments.read_prompts(chosen, [line.words for line in driving.words.prompts()])
-    loaded = model_arguments.load_model(chosen)
+    opened = model_arguments.open_model(chosen)
+    settings = model_arguments.settings_for(chosen, opened.card)
+    refuse_unread(opened.card, settings, has_reader=chosen.text_encoder is not None)
+    against = negative_prompt(opened.card, driving, settings)
+    prompts = [*(line.words for line in driving.words.prompts()), *([] if against is None else [against])]
+    text_encoder = model_arguments.read_prompts(chosen, prompts)
+    loaded = model_arguments.load_model(chosen, opened)
     stream = Stream(
         model=loaded.generator,
         decoder=loaded.decoder,
@@ -214,6 +225,7 @@ def _driving(chosen: argparse.Namespace, audio: AudioSource) -> Driving:
         motion=chosen.motion_strength,
         prompt=chosen.prompt,
         script=script,
+        negative_prompt=chosen.negative_prompt,
         audio_strength=chosen.audio_strength,
         pose_strength=chosen.pose_strength,
         expression_strength=chosen.expression_strength,

@@ -115,8 +115,9 @@ def _needs(card: ModelCard) -> list[str]:
 def _rollout(rollout: RolloutSettings) -> str:
     chunk = f"chunk {rollout.chunk}" + (f" (the first {rollout.first_chunk})" if rollout.first_chunk else "")
     steps = f"{len(rollout.schedule)} steps" + (f" (the first chunk {len(rollout.first_schedule)})" if rollout.first_schedule else "")
+    guidance = "" if not rollout.is_guided else f" with guidance {rollout.guidance:g} (two passes each)"
     knot = "no knot" if rollout.knot is None else f"knot {rollout.knot_frames} ({rollout.knot}{', fused' if rollout.fuse else ''})"
     anchor = "no anchor" if rollout.anchor is None else f"anchor {type(rollout.anchor).__name__.lower()}"
     pinned = f" + the first {rollout.pinned} pinned ({rollout.pinned_place})" if rollout.pinned else ""
     first = ", frame 0 is the portrait" if rollout.first_frame == "pin" else ""
-    return f"{chunk}, {steps}, {knot}, {anchor}, window {rollout.window or 'unlimited'}{pinned}{first}"
+    return f"{chunk}, {steps}{guidance}, {knot}, {anchor}, window {rollout.window or 'unlimited'}{pinned}{first}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoints.checkpoint import open_checkpoint
+from ..checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoints.known import KNOWN
 from ..checkpoints.load import bundled, fast_dtype, generator_of
 from ..checkpoints.umt5 import read_umt5
@@ -20,6 +20,7 @@ from ..conditioning.wav2vec2 import read_encoder
 from ..errors import KnotForcingError
 from ..footprint import DecoderKind
 from ..model.attention import ATTENTIONS, attention_called
+from ..model.card import ModelCard
 from ..model.causal import Generator
 from ..presets import AUTO, CHOICES, Plan, plan, reads_on_device
 from ..schedule import few_steps
@@ -67,6 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--width", type=int, metavar="PIXELS", help="width of the video (default: the model's own)")
     group.add_argument("--height", type=int, metavar="PIXELS", help="height of the video (default: the model's own)")
     group.add_argument("--steps", type=int, metavar="N", help="denoising steps per chunk: fewer is faster (default: the model's own, 4)")
+    group.add_argument(
+        "--guidance",
+        type=float,
+        metavar="1..30",
+        help="how far to lead away from the negative prompt: 1 is off, more takes twice the time (default: the model's own, which is 1 "
+        "for all that draw in few steps)",
+    )
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where this machine computes in it, else fp32")
     group.add_argument("--attention", choices=ATTENTIONS, default=ATTENTIONS[0], help="flash or sage: where that package is installed")
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
@@ -83,27 +91,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
 
 
-def load_model(chosen: argparse.Namespace) -> LoadedModel:
-    """Load what the arguments name. Raises KnotForcingError."""
-    if chosen.threads is not None:
-        set_threads(chosen.threads)
-    device = _device(chosen.device)
-    dtype = PRECISIONS[chosen.precision] or fast_dtype(device)
-    opened = open_checkpoint(
+def open_model(chosen: argparse.Namespace) -> Checkpoint:
+    """Look at the generator's file; no weight is read. Raises KnotForcingError."""
+    return open_checkpoint(
         chosen.checkpoint or bundled("kf-tiny.safetensors"),
         lora=chosen.lora,
         known_as=chosen.known_as,
         accept_licence=chosen.accept_licence,
     )
+
+
+def settings_for(chosen: argparse.Namespace, card: ModelCard) -> RolloutSettings:
+    """How the model is rolled out. Raises KnotForcingError."""
+    settings = card.under_knot_forcing() if chosen.method == METHODS[1] else card.rollout
+    if chosen.steps is not None:
+        settings = replace(settings, schedule=few_steps(chosen.steps, settings.shift), first_schedule=None)
+    return settings if chosen.guidance is None else replace(settings, guidance=chosen.guidance)
+
+
+def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> LoadedModel:
+    """Load what the arguments name. `opened`: the generator's file, where it was opened before. Raises KnotForcingError."""
+    if chosen.threads is not None:
+        set_threads(chosen.threads)
+    device = _device(chosen.device)
+    dtype = PRECISIONS[chosen.precision] or fast_dtype(device)
+    opened = opened or open_model(chosen)
     attention, fallback = attention_called(chosen.attention, device)
     generator = generator_of(opened, dtype=dtype, device=device, attention=attention)
     card = generator.card
     if chosen.control_module is not None:
         generator = generator.led_by(load_vace(chosen.control_module, card, dtype=dtype, device=device))
     width, height = _size(chosen, generator)
-    settings = card.under_knot_forcing() if chosen.method == METHODS[1] else card.rollout
-    if chosen.steps is not None:
-        settings = replace(settings, schedule=few_steps(chosen.steps), first_schedule=None)
+    settings = settings_for(chosen, card)
     encoder = None
     if card.audio is not None and card.audio.kind == "wav2vec2":
         if chosen.audio_encoder is None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from .. import timeline
 from ..chunks import ChunkConditioning, Control, Signal, TextContext
 from ..errors import KnotForcingError
+from ..fingerprint import later
 from ..model.card import ModelCard
 from ..timeline import PIXELS_PER_LATENT, LatentSpan, PixelSpan
 from ..vae.wan import WanVAE
@@ -53,6 +54,7 @@ class Driving:
     motion: float | Track | None = None  # 0 still .. 1 usual .. 2 lively; None: the model's choice
     prompt: str = ""  # holds for ever
     script: str = ""  # lines with times, see `script.py`
+    negative_prompt: str | None = later(None)  # what guidance leads away from, for ever; None: what the model's card says
     audio_strength: float = 1.0
     pose_strength: float = 1.0
     expression_strength: float = 1.0
@@ -97,10 +99,12 @@ class Driving:
         encoder: nn.Module | None = None,
         text_encoder: TextEncoder | None = None,
         control_encoder: WanVAE | None = None,
+        against: str | None = None,
     ) -> "BoundDriving":
         """Open the sources for the model of `card`. `encoder` is its wav2vec 2.0, `text_encoder` its reader, where it has them;
-        `control_encoder` is the VAE that encodes control pictures, where the model has a VACE module for them."""
-        return BoundDriving(self, card, (latent_height, latent_width), device, dtype, encoder, text_encoder, control_encoder)
+        `control_encoder` is the VAE that encodes control pictures, where the model has a VACE module for them. `against` is the prompt
+        that guidance leads away from, where there is guidance."""
+        return BoundDriving(self, card, (latent_height, latent_width), device, dtype, encoder, text_encoder, control_encoder, against)
 
 
 class BoundDriving:
@@ -122,6 +126,7 @@ class BoundDriving:
         encoder: nn.Module | None,
         text_encoder: TextEncoder | None,
         control_encoder: WanVAE | None = None,
+        against: str | None = None,
     ) -> None:
         self.driving = driving
         self.card = card
@@ -135,7 +140,8 @@ class BoundDriving:
         scripted = ScriptedHead(**said.head, blink=merged(said.expression).get("blink", Layers(()))) if said.head else None
         pose = driving.pose if driving.pose is not None else scripted
         self._pose = pose.open() if pose is not None and card.pose is not None and driving.pose_strength > 0 else None
-        self._prompts = Prompts(text_encoder) if reads and text_encoder is not None else None
+        self._prompts = Prompts(text_encoder, against) if reads and text_encoder is not None else None
+        self._is_guided = against is not None
         self._control = None
         if driving.control is not None and control_encoder is not None and driving.control_strength > 0:
             self._control = ControlLatents(driving.control, control_encoder, card.fps, *grid)
@@ -230,6 +236,8 @@ class BoundDriving:
                 yield f"{card.name} reads by a fixed vocabulary. Understood: {known}. Not understood: {shown}{more}."
         elif self._prompts is None and words.lines:
             yield f"{card.name} reads prompts, but no text encoder is loaded: the words are not used. Load its UMT5 text encoder."
+        if driving.negative_prompt and not self._is_guided:
+            yield "A negative prompt is used by guidance alone, and that is off (1): it is not used."
         wanted = {track.name for track in driving.expression}
         if card.text.kind == "none":
             wanted |= {track.name for track in moved.expression}

@@ -16,16 +16,17 @@ TextEncoder = Callable[[str], Tensor]
 
 
 class Prompts:
-    """Encoded prompts, the most recent ones remembered."""
+    """Encoded prompts, the most recent ones remembered. `against`: what guidance leads away from, encoded once; None: no guidance."""
 
-    def __init__(self, encode: TextEncoder) -> None:
+    def __init__(self, encode: TextEncoder, against: str | None = None) -> None:
         self._encode = encode
+        self._against = None if against is None else TextContext(encode(against), against)
         self._remembered: OrderedDict[str, TextContext] = OrderedDict()
 
     def context(self, prompt: str) -> TextContext:
         """`prompt` encoded. Asked again soon, it is the same object, so that its keys may be reused."""
         if prompt not in self._remembered:
-            self._remembered[prompt] = TextContext(self._encode(prompt), prompt)
+            self._remembered[prompt] = TextContext(self._encode(prompt), prompt, self._against)
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
         self._remembered.move_to_end(prompt)

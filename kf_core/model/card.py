@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..errors import KnotForcingError
+from ..fingerprint import later, unsaid
 from ..settings import Ahead, Behind, Fixed, KnotForm, RolloutSettings
 
 CARD_KEY = "knot_forcing"  # the safetensors metadata entry that holds a card as JSON
@@ -69,6 +70,7 @@ class ModelCard:
     width: int = 832
     height: int = 480
     licence: str = "Apache-2.0"
+    negative_prompt: str = later("")  # what guidance leads away from where the user names nothing
     restricted: str = ""  # what the licence forbids or leaves unclear, a sentence: must be agreed to before the model is loaded
     note: str = ""  # shown to the user on loading: a warning about its limits
     source: str = ""  # where the file comes from, and where its constants stand
@@ -102,6 +104,9 @@ class ModelCard:
         data = dataclasses.asdict(self)
         if self.rollout.anchor is not None:
             data["rollout"]["anchor"]["rule"] = type(self.rollout.anchor).__name__
+        for value, written in ((self, data), (self.rollout, data["rollout"])):
+            for name in unsaid(value):
+                del written[name]  # so that versions without it can read the card
         return json.dumps(data)
 
     @classmethod

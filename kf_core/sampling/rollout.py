@@ -2,7 +2,7 @@
 
 Three ideas meet here, and each is a line of `rollout` below: an *anchor* that runs ahead of the frames being drawn, a *window* of
 committed frames in a cache, and a *knot* that ties each chunk to the next. With knot and anchor None and an unlimited window this is
-Self Forcing's rollout. One rollout serves training, evaluation, command line and nodes.
+Self Forcing's rollout. One rollout serves training, evaluation, command line and nodes. Guidance is known to `guidance.py` alone.
 Source: Knot Forcing, arXiv 2512.21734, Algorithm 1; few-step student as in Self Forcing, arXiv 2506.08009.
 """
 
@@ -20,6 +20,7 @@ from ..model.channels import with_picture
 from ..model.kv_cache import KVCache, Memory
 from ..settings import Ahead, Behind, RolloutSettings
 from ..timeline import LatentSpan
+from .guidance import guided
 from .knot import enter, tie
 from .noise import Noise
 
@@ -46,6 +47,7 @@ def rollout(
     Between two yields nothing is half-done: stopping after a Step leaves the state as the last LatentChunk left it.
     `exits` is for training: chunk -> the step whose estimate leaves early, the only one that carries a gradient."""
     state = state or RolloutState.start(model, anchor, settings)
+    model = guided(model, settings)
     while True:
         emitted = settings.emitted(state.chunk)
         drawn = LatentSpan(emitted.start, emitted.stop + settings.knot_length)
@@ -92,10 +94,11 @@ def denoise(
     """Draw `drawn` from noise in a few steps, each with its estimate of the clean frames. Reads the cache, never commits to it."""
     schedule = settings.steps(state.chunk)
     last = len(schedule) - 1 if exits is None else min(exits(state.chunk), len(schedule) - 1)
-    clean = None
+    clean = flow = None
     for index, (sigma, t) in enumerate(schedule[: last + 1]):
-        fresh = noise(drawn, index).to(anchor.latent)
-        noisy = fresh if clean is None else (1 - sigma) * clean + sigma * fresh  # not an Euler step
+        fresh = noise(drawn, index if settings.renoise else 0).to(anchor.latent)
+        there = fresh if clean is None or settings.renoise else clean + flow.to(clean)  # the noise the flow sees: an Euler step
+        noisy = there if clean is None else (1 - sigma) * clean + sigma * there
         noisy = enter(noisy, state.knot, settings.knot, sigma, fresh)
         noisy = pin_portrait(noisy, anchor, settings, drawn)
         with torch.set_grad_enabled(exits is not None and index == last):
@@ -124,6 +127,7 @@ def commit(
 def prefill(model: Generator, anchor: Anchor, driving: BoundDriving, settings: RolloutSettings, latents: Tensor) -> "RolloutState":
     """A state in which the given frames [b, c, f, h, w] were already emitted and committed, chunk by chunk."""
     state = RolloutState.start(model, anchor, settings)
+    model = guided(model, settings)
     while settings.emitted(state.chunk).stop <= latents.shape[2]:
         span = settings.emitted(state.chunk)
         conditioning = driving.window(span)
@@ -148,7 +152,7 @@ class RolloutState:
     @classmethod
     def start(cls, model: Generator, anchor: Anchor, settings: RolloutSettings) -> "RolloutState":
         batch, _, _, height, width = anchor.latent.shape
-        return cls(model.new_cache(settings, batch, height, width))
+        return cls(guided(model, settings).new_cache(settings, batch, height, width))
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], model: Generator, anchor: Anchor, settings: RolloutSettings) -> "RolloutState":

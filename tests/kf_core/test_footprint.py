@@ -43,6 +43,14 @@ def test_drawing_takes_what_was_computed():
     assert alive.most - wanted.cache == pytest.approx(wanted.drawing, rel=0.25)
 
 
+def test_guidance_takes_a_second_past_and_nothing_else_that_lasts():
+    guided = footprint(CARD, replace(CARD.rollout, guidance=6.0), DecoderKind(dim=16), width=SIDE, height=SIDE, dtype=BF16)
+    plain = computed(DecoderKind(dim=16))
+    past = random_generator(CARD, dtype=BF16).new_cache(CARD.rollout, 1, SIDE // 8, SIDE // 8).num_bytes
+    assert (guided.cache, guided.weights, guided.past) == (plain.cache + past, plain.weights, plain.past)
+    assert plain.drawing < guided.drawing < 1.5 * plain.drawing  # one pass after the other
+
+
 @pytest.mark.parametrize("tiny, at_once", [(False, None), (False, 1), (True, None), (True, 1)])
 def test_decoding_takes_what_was_computed(tiny, at_once):
     decoder, state, first = random_decoder(tiny=tiny, dim=16, dtype=BF16), DecoderState(), 0

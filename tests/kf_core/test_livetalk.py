@@ -192,6 +192,29 @@ def test_what_the_command_draws_equals_the_published_way_joined_by_hand(files, t
     print(f"relative error {error:.1e}")
 
 
+def test_guidance_leads_away_from_the_negative_prompt_and_says_what_it_costs(files, tmp_path, capsys):
+    latents = {}
+    for name, changed in {
+        "plain": {},
+        "off": {"guidance": 1},
+        "guided": {"guidance": 3, "negative_prompt": "waving"},
+        "elsewhere": {"guidance": 3, "negative_prompt": "looks away"},
+        "nowhere": {"guidance": 3, "negative_prompt": PROMPT},
+    }.items():
+        assert files.animate(f"{name}.mp4", spool=tmp_path / name, overwrite=True, **changed) == 0
+        latents[name] = files.latents(tmp_path / name)
+        assert ("takes twice as long" in capsys.readouterr().err) == ("guidance" in changed and changed["guidance"] > 1)
+    assert torch.equal(latents["plain"], latents["off"])
+    assert [*(tmp_path / "plain").iterdir()][0].name == [*(tmp_path / "off").iterdir()][0].name
+    torch.testing.assert_close(latents["nowhere"], latents["plain"], rtol=0, atol=1e-4)
+    assert not torch.allclose(latents["guided"], latents["elsewhere"]) and not torch.allclose(latents["guided"], latents["plain"])
+
+
+def test_guidance_without_a_reader_is_refused_before_anything_is_loaded(files, capsys):
+    assert files.animate("never.mp4", guidance=3, text_encoder=None) == 1
+    assert "no text encoder is loaded that reads them" in capsys.readouterr().err and not (files.folder / "never.mp4").exists()
+
+
 def test_one_word_puts_it_under_knot_forcing(files, tmp_path):
     assert files.animate("knot.mp4", method="knot-forcing", spool=tmp_path) == 0 and probe(files.folder / "knot.mp4").pictures == 32
     own, knotted = tmp_path.with_name("own"), files.latents(tmp_path)

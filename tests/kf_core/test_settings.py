@@ -1,6 +1,10 @@
+import json
+from dataclasses import fields, make_dataclass, replace
+
 import pytest
 
 from kf_core.errors import KnotForcingError
+from kf_core.fingerprint import fingerprint, unsaid
 from kf_core.model.card import ModelCard
 from kf_core.schedule import few_steps, warped
 from kf_core.settings import Ahead, Behind, Fixed, RolloutSettings
@@ -18,6 +22,17 @@ def test_the_anchor_stays_ahead_of_every_frame_for_any_stride(stride):
     places = [Ahead(5, stride).place(stop) for stop in range(1, 200)]
     assert all(place > stop - 1 for stop, place in enumerate(places, start=1))
     assert places == sorted(places)
+
+
+def test_what_came_later_is_said_only_where_it_is_used():
+    """Or cards could not be read by the versions before, and streams would lose what they spooled."""
+    assert not {"guidance", "shift", "renoise"} & set(json.loads(CARD.to_json())["rollout"])
+    assert "negative_prompt" not in json.loads(CARD.to_json())
+    guided = replace(CARD, rollout=replace(CARD.rollout, guidance=6.0, renoise=False), negative_prompt="blurred")
+    assert json.loads(guided.to_json())["rollout"]["guidance"] == 6 and ModelCard.from_json(guided.to_json()) == guided
+    before = make_dataclass("RolloutSettings", [f.name for f in fields(RolloutSettings) if f.name not in unsaid(CARD.rollout)])
+    known = {f.name: getattr(CARD.rollout, f.name) for f in fields(before)}
+    assert fingerprint(before(**known)) == fingerprint(CARD.rollout) != fingerprint(guided.rollout)
 
 
 def test_the_anchor_moves_only_when_it_was_reached():

@@ -222,5 +222,47 @@ def test_equal_recipes_have_equal_names(stream):
     assert replace(stream, driving=Driving(audio=LiveAudio())).recipe() is None
 
 
+# ---- guided ----
+
+
+class Reader:
+    """Words as numbers: a text encoder in the small."""
+
+    name_for_recipe = "by length"
+
+    def __call__(self, prompt: str) -> torch.Tensor:
+        return torch.sin(torch.arange(16.0) * (1 + len(prompt))).reshape(1, 2, 8)
+
+
+@pytest.fixture(scope="module")
+def guided(stream) -> Stream:
+    card = replace(CARD, text=replace(CARD.text, kind="umt5"), negative_prompt="blurred")
+    driving = replace(stream.driving, script="[00:00-00:01] hello\n[00:01-] and good bye")
+    settings = replace(stream.settings, guidance=4.0)
+    return replace(stream, model=tiny.generator(card, torch.float32), driving=driving, settings=settings, text_encoder=Reader())
+
+
+def test_a_guided_stream_resumed_equals_uninterrupted_and_is_read_from_its_spool(guided, tmp_path):
+    whole, state, spool = pictures(guided), StreamState.start(guided), Spool(tmp_path, guided.recipe())
+    first = run_to(guided, state, 9, spool)
+    state.save(tmp_path / "state", guided)
+    again = StreamState.load(tmp_path / "state", guided)
+    assert torch.equal(torch.cat((first, pictures(guided.frames(again, spool)))), whole)
+    assert not any(isinstance(item, Step) for item in guided.steps(spool=Spool(tmp_path, guided.recipe())))
+    unguided = replace(guided, settings=replace(guided.settings, guidance=1.0))
+    assert StreamState.load(tmp_path / "state", unguided) is None and not torch.equal(pictures(unguided), whole)
+
+
+def test_the_negative_prompt_is_the_users_or_the_cards_and_counts_only_under_guidance(guided):
+    said = lambda stream, words: replace(stream, driving=replace(stream.driving, negative_prompt=words))
+    assert torch.equal(pictures(said(guided, "blurred")), pictures(guided))
+    other = said(guided, "out of focus")
+    assert not torch.equal(pictures(other), pictures(guided)) and other.recipe() != guided.recipe()
+    unguided = replace(guided, settings=replace(guided.settings, guidance=1.0))
+    assert said(unguided, "out of focus").recipe() == unguided.recipe()
+    assert any("guidance alone" in remark for remark in said(unguided, "out of focus").remarks())
+    assert any("twice as long" in remark for remark in guided.remarks()) and len(unguided.remarks()) == len(guided.remarks()) - 1
+
+
 def stream_span(index: int):
     return CARD.rollout.emitted(index)

@@ -22,8 +22,8 @@ def plain(q, k, v, mask=None):
 @pytest.mark.parametrize("words", [1, 2])
 @pytest.mark.parametrize(
     "changed",
-    [{}, {"knot": None, "fuse": False}, {"anchor": None}, {"anchor": None, "pinned": 3, "window": 9}],
-    ids=["knot forcing", "no knot", "no anchor", "pinned"],
+    [{}, {"knot": None, "fuse": False}, {"anchor": None}, {"anchor": None, "pinned": 3, "window": 9}, {"guidance": 2.0}],
+    ids=["knot forcing", "no knot", "no anchor", "pinned", "guided"],
 )
 def test_the_work_that_is_counted_is_what_pytorch_counts(changed: dict, words: int):
     settings = replace(tiny.SETTINGS, **changed)
