@@ -209,14 +209,25 @@ class ScriptNode(io.ComfyNode):
                 io.Clip.Input(
                     "clip", optional=True, tooltip="Only for models that read prompts: UMT5 from Load CLIP, type wan. kf-tiny needs none."
                 ),
+                io.String.Input(
+                    "negative_prompt",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What guidance leads away from, all the time; used only where `guidance` of Knot Forcing Sampler is above 1, "
+                    "as plain Wan 2.1 has it. Empty: the model's own, of plain Wan the one that its authors take.",
+                ),
             ],
             outputs=[DrivingWire.Output(display_name="driving", tooltip=DRIVING_OUT)],
         )
 
     @classmethod
-    def execute(cls, script: str, driving: Guidance | None = None, clip=None) -> io.NodeOutput:
+    def execute(cls, script: str, driving: Guidance | None = None, clip=None, negative_prompt: str = "") -> io.NodeOutput:
         before = driving or Guidance()
-        return io.NodeOutput(replace(before, driving=replace(before.driving, script=script), clip=clip or before.clip))
+        negative = negative_prompt.strip() or before.driving.negative_prompt
+        said = replace(before.driving, script=script, negative_prompt=negative)
+        return io.NodeOutput(replace(before, driving=said, clip=clip or before.clip))
 
 
 def one_picture(images: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,8 @@ from ..kf_core.conditioning.text import TextEncoder
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.fingerprint import fingerprint
 from ..kf_core.model.card import ModelCard
+from ..kf_core.sampling.guidance import negative_prompt
+from ..kf_core.settings import RolloutSettings
 from .weights import name_of_weights, patches_of
 from .wires import Guidance
 
@@ -45,15 +47,16 @@ def refuse_deaf(card: ModelCard, guidance: Guidance) -> None:
         )
 
 
-def encoders_for(card: ModelCard, guidance: Guidance) -> Encoders:
-    """What this model needs of what is connected. Encodes the words of the script."""
+def encoders_for(card: ModelCard, guidance: Guidance, settings: RolloutSettings) -> Encoders:
+    """What this model needs of what is connected. Encodes the words of the script, and what guidance leads away from."""
     hears, patchers = None, ()
     if _is_heard(card, guidance):
         hears, patchers = HostWav2Vec2(guidance.audio_encoder), (guidance.audio_encoder.patcher,)
     reads = None if card.text.kind == "none" or guidance.clip is None else HostReader(guidance.clip, card.text.tokens)
     if reads is not None:
         # now, because later the text encoder would push the generator out of memory
-        reads.encode_ahead([line.words for line in guidance.driving.words.prompts()])
+        against = negative_prompt(card, guidance.driving, settings)
+        reads.encode_ahead([*filter(None, [against]), *(line.words for line in guidance.driving.words.prompts())])
     return Encoders(hears, reads, patchers)
 
 

@@ -358,7 +358,7 @@ def running(recipe: Recipe, vae, way: Way | None = None) -> Iterator[Stream]:
     decoding = vae.memory_used_decode((1, 16, at_once or frames, *latent.shape[-2:]), decoder_dtype)
     needed = cache_bytes(card, recipe.settings, latent.shape[-2:], dtype) + vae.model_size()
     needed += drawing + decoding if way is None or way.is_beside else max(drawing, decoding)
-    encoders = encoders_for(card, recipe.guidance)
+    encoders = encoders_for(card, recipe.guidance, recipe.settings)
     led = () if recipe.guidance.vace is None else (recipe.guidance.vace.patcher,)
     management.load_models_gpu([model, *beside, *encoders.patchers, *led], memory_required=needed)
     model.pre_run()
@@ -402,7 +402,8 @@ def cache_bytes(card: ModelCard, settings: RolloutSettings, latent_size: tuple[i
     """What the generator's memory of the past takes, with the room for the frames being drawn: as the cache itself counts it."""
     heads = dict(layers=card.layers, heads=card.heads, head_dim=card.dim // card.heads)
     grid = Grid(latent_size[0] // 2, latent_size[1] // 2)
-    return KVCache(settings, batch=1, grid=grid, dtype=dtype, device="meta", **heads).num_bytes
+    one = KVCache(settings, batch=1, grid=grid, dtype=dtype, device="meta", **heads).num_bytes
+    return 2 * one if settings.is_guided else one
 
 
 def _decoder(vae, dtype: torch.dtype, device: torch.device, at_once: int | None) -> VideoDecoder:

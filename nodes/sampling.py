@@ -10,8 +10,9 @@ from comfy_api.latest import io
 
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.presets import AUTO, CHOICES
+from ..kf_core.sampling.guidance import refuse_unread
 from ..kf_core.schedule import few_steps
-from ..kf_core.settings import Ahead, AnchorRule, Behind, Fixed, RolloutSettings
+from ..kf_core.settings import STRONGEST_GUIDANCE, Ahead, AnchorRule, Behind, Fixed, RolloutSettings
 from ..kf_core.timeline import latent_frames, pixel_frames_in
 from . import host, live
 from .encoders import refuse_deaf
@@ -111,6 +112,18 @@ class Sampler(io.ComfyNode):
                     "takes. 8gb to 24gb: a card of that memory; where the VAE has no room, a tiny decoder (taew2_1) in models/vae_approx "
                     "makes the pictures, faster and softer.",
                 ),
+                io.Float.Input(
+                    "guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=STRONGEST_GUIDANCE,
+                    step=0.1,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How far to lead away from the negative prompt, for models that read prompts (others call it CFG). 0: the "
+                    "model's own, which is 1 (off) for all that draw in few steps and 6 for plain Wan 2.1. Above 1 drawing takes twice as "
+                    "long.",
+                ),
             ],
             outputs=[StreamWire.Output(display_name="stream", tooltip="To Streaming Decode, Next Segment or Stream to Latent.")],
             hidden=[io.Hidden.unique_id],
@@ -126,20 +139,20 @@ class Sampler(io.ComfyNode):
         driving: Guidance | None = None,
         method: str = OWN,
         tune: str = AUTO,
+        guidance: float = 0.0,
         **switches,
     ) -> io.NodeOutput:
-        guidance, card = driving or Guidance(), host.card_of(model)
-        refuse_deaf(card, guidance)
-        refuse_misled(card, guidance)
-        seconds = seconds or guidance.driving.seconds
+        driven, card = driving or Guidance(), host.card_of(model)
+        refuse_deaf(card, driven)
+        refuse_misled(card, driven)
+        seconds = seconds or driven.driving.seconds
         if not seconds:
             raise KnotForcingError("How long should the video be? Connect Audio Conditioning to `driving`, or set `seconds`.")
-        live.say(cls.hidden.unique_id, remark_on_length(guidance, seconds))
+        live.say(cls.hidden.unique_id, remark_on_length(driven, seconds))
         own = card.under_knot_forcing() if method == KNOT_FORCING else card.rollout
-        settings = chosen(own, latent_frames(pixel_frames_in(seconds, card.fps)), **switches)
-        return io.NodeOutput(
-            Recipe(model=model, anchor=anchor, guidance=guidance, settings=settings, seed=seed, seconds=seconds, tune=tune)
-        )
+        settings = chosen(own, latent_frames(pixel_frames_in(seconds, card.fps)), guidance=guidance, **switches)
+        refuse_unread(card, settings, has_reader=driven.clip is not None)
+        return io.NodeOutput(Recipe(model=model, anchor=anchor, guidance=driven, settings=settings, seed=seed, seconds=seconds, tune=tune))
 
 
 def remark_on_length(guidance: Guidance, seconds: float) -> str:
@@ -169,11 +182,14 @@ def chosen(
     pinned: int,
     pinned_place: str,
     first_frame: str,
+    guidance: float,
 ) -> RolloutSettings:
     """The model's settings with what was chosen instead, for a stream of `length` latent frames. Raises KnotForcingError."""
     changed = {}
     if steps:
-        changed |= {"schedule": few_steps(steps), "first_schedule": None}
+        changed |= {"schedule": few_steps(steps, own.shift), "first_schedule": None}
+    if guidance:
+        changed["guidance"] = guidance
     if chunk > 0:
         changed |= {"chunk": chunk, "first_chunk": None}
     for name, value in (("knot_frames", knot_frames), ("pinned", pinned)):

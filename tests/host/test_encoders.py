@@ -126,6 +126,32 @@ def test_what_the_script_says_is_read_by_the_hosts_umt5(host, transformers_encod
     assert embedding[:, tokens - 1].any() and not embedding[:, tokens:].any(), "zeros after the prompt"
 
 
+def test_guidance_leads_away_from_the_negative_prompt_and_is_refused_where_nobody_reads(host, transformers_encoder, reader):
+    def guided(prefix: str, guidance: float, negative: str | None, read: bool = True) -> dict:
+        prompt = livetalk(prefix, audio={"audio_encoder": ["ears", 0]}, sampler={"driving": ["script", 0], "guidance": guidance})
+        inputs = {"driving": ["audio", 0], "script": "a man smiles"} | ({"clip": ["umt5", 0]} if read else {})
+        script = ("KnotForcingScript", inputs | ({} if negative is None else {"negative_prompt": negative}))
+        return also(prompt, umt5=reader, script=script)
+
+    plain, off, same, away, else_where = (
+        host.run(guided(*case))
+        for case in (
+            ("plain", 0.0, None),
+            ("off", 1.0, None),
+            ("same", 3.0, "a man smiles"),
+            ("away", 3.0, "a man looks"),
+            ("elsewhere", 3.0, "a man waves"),
+        )
+    )
+    pictures = lambda ran: ran.outputs["decode"][1]
+    assert plain.succeeded and away.succeeded, away.messages[-1]
+    assert torch.equal(pictures(plain), pictures(off)) and (pictures(plain) - pictures(same)).abs().max() < 0.02
+    assert not torch.equal(pictures(plain), pictures(away)) and not torch.equal(pictures(away), pictures(else_where))
+    assert "takes twice as long" in away.said("decode")[-1] and "takes twice as long" not in plain.said("decode")[-1]
+    refused = host.run(guided("unread", 3.0, None, read=False))
+    assert refused.error["node_id"] == "sampler" and "no text encoder is loaded that reads them" in refused.error["exception_message"]
+
+
 def test_a_script_read_by_another_encoder_or_by_none_is_another_stream(host, transformers_encoder, reader):
     """What was drawn with the words must not be taken for what is drawn without them."""
     script = ("KnotForcingScript", {"driving": ["audio", 0], "script": "a man speaks"})

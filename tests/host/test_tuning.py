@@ -19,8 +19,9 @@ from .conftest import talking
         (kf_tiny(), kf_tiny().rollout),
         (kf_tiny(), replace(kf_tiny().rollout, pinned=2, window=9)),
         (replace(self_forcing(), layers=2), self_forcing().rollout),
+        (replace(self_forcing(), layers=2), replace(self_forcing().rollout, guidance=2.0)),
     ],
-    ids=["kf-tiny", "pinned", "everything remembered"],
+    ids=["kf-tiny", "pinned", "everything remembered", "guided"],
 )
 def test_the_room_that_is_asked_for_is_what_the_cache_takes(host, card, settings):
     asked = host.of_pack("host").cache_bytes(card, settings, (8, 12), torch.bfloat16)
