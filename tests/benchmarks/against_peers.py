@@ -3,7 +3,8 @@
     python -m tests.benchmarks.against_peers [--comfyui FOLDER] [--self-forcing FOLDER] [--at 30 300 3000] [--repeats 3]
 
 Same weights, sizes, steps and float32 for all; at equal attention span (every frame remembered; a window of 6) and at each one's own.
-Every repeat measures all in turn, so that what else the machine does meets all of them. A run at a late frame begins there, with random
+Every repeat measures all in turn, so that what else the machine does meets all of them. Whether ours stays flat is measured more
+finely: streams at all frames run side by side and take turns, a chunk each (`--flat-chunks`). A run at a late frame begins there, with random
 numbers as its past; its first chunk is not counted. Prints Markdown. Correctness stands beside the times: from the same noise, all
 that see the same frames draw the same latents. `--clock cpu` counts the process's own time: for trying it on a busy machine.
 Runs in an environment with ComfyUI's requirements and diffusers, on Linux.
@@ -27,7 +28,7 @@ from kf_core.model.wan import WanModel
 from kf_core.schedule import warped
 from kf_core.settings import Ahead, RolloutSettings
 
-from .peers import CHUNK, WIDTH, ComfyUI, Run, SelfForcing, Setting, ours
+from .peers import CHUNK, WIDTH, ComfyUI, Run, SelfForcing, Setting, our_chunks, ours
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 ROPE_TABLE = 1024  # Self-Forcing's: latent frames
@@ -92,12 +93,23 @@ def table(all_of_them: list[Contestant], at: list[int]) -> None:
     print("\nA ratio is the peer's time over ours at the same span, in the order of the rows above.")
 
 
-def flatness(all_of_them: list[Contestant], at: list[int]) -> None:
-    for one in all_of_them:
-        if one.name.startswith("ours") and one.span != EVERY and all(frame in one.seconds for frame in at):
-            middle = [median(one.seconds[frame]) for frame in at]
-            frames = ", ".join(map(str, at))
-            print(f"{one.name}, {one.span}: largest over smallest of the medians at {frames}: {max(middle) / min(middle):.3f}.")
+def flatness(setting: Setting, chosen: argparse.Namespace) -> None:
+    """Streams at every frame side by side, in turn a chunk each: what a chunk takes late in a stream over what it takes early."""
+    print(f"\n| ours at constant span, {chosen.flat_chunks} chunks, in turn | {' | '.join(f'at {frame}' for frame in chosen.at)} | ratio |")
+    print("|---|" + "---:|" * (len(chosen.at) + 1))
+    for span, settings in ((SIX, WINDOW), (OWN, KNOT_FORCING)):
+        for name, hot in (("plain forward", False), ("hot path", True)):
+            count = 1 + chosen.flat_chunks
+            running = {frame: our_chunks(setting, settings, (frame // CHUNK - 1) * CHUNK, count, hot=hot) for frame in chosen.at}
+            seconds: dict[int, list[float]] = {frame: [] for frame in chosen.at}
+            for turn in range(count):
+                for frame in chosen.at[turn % len(chosen.at) :] + chosen.at[: turn % len(chosen.at)]:
+                    seconds[frame].append(next(running[frame])[0])
+            settled = [each[1:] for each in seconds.values()]
+            cells = [f"{median(each):.4f} ({min(each):.4f} to {max(each):.4f})" for each in settled]
+            middle, least = [median(each) for each in settled], [min(each) for each in settled]
+            ratio = f"{max(middle) / min(middle):.3f} of medians, {max(least) / min(least):.3f} of minima"
+            print(f"| {name}, {span} | {' | '.join(cells)} | {ratio} |", flush=True)
 
 
 def agreement(all_of_them: list[Contestant]) -> None:
@@ -166,6 +178,7 @@ def main() -> None:
     parser.add_argument("--growing-until", type=int, default=400, help="who remembers every frame is measured no later than here")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--chunks", type=int, default=2, help="counted chunks of each measurement")
+    parser.add_argument("--flat-chunks", type=int, default=30, help="chunks at each frame for the comparison over time; 0: none")
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--size", type=int, nargs=2, default=[16, 16], help="latent height and width; 16 16 are 64 tokens a frame")
@@ -198,7 +211,8 @@ def main() -> None:
     all_of_them = contestants(setting, chosen)
     times(all_of_them, chosen)
     table(all_of_them, chosen.at)
-    flatness(all_of_them, chosen.at)
+    if chosen.flat_chunks:
+        flatness(setting, chosen)
     agreement(all_of_them)
     attention_share(setting, [frame for frame in chosen.at if frame < chosen.growing_until])
     limits(setting, all_of_them)

@@ -9,6 +9,7 @@ depend on what they are.
 import contextlib
 import importlib
 import io
+import itertools
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -71,6 +72,14 @@ class Run:
 
 def ours(setting: Setting, settings: RolloutSettings, start: int, chunks: int, *, hot: bool, attention: Callable | None = None) -> Run:
     """Our rollout, by the hot path or the plain forward."""
+    drawn = list(itertools.islice(our_chunks(setting, settings, start, chunks, hot=hot, attention=attention), chunks))
+    return Run([seconds for seconds, _ in drawn], torch.cat([latents for _, latents in drawn], dim=2))
+
+
+def our_chunks(
+    setting: Setting, settings: RolloutSettings, start: int, chunks: int, *, hot: bool, attention: Callable | None = None
+) -> Iterator[tuple[float, Tensor]]:
+    """Our rollout chunk by chunk: the seconds that each took, its latents. Draws only when it is asked."""
     from kf_core.model.hot_path import HotGenerator
 
     words = {} if attention is None else dict(attention=attention)
@@ -99,15 +108,11 @@ def ours(setting: Setting, settings: RolloutSettings, start: int, chunks: int, *
             return whole[:, :, CHUNK * block : CHUNK * (block + 1)] if step == 0 else setting.fresh_noise(block, step - 1)
     else:
         noise = SeededNoise(0, (1, 16, *setting.size))
-    seconds, latents, before = [], [], setting.clock()
+    before = setting.clock()
     for item in rollout(model, anchor, Still(), settings, noise, state):
         if isinstance(item, LatentChunk):
-            now = setting.clock()
-            seconds.append(now - before)
-            latents.append(item.latents)
-            before = now
-            if len(seconds) == chunks:
-                return Run(seconds, torch.cat(latents, dim=2))
+            yield setting.clock() - before, item.latents
+            before = setting.clock()
 
 
 class ComfyUI:
