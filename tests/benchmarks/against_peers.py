@@ -4,8 +4,8 @@
 
 Same weights, sizes, steps and float32 for all; at equal attention span (every frame remembered; a window of 6) and at each one's own.
 Every repeat measures all in turn, so that what else the machine does meets all of them. Whether ours stays flat is measured more
-finely: streams at all frames run side by side and take turns, a chunk each (`--flat-chunks`). A run at a late frame begins there, with random
-numbers as its past; its first chunk is not counted. Prints Markdown. Correctness stands beside the times: from the same noise, all
+finely: streams at all frames run side by side and take turns, a chunk each (`--flat-chunks`). A run at a late frame begins there, with
+random numbers as its past; its first chunk is not counted. Prints Markdown. Correctness stands beside the times: from the same noise, all
 that see the same frames draw the same latents. `--clock cpu` counts the process's own time: for trying it on a busy machine.
 Runs in an environment with ComfyUI's requirements and diffusers, on Linux.
 """

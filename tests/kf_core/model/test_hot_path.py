@@ -1,10 +1,14 @@
 """The hot path draws what the plain forward draws, and leaves to it what it does not know."""
 
+import sys
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from kf_core.chunks import LatentChunk, TextContext
 from kf_core.model import products
@@ -13,7 +17,7 @@ from kf_core.model.hot_path import HotGenerator
 from kf_core.model.wan import WanModel
 from kf_core.sampling.rollout import RolloutState, rollout
 from kf_core.settings import Ahead, RolloutSettings
-from tests.kf_core.tiny import CARD, HEIGHT, SETTINGS, WIDTH, Waves, frames, generator, noise, portrait
+from tests.kf_core.tiny import CARD, HEIGHT, SETTINGS, WIDTH, Waves, chunks, frames, generator, noise, portrait
 
 FORMS = {
     "knot forcing": {},
@@ -128,6 +132,50 @@ def test_a_step_asks_nothing_of_the_model_twice():
         "time_projection": passes + once_more,
         "text_embedding": 1,
     }
+
+
+@pytest.mark.parametrize("forward", (hot, lambda model: model), ids=("hot path", "plain forward"))
+def test_a_chunk_late_in_a_stream_is_the_same_work_as_an_early_one(forward):
+    """Counted, so that no clock is needed: every operation with its sizes, and every call within this package."""
+    model, later = forward(generator()), 990  # chunks; the portrait moves on every 5 frames, so the two are in step
+    state = RolloutState.start(model, portrait(), SETTINGS)
+    chunks(30, model=model, state=state)
+    tensors = state.tensors()
+    tensors |= {"chunk": tensors["chunk"] + later, "cache.next_frame": tensors["cache.next_frame"] + later * SETTINGS.chunk}
+    early, late = (RolloutState.restore(each, model, portrait(), SETTINGS) for each in (state.tensors(), tensors))
+    work = [works_of(rollout(model, portrait(), Waves(), SETTINGS, noise(), each), 6) for each in (early, late)]
+    assert late.chunk - early.chunk == later and work[0] == work[1]
+
+
+def works_of(stream, count: int) -> tuple[list, Counter]:
+    """What is done for so many chunks."""
+    operations, calls = Operations(), Counter()
+
+    def profile(frame, event: str, argument) -> None:
+        if event == "call" and "kf_core" in frame.f_code.co_filename:
+            calls[frame.f_code.co_qualname] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        with operations:
+            first_chunks(stream, count)
+    finally:
+        sys.setprofile(before)
+    return operations.seen, calls
+
+
+class Operations(TorchDispatchMode):
+    """Writes down every operation and the size of what came of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        self.seen.append((func, [tuple(tensor.shape) for tensor in tree_leaves(made) if isinstance(tensor, torch.Tensor)]))
+        return made
 
 
 def test_fused_weights_are_the_trees_own():
