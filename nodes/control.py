@@ -50,18 +50,36 @@ class ControlVideo(io.ComfyNode):
                     tooltip="Whether what is remembered of finished frames has heard the control, too. Off, as in public causal use.",
                 ),
                 DrivingWire.Input("driving", optional=True, tooltip=BEFORE),
+                io.Boolean.Input(
+                    "restarts",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Where the module counts time from: on, from 0 in every chunk, as programs do that run it on a chunk alone; "
+                    "off, from the beginning of the video. It sees one chunk at a time and knows distances only, so the pictures are the "
+                    "same but for rounding. Turn it on to compare with such a program number by number; else leave it off.",
+                ),
             ],
             outputs=[DrivingWire.Output(display_name="driving", tooltip=DRIVING_OUT)],
         )
 
     @classmethod
     def execute(
-        cls, control_images, vae, module_name: str, fps: float, strength: float, in_clean_pass: bool, driving: Guidance | None = None
+        cls,
+        control_images,
+        vae,
+        module_name: str,
+        fps: float,
+        strength: float,
+        in_clean_pass: bool,
+        driving: Guidance | None = None,
+        restarts: bool = False,
     ) -> io.NodeOutput:
         host.refuse_other_vae(vae)
         before = driving or Guidance()
         control = ControlPictures(control_images[..., :3], fps)
-        led = replace(before.driving, control=control, control_strength=strength, control_in_clean_pass=in_clean_pass)
+        options = dict(control_strength=strength, control_in_clean_pass=in_clean_pass, control_restarts=restarts)
+        led = replace(before.driving, control=control, **options)
         return io.NodeOutput(replace(before, driving=led, vace=vace.load_vace(module_name), control_vae=vae))
 
 

@@ -77,6 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--control-in-clean-pass", action="store_true", help="let what is remembered hear the control, too (default: it does not)"
     )
+    group.add_argument(
+        "--control-restarts",
+        action="store_true",
+        help="let the control module count time from 0 in every chunk, to compare with programs that run it on a chunk alone; the pictures "
+        "are the same but for rounding (default: from the beginning of the video)",
+    )
     for name, what in STRENGTHS.items():
         group.add_argument(f"--{name}-strength", type=float, default=1.0, metavar="0..2", help=f"how much {what} (default: 1)")
     model_arguments.add_arguments(parser)
@@ -232,6 +238,7 @@ def _driving(chosen: argparse.Namespace, audio: AudioSource) -> Driving:
         control=None if chosen.control is None else ControlVideo(chosen.control),
         control_strength=chosen.control_strength,
         control_in_clean_pass=chosen.control_in_clean_pass,
+        control_restarts=chosen.control_restarts,
     )
 
 

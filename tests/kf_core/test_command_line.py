@@ -26,6 +26,7 @@ from kf_core.errors import KnotForcingError
 from kf_core.media.playback import pictures, probe
 from kf_core.model.card import CARD_KEY
 from kf_core.model.vace import Vace
+from kf_core.spool import Spool
 from kf_core.vae.tiny import TinyVAE
 from kf_core.vae.wan import WanVAE
 
@@ -167,11 +168,21 @@ def test_a_control_video_leads_through_a_module_and_is_not_used_without_one(file
     assert files.animate("plain.mp4", duration=0.5, quiet=True) == 0
     words = dict(duration=0.5, quiet=True, control=files.folder / "plain.mp4", control_module=files.folder / "vace.safetensors")
     assert files.animate("led.mp4", **words) == 0 and files.animate("weak.mp4", **words, control_strength=0) == 0
+    restarted = latents_of(files, "restarted", **words, control_restarts=True)
+    assert (restarted - latents_of(files, "continued", **words)).norm() < 1e-4 * restarted.norm()
     plain = made(files.folder / "plain.mp4")
     assert torch.equal(made(files.folder / "weak.mp4"), plain) and not torch.equal(made(files.folder / "led.mp4"), plain)
     capsys.readouterr()
     assert files.animate("unled.mp4", **words | {"control_module": None}) == 0
     assert "no VACE module loaded" in capsys.readouterr().err and torch.equal(made(files.folder / "unled.mp4"), plain)
+
+
+def latents_of(files: Files, name: str, **words) -> torch.Tensor:
+    """What a command drew: [1, 16, f, h, w]."""
+    assert files.animate(f"{name}.mp4", **words, spool=files.folder / name) == 0
+    (file,) = (files.folder / name).iterdir()
+    kept = Spool(files.folder / name, file.stem)
+    return torch.cat([kept.read(index).latents for index in range(len(kept))], dim=2)
 
 
 @pytest.mark.parametrize("seconds", [0.05, 1e-4])
