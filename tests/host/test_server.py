@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -112,19 +113,29 @@ def test_cancel_is_heard_and_a_playable_file_remains(server):
 
 
 def test_a_killed_server_goes_on_where_it_was_and_the_result_is_the_same(server):
+    prompt = long("killed", 120.0)  # so long that it is not done before the kill is heard, however busy the machine is
+
+    def shown(text: str) -> float:
+        """Seconds of video that a line says are there."""
+        found = re.match(r"([\d.]+) of 120.0 s", text)
+        return float(found[1]) if found else 0.0
+
     def kill(text: str) -> None:
-        if text.startswith("6.") and server.process.poll() is None:
+        if shown(text) > 6 and server.process.poll() is None:
             server.kill()
 
-    assert server.run(long("killed"), kill)[0] == "gone"
+    assert server.run(prompt, kill)[0] == "gone"
     path = server.videos("killed")[0]
     made = probe(path).pictures
-    assert 90 <= made < 192, "what was made before the kill plays"
+    assert 96 < made < 1920, "what was made before the kill plays"
+    beyond = made / 16 + 6
     server.start()
-    event, _, texts = server.run(long("killed"))
-    assert event == "execution_success", texts
+    event, _, texts = server.run(prompt, lambda text: server.post("/interrupt", {}) if shown(text) > beyond + 2 else None)
+    assert event == "execution_interrupted", texts
     shutil.rmtree(server.folder / "output" / "knot_forcing")
-    assert server.run(long("whole"))[0] == "execution_success"
-    both = zip(pictures(path), pictures(server.videos("whole")[0]), strict=True)
+    assert server.run(long("whole", beyond))[0] == "execution_success"
+    whole = list(pictures(server.videos("whole")[0]))[:-12]  # its last chunk is cut, so H.264 has other losses there
+    assert len(whole) > made
+    both = zip(pictures(path), whole, strict=False)
     other = {index: (ours - theirs).abs().max().item() for index, (ours, theirs) in enumerate(both) if not torch.equal(ours, theirs)}
     assert not other, f"killed after picture {made}: these differ, by so much"
