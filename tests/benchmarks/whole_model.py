@@ -13,6 +13,7 @@ import json
 import struct
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +27,8 @@ from kf_core.sampling.noise import SeededNoise
 from kf_core.sampling.rollout import rollout
 from kf_core.schedule import few_steps
 
+KINDS = {torch.bfloat16: "BF16", torch.float16: "F16"}
+
 
 class Idle:
     """Nothing drives it."""
@@ -34,12 +37,14 @@ class Idle:
         return ChunkConditioning(span=span)
 
 
-def write(path: Path) -> None:
-    """Random weights that neither grow nor fade, one tensor at a time."""
-    shapes, header, end = shapes_of(self_forcing()), {}, 0
+def write(path: Path, shapes: Mapping[str, Sequence[int]], dtype: torch.dtype = torch.bfloat16, **last: bytes) -> None:
+    """Random weights that neither grow nor fade, one tensor at a time; `last`: what else the file holds, as bytes."""
+    header, end = {}, 0
     for name, shape in shapes.items():
-        size = 2 * torch.Size(shape).numel()
-        header[name], end = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}, end + size
+        size = dtype.itemsize * torch.Size(shape).numel()
+        header[name], end = {"dtype": KINDS[dtype], "shape": list(shape), "data_offsets": [end, end + size]}, end + size
+    for name, data in last.items():
+        header[name], end = {"dtype": "U8", "shape": [len(data)], "data_offsets": [end, end + len(data)]}, end + len(data)
     text = json.dumps(header).encode()
     draw = torch.Generator().manual_seed(0)
     with path.open("wb") as file:
@@ -47,8 +52,10 @@ def write(path: Path) -> None:
         for name, shape in shapes.items():
             inward = torch.Size(shape[1:]).numel()
             mean, scale = (1.0, 0.0) if "norm" in name and name.endswith("weight") else (0.0, inward**-0.5 if len(shape) > 1 else 0.02)
-            tensor = (torch.randn(shape, generator=draw) * scale + mean).bfloat16()
+            tensor = (torch.randn(tuple(shape), generator=draw) * scale + mean).to(dtype)
             file.write(tensor.view(torch.uint8).numpy().tobytes())
+        for data in last.values():
+            file.write(data)
 
 
 def held() -> dict[str, float]:
@@ -69,7 +76,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = chosen.keep or Path(folder) / "self_forcing_dmd.safetensors"
         if not path.exists():
-            write(path)
+            write(path, shapes_of(self_forcing()))
         began, before = time.perf_counter(), held()
         model = load_generator(path, known_as="self-forcing", dtype=torch.bfloat16)
         seconds, after = time.perf_counter() - began, held()
