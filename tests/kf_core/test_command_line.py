@@ -1,5 +1,6 @@
 """What a creator can rely on: one command, one clear sentence for what is wrong, and nothing that was made is ever lost."""
 
+import argparse
 import json
 import os
 import re
@@ -21,11 +22,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from skimage import data
 
+from kf_core.checkpoints.known import self_forcing, wan_t2v
 from kf_core.cli.main import main
+from kf_core.cli.model import settings_for
 from kf_core.errors import KnotForcingError
 from kf_core.media.playback import pictures, probe
 from kf_core.model.card import CARD_KEY
 from kf_core.model.vace import Vace
+from kf_core.schedule import few_steps
 from kf_core.spool import Spool
 from kf_core.vae.tiny import TinyVAE
 from kf_core.vae.wan import WanVAE
@@ -159,6 +163,15 @@ def test_a_tiny_decoder_makes_other_pictures_of_the_same_latents_as_many(files):
     facts = probe(files.folder / "tiny.mp4")
     assert (facts.pictures, facts.width, facts.height) == (24, 32, 32)
     assert not torch.equal(made(files.folder / "tiny.mp4"), made(files.folder / "plain.mp4"))
+
+
+def test_another_number_of_steps_is_spaced_as_the_models_own_are():
+    chosen = argparse.Namespace(method="own", steps=4, guidance=None)
+    plain = settings_for(chosen, wan_t2v())
+    assert plain.schedule == few_steps(4, 8.0) and plain.guidance == 6 and not plain.renoise
+    assert settings_for(chosen, self_forcing()) == self_forcing().rollout
+    off = argparse.Namespace(method="knot-forcing", steps=None, guidance=1.0)
+    assert settings_for(off, wan_t2v()) == replace(wan_t2v().rollout, guidance=1.0)
 
 
 def test_a_control_video_leads_through_a_module_and_is_not_used_without_one(files, capsys):
