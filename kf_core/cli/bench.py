@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -121,6 +122,7 @@ def _stream(chosen: argparse.Namespace, precision: str) -> Stream:
     driving = Driving(audio=Silence())
     if chosen.preset is None:
         loaded = model_arguments.load_model(argparse.Namespace(**{**vars(chosen), "precision": precision}))
+        _note(loaded.remarks)
         grey = torch.full((1, 3, 1, loaded.height, loaded.width), 0.5, device=loaded.generator.device)
         return Stream(
             model=loaded.generator,
@@ -134,13 +136,20 @@ def _stream(chosen: argparse.Namespace, precision: str) -> Stream:
     card = preset.card
     width, height = chosen.width or card.width, chosen.height or card.height
     latent = torch.randn(1, Z_DIM, 1, height // SPATIAL_STRIDE, width // SPATIAL_STRIDE, generator=torch.Generator().manual_seed(0))
+    generator = random_generator(card, dtype=dtype, device=device)
+    _note(model_arguments.accelerate(chosen, generator))
     return Stream(
-        model=random_generator(card, dtype=dtype, device=device),
+        model=generator,
         decoder=random_decoder(tiny=chosen.tiny_vae, dim=preset.vae_dim, dtype=dtype, device=device),
         anchor=Anchor(latent.to(device)),
         driving=driving,
         settings=card.rollout,
     )
+
+
+def _note(remarks: Iterable[str]) -> None:
+    for remark in remarks:
+        print(f"Note: {remark}", file=sys.stderr)
 
 
 def _size(text: str) -> tuple[int, int]:

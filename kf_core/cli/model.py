@@ -22,6 +22,7 @@ from ..footprint import DecoderKind
 from ..model.attention import ATTENTIONS, attention_called
 from ..model.card import ModelCard
 from ..model.causal import Generator
+from ..model.fp8 import with_float8
 from ..presets import AUTO, CHOICES, Plan, plan, reads_on_device
 from ..schedule import few_steps
 from ..settings import RolloutSettings
@@ -77,6 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where this machine computes in it, else fp32")
     group.add_argument("--attention", choices=ATTENTIONS, default=ATTENTIONS[0], help="flash or sage: where that package is installed")
+    group.add_argument(
+        "--fp8", action="store_true", help="keep the blocks' weights in 8-bit floats: half the memory, faster on RTX 40 series and later"
+    )
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
     group.add_argument(
         "--tune", choices=CHOICES, default=AUTO, help="what to fit the decoding to; auto looks at the device and says what it takes"
@@ -121,6 +125,7 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
     card = generator.card
     if chosen.control_module is not None:
         generator = generator.led_by(load_vace(chosen.control_module, card, dtype=dtype, device=device))
+    accelerated = accelerate(chosen, generator)
     width, height = _size(chosen, generator)
     settings = settings_for(chosen, card)
     encoder = None
@@ -137,8 +142,13 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
     decoder = _decoder(chosen, vae, dtype, device)
     decoder.at_once = tuning.way.at_once
     said = "" if tuning.preset == "cpu" else tuning.why
-    remarks = tuple(filter(None, (card.note, card.restricted, *opened.remarks, said, fallback)))
+    remarks = tuple(filter(None, (card.note, card.restricted, *opened.remarks, said, fallback, *accelerated)))
     return LoadedModel(generator, vae, decoder, encoder, width, height, settings, tuning, remarks)
+
+
+def accelerate(chosen: argparse.Namespace, generator: Generator) -> list[str]:
+    """Make the generator as fast as was asked for; sentences say what came of it."""
+    return [with_float8(generator)] if chosen.fp8 else []
 
 
 def worker(chosen: argparse.Namespace, stream: Stream, tuning: Plan | None = None) -> Worker:

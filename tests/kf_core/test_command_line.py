@@ -451,6 +451,14 @@ def test_an_ablation_names_variants_that_do_not_exist(capsys, tmp_path):
     assert "There is no variant knotless" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
+def test_weights_in_8_bit_floats_draw_about_the_same_and_say_what_that_is_good_for(files, capsys):
+    capsys.readouterr()
+    assert files.animate("plain.mp4", duration=0.5) == 0 and "8-bit" not in capsys.readouterr().err
+    assert files.animate("small.mp4", duration=0.5, fp8=True) == 0 and "cpu does not multiply them" in capsys.readouterr().err
+    plain, small = (made(files.folder / name) for name in ("plain.mp4", "small.mp4"))
+    assert 0 < float((plain - small).abs().mean()) < 0.05
+
+
 def test_bench_times_the_stream(files, capsys):
     words = ["bench", "--checkpoint", str(files.folder / "tiny.safetensors"), "--precision", "fp32", "--chunks", "4"]
     assert main([*words, "--json", str(files.folder / "a.json")]) == 0
