@@ -26,6 +26,7 @@ from ..chunks import ChunkConditioning, Control, Signal, TextContext
 from ..errors import KnotForcingError
 from ..fingerprint import later
 from ..model.card import ModelCard
+from ..sending import send
 from ..timeline import PIXELS_PER_LATENT, LatentSpan, PixelSpan
 from ..vae.wan import WanVAE
 from .audio import AudioFile, AudioSource, Silence
@@ -167,7 +168,7 @@ class BoundDriving:
             strength = lambda steps: torch.from_numpy(self._motion.at(self._times(steps)).values.clip(0, STRONGEST))[:, None]
             motion = Signal(self._by_frame(span, strength).mean(-1, keepdim=True))
         if self._control is not None:
-            latents = self._control.frames(span).to(self._device, self._dtype)
+            latents = send(self._control.frames(span), self._device, self._dtype)
             options = self.driving.control_in_clean_pass, self.driving.control_restarts
             control = Control(latents, self.driving.control_strength, *options)
         heard = dict(audio=audio, pose=pose, expression=expression, motion=motion, control=control)
@@ -184,8 +185,8 @@ class BoundDriving:
         wanted = timeline.groups(span)
         first = max(0, wanted.start)
         found = steps(PixelSpan(first, max(wanted.stop, first)))
-        found = torch.cat((found[:1].expand(first - wanted.start, *found.shape[1:]), found)).to(self._device, self._dtype)
-        return rearrange(found, "(f p) c ... -> 1 f (p c) ...", p=PIXELS_PER_LATENT)
+        found = torch.cat((found[:1].expand(first - wanted.start, *found.shape[1:]), found))
+        return rearrange(send(found, self._device, self._dtype), "(f p) c ... -> 1 f (p c) ...", p=PIXELS_PER_LATENT)
 
     def _times(self, steps: PixelSpan) -> np.ndarray:
         return np.arange(steps.start, steps.stop) / self.card.fps

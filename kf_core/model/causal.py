@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..chunks import ChunkConditioning, TextContext
+from ..sending import send
 from .adapters import Adapters, Additions, scaled
 from .attention import sdpa
 from .card import ModelCard
@@ -100,7 +101,7 @@ class Generator:
             embedding = torch.zeros(1, self.card.text.tokens, self.card.text.width)
         else:
             embedding = context.embedding
-        hidden = self.modules.text_embedding(embedding.to(self.device, self.dtype))
+        hidden = self.modules.text_embedding(send(embedding, self.device, self.dtype))
         branch = None if self.vace is None else TextKeys(context, *_text_keys(self.vace.vace_blocks, hidden))
         return TextKeys(context, *_text_keys(self.modules.blocks, hidden), branch)
 
@@ -183,7 +184,7 @@ class Generator:
         half = self.modules.freq_dim // 2
         frequencies = 10000 ** -(torch.arange(half, dtype=torch.float64) / half)
         angles = t.cpu().double()[..., None] * frequencies
-        time = self.modules.time_embedding(torch.cat((angles.cos(), angles.sin()), dim=-1).to(self.device, self.dtype))
+        time = self.modules.time_embedding(send(torch.cat((angles.cos(), angles.sin()), dim=-1), self.device, self.dtype))
         extra = [a.time if a else None for a in additions]
         if all(e is None for e in extra):
             return time

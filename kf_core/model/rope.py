@@ -10,6 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..sending import send
+
 THETA = 10000.0
 
 
@@ -46,7 +48,7 @@ def rotation(
     """The angles of frames at `positions` ([f], or [b, f] where samples differ), `grid.tokens` tokens each.
 
     Computed on the CPU, because not every device has float64 (Apple's has not). An axis at a time: a token's row of angles is its
-    frame's, its row's and its column's side by side, so few numbers are computed and sent, whatever the size of the picture."""
+    frame's, its row's and its column's side by side, so few are computed and sent, in one piece, whatever the size of the picture."""
     dtype = torch.promote_types(dtype, torch.float32)
     places = (positions.cpu().double(), torch.arange(grid.height, dtype=torch.float64), torch.arange(grid.width, dtype=torch.float64))
     angles = [place[..., None] * frequency for place, frequency in zip(places, _frequencies(head_dim), strict=True)]
@@ -57,18 +59,10 @@ def rotation(
         rows = rearrange(torch.cat(sides, dim=-1), "... f h w d -> ... (f h w) d")
         return rows if positions.dim() == 1 else rows[:, None]
 
-    return Rotation(
-        every_token(*(send(axis.cos(), device, dtype) for axis in angles)),
-        every_token(*(send(axis.sin(), device, dtype) for axis in angles)),
-    )
-
-
-def send(tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """The tensor there, in that type. The host does not wait for a GPU to take it, so what was asked of it before may still be running."""
-    tensor, device = tensor.to(dtype), torch.device(device)
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    tables = [*(axis.cos() for axis in angles), *(axis.sin() for axis in angles)]
+    sent = send(torch.cat([table.flatten() for table in tables]), device, dtype).split([table.numel() for table in tables])
+    there = [part.view(table.shape) for part, table in zip(sent, tables, strict=True)]
+    return Rotation(every_token(*there[:3]), every_token(*there[3:]))
 
 
 def _frequencies(head_dim: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,6 +18,7 @@ from ..conditioning.anchor import Anchor
 from ..model.causal import Generator, Segment, TextKeys
 from ..model.channels import with_picture
 from ..model.kv_cache import KVCache, Memory
+from ..sending import send
 from ..settings import Ahead, Behind, RolloutSettings
 from ..timeline import LatentSpan
 from .guidance import guided
@@ -94,9 +95,11 @@ def denoise(
     """Draw `drawn` from noise in a few steps, each with its estimate of the clean frames. Reads the cache, never commits to it."""
     schedule = settings.steps(state.chunk)
     last = len(schedule) - 1 if exits is None else min(exits(state.chunk), len(schedule) - 1)
+    entered = range(last + 1) if settings.renoise else range(1)
+    noises = send(torch.stack([noise(drawn, step) for step in entered]), anchor.latent.device, anchor.latent.dtype)
     clean = flow = None
     for index, (sigma, t) in enumerate(schedule[: last + 1]):
-        fresh = noise(drawn, index if settings.renoise else 0).to(anchor.latent)
+        fresh = noises[index if settings.renoise else 0]
         there = fresh if clean is None or settings.renoise else clean + flow.to(clean)  # the noise the flow sees: an Euler step
         noisy = there if clean is None else (1 - sigma) * clean + sigma * there
         noisy = enter(noisy, state.knot, settings.knot, sigma, fresh)
