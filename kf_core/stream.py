@@ -202,6 +202,7 @@ class Stream:
             text_encoder=self.text_encoder,
             control_encoder=self.control_encoder if self.model.vace is not None else None,
             against=negative_prompt(self.model.card, self.driving, self.settings),
+            seed=self.seed,
         )
 
     def _noise(self) -> SeededNoise:

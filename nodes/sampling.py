@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
+from ..kf_core.conditioning.idle import NATURAL
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.presets import AUTO, CHOICES
 from ..kf_core.sampling.guidance import refuse_unread
@@ -124,6 +125,16 @@ class Sampler(io.ComfyNode):
                     "model's own, which is 1 (off) for all that draw in few steps and 6 for plain Wan 2.1. Above 1 drawing takes twice as "
                     "long.",
                 ),
+                io.Float.Input(
+                    "idle",
+                    default=NATURAL,
+                    min=0.0,
+                    max=NATURAL,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How much a face lives by itself where no pose is given: it blinks, glances aside and sways a little, other "
+                    "for each seed. Script and expression go before it. For models that obey lids and head, such as kf-tiny.",
+                ),
             ],
             outputs=[StreamWire.Output(display_name="stream", tooltip="To Streaming Decode, Next Segment or Stream to Latent.")],
             hidden=[io.Hidden.unique_id],
@@ -140,9 +151,12 @@ class Sampler(io.ComfyNode):
         method: str = OWN,
         tune: str = AUTO,
         guidance: float = 0.0,
+        idle: float = NATURAL,
         **switches,
     ) -> io.NodeOutput:
         driven, card = driving or Guidance(), host.card_of(model)
+        if "blink" in card.expression:
+            driven = replace(driven, driving=replace(driven.driving, idle=idle))
         refuse_deaf(card, driven)
         refuse_misled(card, driven)
         seconds = seconds or driven.driving.seconds

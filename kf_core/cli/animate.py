@@ -22,6 +22,7 @@ from ..conditioning.anchor import Anchor
 from ..conditioning.audio import AudioFile, AudioSource, Silence
 from ..conditioning.control import ControlVideo
 from ..conditioning.driving import Driving
+from ..conditioning.idle import NATURAL
 from ..conditioning.portrait import advice_on, livetalk_portrait, prepare_portrait
 from ..conditioning.pose import PoseVideo
 from ..errors import KnotForcingError
@@ -83,6 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let the control module count time from 0 in every chunk, to compare with programs that run it on a chunk alone; the pictures "
         "are the same but for rounding (default: from the beginning of the video)",
     )
+    group.add_argument(
+        "--idle",
+        type=float,
+        metavar="0..1",
+        help="how much a face blinks, glances and sways by itself where no --pose is given (default: 1 for models that obey lids, else 0)",
+    )
     for name, what in STRENGTHS.items():
         group.add_argument(f"--{name}-strength", type=float, default=1.0, metavar="0..2", help=f"how much {what} (default: 1)")
     model_arguments.add_arguments(parser)
@@ -98,6 +105,8 @@ def run(chosen: argparse.Namespace) -> int:
     picture = read_picture(chosen.portrait)
     driving = _driving(chosen, audio)
     opened = model_arguments.open_model(chosen)
+    if chosen.idle is None and "blink" in opened.card.expression:
+        driving = replace(driving, idle=NATURAL)
     settings = model_arguments.settings_for(chosen, opened.card)
     refuse_unread(opened.card, settings, has_reader=chosen.text_encoder is not None)
     against = negative_prompt(opened.card, driving, settings)
@@ -228,6 +237,7 @@ def _driving(chosen: argparse.Namespace, audio: AudioSource) -> Driving:
     return Driving(
         audio=audio,
         pose=None if chosen.pose is None else PoseVideo(chosen.pose),
+        idle=chosen.idle or 0.0,
         motion=chosen.motion_strength,
         prompt=chosen.prompt,
         script=script,

@@ -14,7 +14,6 @@ with their last value. Where there is no sound, a model that hears hears silence
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 
 import numpy as np
 import torch
@@ -32,6 +31,7 @@ from ..vae.wan import WanVAE
 from .audio import AudioFile, AudioSource, Silence
 from .control import ControlLatents, ControlSource
 from .expression import ExpressionTrack, expression_steps, merged
+from .idle import NATURAL, Idle
 from .log_mel import LogMel
 from .pose import PoseSource
 from .script import Script, parse_script
@@ -56,6 +56,7 @@ class Driving:
     prompt: str = ""  # holds for ever
     script: str = ""  # lines with times, see `script.py`
     negative_prompt: str | None = later(None)  # what guidance leads away from, for ever; None: what the model's card says
+    idle: float = later(0.0)  # 0..1 of natural life in lids, eyes and head, where no pose is given; under all that is, see `idle.py`
     audio_strength: float = 1.0
     pose_strength: float = 1.0
     expression_strength: float = 1.0
@@ -71,6 +72,8 @@ class Driving:
             named["motion"] = self.motion
         elif isinstance(self.motion, Keyframes):
             named |= {f"motion at {moment:g} s": value for moment, value in self.motion.keys}
+        if not 0 <= self.idle <= NATURAL:
+            raise KnotForcingError(f"The idle life is {self.idle:g}; it must lie between 0 (none) and {NATURAL:g} (natural).")
         for name, value in named.items():
             if not 0 <= value <= STRONGEST:
                 raise KnotForcingError(f"The {name} is {value:g}; it must lie between 0 and {STRONGEST:g}. 1 is as the model was trained.")
@@ -101,11 +104,13 @@ class Driving:
         text_encoder: TextEncoder | None = None,
         control_encoder: WanVAE | None = None,
         against: str | None = None,
+        seed: int = 0,
     ) -> "BoundDriving":
         """Open the sources for the model of `card`. `encoder` is its wav2vec 2.0, `text_encoder` its reader, where it has them;
         `control_encoder` is the VAE that encodes control pictures, where the model has a VACE module for them. `against` is the prompt
-        that guidance leads away from, where there is guidance."""
-        return BoundDriving(self, card, (latent_height, latent_width), device, dtype, encoder, text_encoder, control_encoder, against)
+        that guidance leads away from, where there is guidance. `seed` decides when an idle face blinks and where it looks."""
+        grid = (latent_height, latent_width)
+        return BoundDriving(self, card, grid, device, dtype, encoder, text_encoder, control_encoder, against, seed)
 
 
 class BoundDriving:
@@ -128,6 +133,7 @@ class BoundDriving:
         text_encoder: TextEncoder | None,
         control_encoder: WanVAE | None = None,
         against: str | None = None,
+        seed: int = 0,
     ) -> None:
         self.driving = driving
         self.card = card
@@ -136,9 +142,11 @@ class BoundDriving:
         reads = card.text.kind != "none"
         said = Script().tracks() if reads else driving.words.tracks()
         self._audio = self._bind_audio(encoder)
-        self._expression = merged(chain(said.expression, driving.expression)) if card.expression else {}
+        idle = Idle(seed, driving.idle if driving.pose is None else 0.0)  # a pose has a life of its own
+        looks, head = (*idle.expression(), *said.expression), idle.head_under(said.head)
+        self._expression = merged((*looks, *driving.expression)) if card.expression else {}
         self._motion = _motion(driving.motion, said.motion) if card.motion_strength else None
-        scripted = ScriptedHead(**said.head, blink=merged(said.expression).get("blink", Layers(()))) if said.head else None
+        scripted = ScriptedHead(**head, blink=merged(looks).get("blink", Layers(()))) if head else None
         pose = driving.pose if driving.pose is not None else scripted
         self._pose = pose.open() if pose is not None and card.pose is not None and driving.pose_strength > 0 else None
         self._prompts = Prompts(text_encoder, against) if reads and text_encoder is not None else None
@@ -219,6 +227,8 @@ class BoundDriving:
             yield f"{card.name} does not listen: the sound is put under the video but moves nothing."
         if driving.pose is not None and card.pose is None:
             yield f"{card.name} takes no pose: the pose source is not used."
+        if driving.idle and "blink" not in card.expression and card.pose is None:
+            yield f"{card.name} obeys neither lids nor head: the idle life is not used."
         if driving.control is not None and not self._takes_control:
             yield f"{card.name} has no VACE module loaded: the control pictures are not used."
         if driving.pose is not None and card.pose is not None and moved.head and card.text.kind == "none":
