@@ -22,7 +22,9 @@ from ..footprint import DecoderKind
 from ..model.attention import ATTENTIONS, attention_called
 from ..model.card import ModelCard
 from ..model.causal import Generator
+from ..model.compiled import compile_blocks
 from ..model.fp8 import with_float8
+from ..model.hot_path import HotGenerator
 from ..presets import AUTO, CHOICES, Plan, plan, reads_on_device
 from ..schedule import few_steps
 from ..settings import RolloutSettings
@@ -80,6 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--attention", choices=ATTENTIONS, default=ATTENTIONS[0], help="flash or sage: where that package is installed")
     group.add_argument(
         "--fp8", action="store_true", help="keep the blocks' weights in 8-bit floats: half the memory, faster on RTX 40 series and later"
+    )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the blocks: slow to begin with; needs a compiler, and says so without one",
     )
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
     group.add_argument(
@@ -146,9 +153,10 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
     return LoadedModel(generator, vae, decoder, encoder, width, height, settings, tuning, remarks)
 
 
-def accelerate(chosen: argparse.Namespace, generator: Generator) -> list[str]:
+def accelerate(chosen: argparse.Namespace, generator: HotGenerator) -> list[str]:
     """Make the generator as fast as was asked for; sentences say what came of it."""
-    return [with_float8(generator)] if chosen.fp8 else []
+    said = [with_float8(generator)] if chosen.fp8 else []
+    return [*said, compile_blocks(generator)] if chosen.compile else said
 
 
 def worker(chosen: argparse.Namespace, stream: Stream, tuning: Plan | None = None) -> Worker:

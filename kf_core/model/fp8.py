@@ -75,9 +75,14 @@ def turned_back(rows: Tensor, scales: Tensor, weight: Tensor, scale: Tensor, bia
     return (sums if bias is None else sums + bias).to(dtype)
 
 
-@lru_cache
+@torch.compiler.assume_constant_result
 def multiplies(device: torch.device) -> bool:
     """Does this device multiply 8-bit floats, with scales by row, in this PyTorch? It is asked once, by a small product."""
+    return _multiplies(device)
+
+
+@lru_cache
+def _multiplies(device: torch.device) -> bool:
     if device.type != "cuda" or torch.version.hip or torch.cuda.get_device_capability(device) < CAPABLE:
         return False
     rows, scales = rounded(torch.ones(STEP, STEP, device=device))
