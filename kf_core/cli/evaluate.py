@@ -43,6 +43,8 @@ def run(chosen: argparse.Namespace) -> int:
         return protocols.run_attention(chosen)
     if chosen.mouth is not None:
         return protocols.run_mouth(chosen)
+    if chosen.drift is not None:
+        return protocols.run_drift(chosen)
     if chosen.video is None:
         raise KnotForcingError("There is nothing to measure. Give a video, or a protocol with its folder, such as --ablation DIR.")
     facts = probe(chosen.video)

@@ -1,4 +1,4 @@
-"""`evaluate --ablation`, `--attention`, `--mouth`: protocols with sitters whose truth is known. The training part of a checkout draws them.
+"""`evaluate --ablation`, `--attention`, `--mouth`, `--drift`: protocols with sitters whose truth is known, drawn by `kf_core/training`.
 
 The pack that ComfyUI installs comes without `kf_core/training`; there these protocols say so and nothing else changes.
 """
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..conditioning.audio import SAMPLE_RATE, AudioFile
 from ..errors import KnotForcingError
-from ..evaluation import ablation, attention, mouth, mouth_page
+from ..evaluation import ablation, attention, first_and_last, first_and_last_page, mouth, mouth_page
 from ..evaluation.ablation import CONDITIONS, POSE_AND_SOUND, Equipment, Plan
 from ..evaluation.ablation_page import write_page
 from ..evaluation.line_plot import need_matplotlib
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ablation", type=Path, metavar="DIR", help="the method without each of its parts; goes on where it was stopped")
     group.add_argument("--attention", type=Path, metavar="DIR", help="where each frame of a chunk looks, with and without the knot")
     group.add_argument("--mouth", type=Path, metavar="DIR", help="does the mouth close on m, b, p, rest in a pause, follow a recording?")
+    group.add_argument("--drift", type=Path, metavar="DIR", help="the last minute beside the first; give --seconds 600")
     group.add_argument("--voice", type=Path, nargs="+", metavar="FILE", help="recordings for --mouth, one after the other")
     group.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help=f"length of each clip (default: {SECONDS:g})")
     group.add_argument("--identities", type=int, default=SITTERS, metavar="N", help=f"held-out faces and voices (default: {SITTERS})")
@@ -145,6 +146,33 @@ def run_mouth(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def run_drift(chosen: argparse.Namespace) -> int:
+    """Roll out what is missing and write `drift.json` and a sheet for each kind of driving; prints a table."""
+    training, files, equipment = _prepare(chosen)
+    size, fps = equipment.model.card.width, equipment.model.card.fps
+    conditions = _conditions(chosen.conditions or POSE_AND_SOUND, chosen.seconds)
+    plan = first_and_last.Plan(seconds=chosen.seconds, seeds=_seeds(chosen), conditions=conditions, together=chosen.together)
+    seat = lambda seed: training.sitters.seat(seed, chosen.seconds, size, chosen.drift / "speech")
+    first_and_last.run(equipment, seat, plan, chosen.drift)
+    of_the_reader = training.reader.measure_reader(equipment.reader).verification_auc
+    found = {first_and_last_page.READER: of_the_reader}
+    lines = {condition: first_and_last_page.lines_of(chosen.drift, chosen.seconds, condition) for condition in conditions}
+    print(f"{first_and_last_page.READER}: {of_the_reader:.4f}")
+    for condition, each in lines.items():
+        found[condition] = first_and_last_page.numbers(each, condition)
+        minute = each[0][first_and_last.FIRST]["pictures"] / fps
+        print(f"\n{condition}, {chosen.seconds:g} s, {len(each)} sitters\n\n{first_and_last_page.table(found[condition], minute)}", end="")
+        sheet = chosen.drift / f"drift-{condition.replace(' ', '-')}.webp"
+        first_and_last_page.write_sheet(chosen.drift, each, fps, sheet)
+        print(sheet)
+    about = {"command": command_of(chosen, "drift"), **files.facts(), "machine": machine(), "date": str(date.today())}
+    about |= {"seconds": chosen.seconds, "seeds": {condition: [line["seed"] for line in each] for condition, each in lines.items()}}
+    numbers = {"about": about, "found": found, "results": lines}
+    (chosen.drift / "drift.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    print(chosen.drift / "drift.json")
+    return 0
+
+
 def _samples(path: Path) -> np.ndarray:
     return np.concatenate([block[:, 0] for block in AudioFile(path).blocks(SAMPLE_RATE)])
 
@@ -172,12 +200,13 @@ def command_of(chosen: argparse.Namespace, protocol: str) -> str:
 class _Training:
     sitters: object
     coverage: object
+    reader: object
 
 
 def _training() -> _Training:
     """The modules of the training part, where this is a checkout."""
     try:
-        from ..training import coverage, sitters
+        from ..training import coverage, reader, sitters
     except ModuleNotFoundError as problem:
         if "training" not in (problem.name or ""):
             raise
@@ -185,7 +214,7 @@ def _training() -> _Training:
             "This protocol draws its own sitters, and the part that draws them (kf_core/training) is not in the installed pack. "
             "Run it from a checkout of the repository."
         ) from problem
-    return _Training(sitters, coverage)
+    return _Training(sitters, coverage, reader)
 
 
 def _conditions(names: str | None, seconds: float) -> tuple[str, ...]:

@@ -10,11 +10,18 @@ _GAP, _INK, _PAPER = 4, (40, 40, 40), (250, 250, 248)
 
 
 def contact_sheet(
-    rows: Mapping[str, Tensor], *, fps: float, columns: int = 10, moments: Sequence[float] | None = None, side: int = 128
+    rows: Mapping[str, Tensor],
+    *,
+    fps: float,
+    columns: int = 10,
+    moments: Sequence[float] | None = None,
+    side: int = 128,
+    headings: Sequence[str] | None = None,
 ) -> Image.Image:
     """Rows of videos [f, h, w, 3] RGB 0..1 under their names, at the same moments (seconds); by default spread over the shortest one.
 
-    A row that is shorter than a moment leaves it blank. Pictures are scaled so that their longer side is `side` pixels."""
+    A row that is shorter than a moment leaves it blank. Pictures are scaled so that their longer side is `side` pixels. `headings` of the
+    columns, where they are not to be their moments."""
     if not rows or any(not len(video) for video in rows.values()):
         raise ValueError("a contact sheet needs at least one row, and a picture in each")
     if moments is None:
@@ -28,8 +35,8 @@ def contact_sheet(
     head = 12 + 3 * _GAP
     sheet = Image.new("RGB", (label_width + column_width * len(moments), head + sum(heights)), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for column, seconds in enumerate(moments):
-        draw.text((label_width + column * column_width, _GAP), f"{seconds:.2f} s", fill=_INK, font=font)
+    for column, heading in enumerate(headings or [f"{seconds:.2f} s" for seconds in moments]):
+        draw.text((label_width + column * column_width, _GAP), heading, fill=_INK, font=font)
     top = head
     for (name, video), size, height in zip(rows.items(), sizes, heights, strict=True):
         draw.text((_GAP, top + height // 2 - 8), name, fill=_INK, font=font)
