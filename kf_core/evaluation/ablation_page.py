@@ -1,7 +1,7 @@
 """The ablation as numbers and as a page: means, differences to the full method with intervals, drift against time, strips of pictures.
 
 Everything comes from the results in a run's folder; nothing is written by hand. A difference is paired by sitter, and its interval is the
-bootstrap's over sitters. Flickering is compared only at equal motion, because a face that moves less flickers less.
+bootstrap's over sitters. Flickering is given only at equal motion, because a face that moves less flickers less.
 """
 
 import json
@@ -173,8 +173,8 @@ def _head(about: Mapping[str, object]) -> list[str]:
         "carry; with *sound only* the head moves as nobody says, and continuity is up to window and knot.",
         "",
         "Means over sitters. In brackets the difference to the full method, paired by sitter, and its 95 % bootstrap interval; bold where "
-        "that excludes 0. What each measure is and where it ends: [evaluation.md](evaluation.md). Flickering is compared only where motion "
-        f"is within {EQUAL_MOTION:.0%}.",
+        "that excludes 0. What each measure is and where it ends: [evaluation.md](evaluation.md). A face that moves less flickers less, so "
+        f"flickering is given only where motion is within {EQUAL_MOTION:.0%} of the full method's; a dash stands for the rest.",
         "",
         "| | |",
         "|---|---|",
@@ -206,9 +206,9 @@ def _table(table: dict, changes: Mapping[str, str], coverage: Mapping[str, Train
 def _cell(found: dict | None, digits: int) -> str:
     if found is None:
         return ""
-    text = f"{found['mean']:.{digits}f}"
     if "not comparable" in found:
-        return f"{text} (not comparable: motion {found['not comparable']:+.0%})"
+        return "–"
+    text = f"{found['mean']:.{digits}f}"
     difference = found.get("difference")
     if difference is None:
         return text

@@ -11,7 +11,7 @@ from kf_core.checkpoints.known import kf_tiny
 from kf_core.errors import KnotForcingError
 from kf_core.evaluation import ablation
 from kf_core.evaluation.ablation import CODEC, POSE_AND_SOUND, RESULTS, Equipment, Plan
-from kf_core.evaluation.ablation_page import KEPT, PALETTE, WORN, rows_of, write_page
+from kf_core.evaluation.ablation_page import KEPT, PALETTE, WORN, _table, rows_of, write_page
 from kf_core.evaluation.course import COURSES
 from kf_core.evaluation.flicker import FlickerResult, compare
 from kf_core.evaluation.identity import verification_auc
@@ -145,6 +145,17 @@ def test_the_end_of_a_long_video_is_held_against_its_beginning():
     row = rows_of([line | {"seed": seed} for seed in (1, 2, 3)], 600, POSE_AND_SOUND)["full"]
     assert row[KEPT]["mean"] == pytest.approx(0.8) and row[WORN]["mean"] == pytest.approx(0.72)
     assert row[PALETTE]["mean"] == pytest.approx(-0.18)
+
+
+def test_flickering_of_a_variant_that_moves_less_is_not_given():
+    line = lambda variant, motion, seed: dict(
+        variant=variant, condition=POSE_AND_SOUND, seconds=20, seed=seed, values={"motion": motion, "temporal flickering": 98 - motion}
+    )
+    lines = [line(*each, seed) for each in (("full", 10.0), ("alike", 9.7), ("calmer", 9.0)) for seed in (1, 2, 3)]
+    table = {"seconds": 20, "condition": POSE_AND_SOUND, "rows": rows_of(lines, 20, POSE_AND_SOUND)}
+    *_, full, alike, calmer, _ = _table(table, {"full": "", "alike": "", "calmer": ""}, None)
+    assert "| 88.00 |" in full and "| 88.30 (**+0.30 [+0.30, +0.30]**) |" in alike
+    assert "| – |" in calmer and "89.00" not in calmer
 
 
 def test_verification_is_the_chance_to_tell_the_own_portrait():
