@@ -14,7 +14,7 @@ from ..errors import KnotForcingError
 from ..vae.latents import Z_DIM, Space
 from ..vae.streaming import VideoDecoder, prepare
 from ..vae.tiny import TinyDecoder, TinyVAE
-from ..vae.wan import WanVAE
+from ..vae.wan import WanDecoder, WanVAE
 from .load import bundled, fast_dtype, fill
 from .marks import DIFFUSERS_KEY, LEVELS, TINY_KEY, WAN_KEY, space_of
 from .stored import StoredTensors, read_beside
@@ -32,13 +32,20 @@ def load_vae(path: Path | str | None = None, *, dtype: torch.dtype | None = None
             f"{path.name} is a tiny decoder: it cannot encode the portrait. "
             f"Give wan_2.1_vae.safetensors as the VAE, and this one by --decoder."
         )
+    if WAN_KEY in tensors and "encoder.conv1.weight" not in tensors:
+        raise KnotForcingError(
+            f"{path.name} is a decoder alone: it cannot encode the portrait. "
+            f"Give the VAE that it belongs to by --vae, and this one by --decoder."
+        )
     return _wan_vae(path, tensors, dtype or fast_dtype(device), device)
 
 
 def load_decoder(path: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> VideoDecoder:
-    """Whatever turns Wan 2.1's latents into pictures: a Wan VAE or a tiny decoder. Raises KnotForcingError."""
+    """Whatever turns latents into pictures: a Wan VAE, a decoder alone (kf-tiny's small one), a tiny decoder. Raises KnotForcingError."""
     path = Path(path)
     tensors, dtype = read_beside(path), dtype or fast_dtype(device)
+    if WAN_KEY in tensors and "encoder.conv1.weight" not in tensors:
+        return VideoDecoder(_half_width(path, tensors, dtype, device))
     if TINY_KEY not in tensors:
         return VideoDecoder(_wan_vae(path, tensors, dtype, device))
     space = space_of(path.name, is_half=LEVELS[0] in tensors and tensors.facts[LEVELS[0]].dtype == "F16")
@@ -72,6 +79,13 @@ def wans_names(names: Collection[str]) -> dict[str, str]:
     with torch.device("meta"):
         named = {diffusers_name(name): name for name in WanVAE(dim=1).state_dict()}
     return {name: named.get(name, name) for name in names}
+
+
+def _half_width(path: Path, tensors: StoredTensors, dtype: torch.dtype, device: torch.device | str) -> WanDecoder:
+    with torch.device("meta"):
+        decoder = WanDecoder(dim=tensors.shapes[WAN_KEY][0])
+    fill(path, {"decoder": decoder}, tensors, tensors.shapes, dtype)
+    return prepare(decoder.eval().requires_grad_(False), dtype, device)
 
 
 def _wan_vae(path: Path, tensors: StoredTensors, dtype: torch.dtype, device: torch.device | str) -> WanVAE:

@@ -38,6 +38,8 @@ OWN = "kf-tiny"  # the model that brings its VAE along
 METHODS = ("own", "knot-forcing")
 DECODING = ("auto", "beside", "in-turn")
 
+SMALL, SMALL_FILE, SMALL_IS_OF = "small", "kf-tiny-decoder-small.safetensors", 16  # the width of kf-tiny's VAE
+
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
@@ -62,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--accept-licence", action="store_true", help="for models that may not be used for everything: you read its licence")
     group.add_argument("--method", choices=METHODS, default=METHODS[0], help="own: as the model's authors roll it out; or by Knot Forcing")
     group.add_argument("--vae", type=Path, metavar="FILE", help="its VAE, where it is not kf-tiny: wan_2.1_vae.safetensors")
-    group.add_argument("--decoder", type=Path, metavar="FILE", help="a tiny decoder, faster and softer: taew2_1 or lighttaew2_1")
+    group.add_argument("--decoder", type=Path, metavar="FILE", help="a faster and softer decoder: small (kf-tiny's), taew2_1, lighttaew2_1")
     group.add_argument("--audio-encoder", type=Path, metavar="FOLDER", help="wav2vec2-base-960h, for models that hear through it")
     group.add_argument(
         "--text-encoder", type=Path, metavar="PATH", help="UMT5, for models that read: a folder, or umt5_xxl_fp16.safetensors"
@@ -143,7 +145,8 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
             )
         encoder = read_encoder(chosen.audio_encoder).to(device)
     vae = load_vae(_vae_file(chosen, card.name), dtype=dtype, device=device)
-    kind = DecoderKind(dim=vae.dim if chosen.decoder is None else None)
+    of_wan = {None: vae.dim, Path(SMALL): vae.dim // 2}
+    kind = DecoderKind(dim=of_wan.get(chosen.decoder))
     words = dict(device=device, dtype=dtype, width=width, height=height, decoders=(kind,))
     tuning = plan(chosen.tune, card, settings, **words)
     decoder = _decoder(chosen, vae, dtype, device)
@@ -190,8 +193,22 @@ def _decoder(chosen: argparse.Namespace, vae: WanVAE, dtype: torch.dtype, device
     """The tiny one where it was given; else Wan's, once more where it works on another device than the encoder."""
     place = device if chosen.decoder_device is None else _device(chosen.decoder_device)
     if chosen.decoder is not None:
-        return load_decoder(chosen.decoder, dtype=dtype, device=place)
+        return load_decoder(_decoder_file(chosen.decoder, vae), dtype=dtype, device=place)
     return VideoDecoder(vae if place == device else prepare(copy.deepcopy(vae), dtype, place))
+
+
+def _decoder_file(named: Path, vae: WanVAE) -> Path:
+    """`small` is kf-tiny's own, on the latents of kf-tiny's VAE only."""
+    if str(named) != SMALL:
+        return named
+    file = bundled("kf-tiny-vae.safetensors").with_name(SMALL_FILE)
+    if not file.exists():
+        raise KnotForcingError(
+            f"This pack comes without {SMALL_FILE}. Leave --decoder out, or train it: python -m kf_core.training small-decoder."
+        )
+    if vae.dim > SMALL_IS_OF:
+        raise KnotForcingError(f"--decoder {SMALL} reads the latents of kf-tiny's VAE only. For Wan's VAE give taew2_1 or lighttaew2_1.")
+    return file
 
 
 def _vae_file(chosen: argparse.Namespace, name: str) -> Path | None:

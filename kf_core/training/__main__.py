@@ -19,11 +19,14 @@ STAGES = ("vae", "clips", "student", "teacher", "rollouts", "files", "measures")
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m kf_core.training", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
-        "what", choices=("kf-tiny", *STAGES, "examples"), help="everything, or one stage of it; examples: the bundled portrait and voice"
+        "what",
+        choices=("kf-tiny", *STAGES, "small-decoder", "examples"),
+        help="everything, or one stage of it; examples: the bundled portrait and voice",
     )
     parser.add_argument("--run", type=Path, default=Path("runs/kf-tiny"), help="folder for clips and checkpoints")
     parser.add_argument("--size", type=int, default=128, help="pictures are this many pixels high and wide; a multiple of 16")
     parser.add_argument("--vae-minutes", type=float, default=65)
+    parser.add_argument("--small-decoder-minutes", type=float, default=40, help="of the decoder of half the width, for `small-decoder`")
     parser.add_argument("--clips", type=int, default=1000, help="training clips to make")
     parser.add_argument("--student-minutes", type=float, default=55)
     parser.add_argument("--teacher-minutes", type=float, default=25, help="of the teacher to which streams without a pose are matched")

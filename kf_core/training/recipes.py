@@ -21,7 +21,7 @@ from ..checkpoints.vaes import load_vae
 from ..errors import KnotForcingError
 from ..evaluation.speed import machine
 from ..model.card import CARD_KEY, ModelCard
-from . import self_forcing, student
+from . import self_forcing, small_decoder, student
 from .clips import SHARD, ClipFolder, make_clips
 from .examples import write_examples
 from .measure import measure
@@ -54,6 +54,7 @@ class KfTiny:
     threads: int
     seed: int
     out: Path | None = None
+    small_decoder_minutes: float = 40.0
     grow_from: Path | None = None  # a folder with the two finished files of a smaller model
 
     @property
@@ -62,7 +63,7 @@ class KfTiny:
 
     @property
     def stages(self) -> dict[str, Callable[[], object]]:
-        """By name, in the order in which they are run; the examples stand apart."""
+        """By name, in the order in which they are run; the small decoder and the examples stand apart."""
         return {
             "vae": self.train_vae,
             "clips": self.make_clips,
@@ -71,12 +72,18 @@ class KfTiny:
             "rollouts": self.train_rollouts,
             "files": self.write_files,
             "measures": self.measure_files,
+            "small-decoder": self.train_small_decoder,
             "examples": lambda: write_examples(self._out),
         }
 
     def train_vae(self) -> None:
         how = dict(device=self.device, threads=self.threads, seed=self.seed, grow_from=self._smaller(VAE_FILE))
         train_vae(self.run, size=self.size, minutes=self.vae_minutes, **how)
+
+    def train_small_decoder(self) -> None:
+        """Needs the autoencoder's file, as it is once its encoder is frozen."""
+        how = dict(size=self.size, minutes=self.small_decoder_minutes, device=self.device, seed=self.seed)
+        small_decoder.train_small_decoder(self.run, self._needed(VAE_FILE, "vae"), **how)
 
     def make_clips(self) -> None:
         """Needs the autoencoder's file, which is there as soon as its encoder is frozen. Held-out clips come first: probes need them."""

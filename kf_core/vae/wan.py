@@ -62,6 +62,21 @@ class WanVAE(nn.Module):
         return self.decoder(self.conv2(raw, past), past)
 
 
+class WanDecoder(nn.Module):
+    """The half of a `WanVAE` that makes pictures, for itself: of any width, on the latents of an autoencoder of another."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dim = dim
+        self.conv2 = CausalConv3d(Z_DIM, Z_DIM, 1)
+        self.decoder = Decoder(dim)
+        for name, module in self.named_modules():
+            if isinstance(module, CausalConv3d):
+                module.name = name
+
+    decode = WanVAE.decode
+
+
 class Encoder(nn.Module):
     def __init__(self, dim: int):
         super().__init__()

@@ -1,0 +1,48 @@
+"""A decoder of half the width on the latents of a finished autoencoder: it learns, goes on where it stood, and its file can be used."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from kf_core.checkpoints.vaes import load_decoder, load_vae
+from kf_core.errors import KnotForcingError
+from kf_core.training.small_decoder import STAGES, SmallDecoderTraining, train_small_decoder
+from kf_core.training.vae_goals import initialise
+from kf_core.vae.streaming import DecoderState
+from kf_core.vae.wan import WanVAE
+
+SIZE = 32
+
+
+def begun(seed=0):
+    torch.manual_seed(7)
+    return SmallDecoderTraining(initialise(WanVAE(4)).eval(), size=SIZE, seed=seed, dim=2)
+
+
+def test_the_encoder_stays_and_the_decoder_learns():
+    training = begun()
+    encoder = {name: weight.clone() for name, weight in training.vae.state_dict().items()}
+    losses = [training.train_step(STAGES[0], 1.0)["loss"] for _ in range(12)]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert all(torch.equal(weight, encoder[name]) for name, weight in training.vae.state_dict().items())
+
+
+def test_a_run_that_was_stopped_goes_on_exactly_where_it_stood(tmp_path):
+    one = begun()
+    one.train_step(STAGES[1], 1.0)
+    one.save(tmp_path / "checkpoint.pt")
+    expected = one.train_step(STAGES[1], 1.0)
+    other = begun(seed=1)
+    other.load(tmp_path / "checkpoint.pt")
+    assert other.train_step(STAGES[1], 1.0) == pytest.approx(expected, rel=1e-5) and other.step == 2
+
+
+def test_its_file_decodes_the_same_latents_and_does_not_pass_for_a_vae(tmp_path):
+    torch.manual_seed(7)
+    vae = tmp_path / "kf-tiny-vae.safetensors"
+    save_file({name: weight.contiguous() for name, weight in initialise(WanVAE(4)).state_dict().items()}, vae)
+    file = train_small_decoder(tmp_path, vae, size=SIZE, minutes=0.01)
+    decoder = load_decoder(file, dtype=torch.float32)
+    assert decoder.vae.dim == 2 and decoder.decode_latents(torch.zeros(1, 16, 3, 4, 4), DecoderState()).shape == (1, 3, 9, 32, 32)
+    with pytest.raises(KnotForcingError, match="a decoder alone"):
+        load_vae(file)
