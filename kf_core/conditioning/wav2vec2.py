@@ -1,13 +1,13 @@
 """What LiveTalk hears: all layers of a wav2vec 2.0 encoder, stretched to one step per picture before the encoder's attention.
 
 The published path takes a clip whole: statistics of the wave, stretching, attention in both directions. So it is done, exactly,
-up to `EXACT_SECONDS`. Longer and live sound is heard in windows of `WINDOW_SECONDS` that overlap by `OVERLAP_SECONDS` and fade into
-each other: stretched as the whole would be, normalised by the statistics of everything heard up to the window's end. A live source
-is therefore heard a window late. After the end of the sound come windows of silence. Memory holds three windows, whatever the length.
+up to `EXACT_SECONDS`. Longer and live sound is heard in windows of `WINDOW_SECONDS` that overlap by `OVERLAP_SECONDS` or more and fade
+into each other: stretched as the whole would be, normalised by the statistics of everything heard up to the window's end. Windows of sound
+whose length is known are spread evenly, so that the last one ends with it: a window that is half silence would be heard differently.
+A live source is heard a window late. After the end of the sound come windows of silence. Memory holds three windows, whatever the length.
 
-What windows cost, through random encoders, on 45 to 150 s of speech: 7 to 12 % from the whole on average (cosine .99) in small ones, 12 to
-16 % in one of the base model's size; most where the sound ends early in a window that is silence from there on. A yardstick: the whole
-changes by 1 to 3 % when the clip becomes a second longer, by 100 % when it is heard 12 ms amiss. The table is in docs/checkpoints.md.
+What windows cost, through random encoders, on 45 to 150 s of speech: 7 to 11 % from the whole on average (cosine .99). A yardstick: the
+whole changes by 1 to 3 % when the clip becomes a second longer, by 100 % when it is heard 12 ms amiss. The table is in docs/checkpoints.md.
 
 Silence gives a still mouth, by three rules. Where there is no sound (no voice given, or the voice is over) the model hears silence, as
 in the pauses of its training; it is not left without, and so the encoder is needed all the same. Silence is heard as a constant: nothing
@@ -82,6 +82,44 @@ class _Window:
 
 
 @dataclass(frozen=True)
+class _Layout:
+    """Where windows lie. Lengths in pictures."""
+
+    length: int  # of a window with sound
+    hop: int  # from window to window at most, and between silent ones
+    overlap: int  # of two windows at least
+    pictures: float  # of the sound; infinite where nobody knows
+
+    @property
+    def spoken(self) -> float:
+        """Windows up to the end of the sound."""
+        return math.inf if self.pictures == math.inf else 1 + max(0, math.ceil((self.pictures - self.length) / self.hop))
+
+    def window(self, index: int) -> _Window:
+        if index >= self.spoken:  # the sound is over; nothing of it fades into silence
+            start = int(self.pictures) + (index - int(self.spoken)) * self.hop
+            return _Window(start, start + self.hop + self.overlap, 0 if index == self.spoken else self.overlap)
+        start = self._start(index)
+        return _Window(start, start + self.length, self.overlap if index else 0)
+
+    def last_with(self, picture: int) -> int:
+        """The last window that holds this picture."""
+        if picture >= self.pictures:
+            return int(self.spoken) + (picture - int(self.pictures)) // self.hop
+        index = min(math.floor(picture / (self._step or self.length)) + 1, self.spoken - 1)  # a start is rounded
+        return int(index if self._start(int(index)) <= picture else index - 1)
+
+    @property
+    def _step(self) -> float:
+        if self.pictures == math.inf:
+            return self.hop
+        return (self.pictures - self.length) / max(1, self.spoken - 1)
+
+    def _start(self, index: int) -> int:
+        return math.floor(index * self._step)
+
+
+@dataclass(frozen=True)
 class _Stretching:
     """Which of the encoder's own steps, 50 a second, a picture hears: picture * ratio + offset."""
 
@@ -100,7 +138,7 @@ class Wav2Vec2:
         self._listener = source.open()
         self._fps = fps
         self._encoder = encoder.eval()
-        self._is_exact = source.seconds is not None and source.seconds <= EXACT_SECONDS
+        self._layout = self._laid_out()
         self._stretching = self._like_the_whole() if source.seconds is not None else self._centred()
         self._remembered: OrderedDict[int, Tensor] = OrderedDict()
         self._statistics: list[_Sums] = []  # up to the end of each window; a few numbers every 18 s
@@ -115,30 +153,21 @@ class Wav2Vec2:
         return torch.stack(rows) if rows else torch.zeros(0, self.width)
 
     def _step(self, picture: int) -> Tensor:
-        index = self._last_window_with(picture)
-        window = self._window(index)
+        index = self._layout.last_with(picture)
+        window = self._layout.window(index)
         step = self._encoded(index)[picture - window.start]
         share = (picture - window.start + 1) / (window.fade + 1)
         if share >= 1:
             return step
-        earlier = self._window(index - 1)
+        earlier = self._layout.window(index - 1)
         return torch.lerp(self._encoded(index - 1)[picture - earlier.start], step, share)
 
-    def _window(self, index: int) -> _Window:
+    def _laid_out(self) -> _Layout:
         length, overlap = round(WINDOW_SECONDS * self._fps), round(OVERLAP_SECONDS * self._fps)
-        first = self._pictures_of_the_clip() if self._is_exact else length
-        if index == 0:
-            return _Window(0, first, 0)
-        start = first - overlap + (index - 1) * (length - overlap)
-        is_after_the_clip = self._is_exact and index == 1  # the clip itself must stay as it is: no fading into it
-        return _Window(max(0, start), start + length, 0 if is_after_the_clip else overlap)
-
-    def _last_window_with(self, picture: int) -> int:
-        first = self._window(0).stop
-        if picture < first and self._is_exact:
-            return 0
-        length, overlap = round(WINDOW_SECONDS * self._fps), round(OVERLAP_SECONDS * self._fps)
-        return max(0, 1 + math.floor((picture - (first - overlap)) / (length - overlap)))
+        if self._source.seconds is None:
+            return _Layout(length, length - overlap, overlap, math.inf)
+        pictures = self._pictures_of_the_clip()
+        return _Layout(pictures if self._source.seconds <= EXACT_SECONDS else length, length - overlap, overlap, pictures)
 
     def _pictures_of_the_clip(self) -> int:
         """The published length, whole latent frames: 4F - 3 pictures whose distances, 4F - 4, cover the sound."""
@@ -159,12 +188,12 @@ class Wav2Vec2:
         """The samples that window hears."""
         first, last = self._stretching.place(window.start), self._stretching.place(window.stop - 1)
         stop = math.ceil(last) * STRIDE + FIELD
-        return math.floor(first) * STRIDE, max(stop, self._sample(window.stop - 1)) if self._is_exact and window.start == 0 else stop
+        return math.floor(first) * STRIDE, max(stop, self._sample(window.stop - 1)) if window.stop == self._layout.pictures else stop
 
     def _encoded(self, index: int) -> Tensor:
         """Window `index`, [pictures, width]."""
         if index not in self._remembered:
-            window = self._window(index)
+            window = self._layout.window(index)
             mean, deviation = self._sums(index).normal()
             start, stop = self._samples(window)
             heard = self._listener.samples(start, stop)
@@ -181,7 +210,7 @@ class Wav2Vec2:
         """The statistics of the sound up to the end of window `index`, the silence after it not counted."""
         while len(self._statistics) <= index:
             sums = self._statistics[-1] if self._statistics else _Sums(0, 0.0, 0.0)
-            _, stop = self._samples(self._window(len(self._statistics)))
+            _, stop = self._samples(self._layout.window(len(self._statistics)))
             start = sums.count
             while start < stop:
                 heard = self._listener.samples(start, min(start + SAMPLE_RATE, stop)).astype(np.float64)

@@ -86,10 +86,20 @@ def test_windows_are_far_closer_to_the_whole_than_sound_12_ms_amiss(encoder, mon
     assert 0 < (windows - whole).norm() < 0.3 * (amiss - whole).norm()
 
 
+def test_the_end_of_long_sound_is_heard_no_worse_than_the_rest(encoder, monkeypatch):
+    seconds = 45  # which windows two seconds into each other would leave 9 s of for the last
+    span, source = PixelSpan(0, seconds * 16), AudioArray(voice(seconds), SAMPLE_RATE)
+    windows = Wav2Vec2(source, FPS, encoder).steps(span)
+    monkeypatch.setattr(wav2vec2, "EXACT_SECONDS", seconds + 1.0)
+    away = (windows - Wav2Vec2(source, FPS, encoder).steps(span)).norm(dim=1)
+    assert away[-8 * 16 :].mean() < 1.5 * away.mean()
+
+
 def test_windows_change_without_a_jump(encoder):
     steps = Wav2Vec2(AudioArray(voice(60), SAMPLE_RATE), FPS, encoder).steps(PixelSpan(0, 60 * 16))
     jumps = (steps[1:] - steps[:-1]).norm(dim=1)
-    seams = [18 * 16 - 1, 20 * 16 - 1, 36 * 16 - 1, 38 * 16 - 1]
+    starts = [213, 427, 641]  # windows of 320 spread over 961 pictures
+    seams = [start + edge for start in starts for edge in (-1, 2 * 16 - 1)]
     assert max(jumps[seams]) < jumps.quantile(0.99) * 1.5
 
 
