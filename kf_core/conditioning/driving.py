@@ -143,10 +143,11 @@ class BoundDriving:
         said = Script().tracks() if reads else driving.words.tracks()
         self._audio = self._bind_audio(encoder)
         idle = Idle(seed, driving.idle if driving.pose is None else 0.0)  # a pose has a life of its own
-        looks, head = (*idle.expression(), *said.expression), idle.head_under(said.head)
-        self._expression = merged((*looks, *driving.expression)) if card.expression else {}
+        looks = merged((*idle.expression(), *said.expression, *driving.expression))
+        head = idle.head_under(said.head)
+        self._expression = looks if card.expression else {}
         self._motion = _motion(driving.motion, said.motion) if card.motion_strength else None
-        scripted = ScriptedHead(**head, blink=merged(looks).get("blink", Layers(()))) if head else None
+        scripted = ScriptedHead(**head, blink=looks.get("blink", Layers(()))) if head else None
         pose = driving.pose if driving.pose is not None else scripted
         self._pose = pose.open() if pose is not None and card.pose is not None and driving.pose_strength > 0 else None
         self._prompts = Prompts(text_encoder, against) if reads and text_encoder is not None else None

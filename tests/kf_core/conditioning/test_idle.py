@@ -81,6 +81,12 @@ def test_what_is_asked_for_covers_idle_life():
     assert alive[..., 4].amax() > 0.5
 
 
+def test_lids_that_are_asked_for_are_drawn_on_the_head_as_well():
+    shut = (ExpressionTrack("blink", 1.0),)
+    asleep, awake = window(Driving(idle=1.0, expression=shut)), window(Driving(idle=1.0))
+    assert not torch.equal(asleep.pose.features, awake.pose.features)
+
+
 def test_where_a_pose_is_given_the_face_lives_by_it():
     pose = HeadAngles(keys=((0.0, 5.0, 0.0, 0.0),))
     with_life, without = window(Driving(idle=1.0, pose=pose)), window(Driving(pose=pose))
