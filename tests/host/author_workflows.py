@@ -1,6 +1,7 @@
 """Make `workflows/*.json` in the real frontend, and their thumbnails by running them: `python -m tests.host.author_workflows`.
 
     --thumbnails    only the thumbnails, after new weights
+    --screenshot    only the README's picture of a workflow at work
     NAME ...        only these workflows
 
 Run it with the Python of a ComfyUI that has Playwright (see `browser.py`), in the checkout's folder. What is made is described in
@@ -20,7 +21,7 @@ from PIL import Image
 
 from kf_core.media.playback import pictures
 
-from .browser import Frontend, chromium, frontend
+from .browser import LINES, LIVE_PICTURE, Frontend, chromium, frontend
 from .place import PACK, host_folder
 from .server import Server
 from .shipped import CORE, NOTE_SIZE, WORKFLOWS, Workflow
@@ -29,6 +30,7 @@ FOLDER = PACK / "workflows"
 GAP, PADDING, TITLE, BELOW = 24, 14, 40, 100  # canvas pixels; BELOW a node stands the title of the next, and it may grow
 THUMBNAIL = 384  # pixels
 QUALITY = 88
+SCREENSHOT, SHOWN, SHOWN_AT = PACK / "docs" / "comfyui.webp", "Talking portrait", 2.5  # seconds made
 
 BUILD = """({note, columns, versions, links, gap, padding, title, below}) => {
     app.graph.clear();
@@ -94,6 +96,9 @@ def main(words: list[str]) -> None:
         server = Server(Path(folder), "--disable-api-nodes").start()
         try:
             with chromium() as browser, frontend(browser, server) as tab:
+                if "--screenshot" in words:
+                    screenshot(tab).save(SCREENSHOT, quality=QUALITY, method=6)
+                    return
                 names = [word for word in words if not word.startswith("--")]
                 for workflow in [each for each in WORKFLOWS if not names or each.name in names]:
                     path = FOLDER / f"{workflow.name}.json"
@@ -105,6 +110,18 @@ def main(words: list[str]) -> None:
                     print(f"{path.name}: {path.stat().st_size} bytes, thumbnail {path.with_suffix('.jpg').stat().st_size}", flush=True)
         finally:
             server.kill()
+
+
+def screenshot(tab: Frontend) -> Image.Image:
+    """The window while *Talking portrait* runs: the face on the node with the seconds made, the film half done."""
+    path = FOLDER / f"{SHOWN}.json"
+    tab.load(path.read_text(encoding="utf-8"), path.stem)
+    tab.page.evaluate(FIT)
+    tab.press_run()
+    tab.wait_until(f"{LIVE_PICTURE} && {LINES}.some((line) => line.includes('FPS') && parseFloat(line) >= {SHOWN_AT})")
+    image = Image.open(io.BytesIO(tab.page.screenshot())).convert("RGB")
+    tab.end()
+    return image
 
 
 def authored(tab: Frontend, workflow: Workflow) -> dict:

@@ -31,6 +31,15 @@ SET = """([type, name, value]) => {
     widget.callback?.(value);
 }"""
 
+LIVE_PICTURE = """(() => {
+    const shows = ['KnotForcingDecode', 'KnotForcingNextSegment'];
+    const node = app.graph.nodes.find((node) => shows.includes(node.type));
+    const place = document.querySelector(`[data-node-id="${node.id}"]`);  // Nodes 2.0 only
+    const images = place ? [...place.querySelectorAll('img')] : node.imgs ?? [];
+    return images.some((image) => image.src.startsWith('blob:') && image.naturalWidth > 0);
+})()"""
+LINES = "app.graph.nodes.flatMap((node) => (node.widgets ?? []).filter((w) => w.type === 'progressText').map((w) => String(w.value)))"
+
 
 class Frontend:
     """One tab."""

@@ -11,7 +11,7 @@ from PIL import Image
 from kf_core.media.playback import pictures, probe
 
 from .author_workflows import FOLDER, shortened
-from .browser import Frontend, chromium, frontend
+from .browser import LINES, LIVE_PICTURE, Frontend, chromium, frontend
 from .place import PACK, host_folder
 from .server import Server
 from .shipped import ENDLESS, SEGMENTS, UPSCALER, WORKFLOWS, Workflow
@@ -20,13 +20,6 @@ from .upscaler import write_upscaler
 SECONDS = 1.0  # of video in most runs
 CHINESE = json.loads((PACK / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
 
-LIVE_PICTURE = """(() => {
-    const shows = ['KnotForcingDecode', 'KnotForcingNextSegment'];
-    const node = app.graph.nodes.find((node) => shows.includes(node.type));
-    const place = document.querySelector(`[data-node-id="${node.id}"]`);  // Nodes 2.0 only
-    const images = place ? [...place.querySelectorAll('img')] : node.imgs ?? [];
-    return images.some((image) => image.src.startsWith('blob:') && image.naturalWidth > 0);
-})()"""
 FINISHED_VIDEO = """(() => {
     const videos = [...document.querySelectorAll('video')];
     return videos.some((video) => video.currentSrc.includes('.mp4') && video.readyState > 0 && !video.error);
@@ -37,7 +30,6 @@ PLACE = """(type) => {
     const [x, y] = [0, 1].map((axis) => (node.pos[axis] + offset[axis]) * scale);
     return {x: canvas.x + x, y: canvas.y + y, width: node.size[0] * scale, height: node.size[1] * scale};
 }"""
-LINES = "app.graph.nodes.flatMap((node) => (node.widgets ?? []).filter((w) => w.type === 'progressText').map((w) => String(w.value)))"
 
 each_look = pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes 2.0"])
 RUNNABLE = [workflow for workflow in WORKFLOWS if workflow.is_runnable]
