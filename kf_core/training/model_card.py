@@ -7,7 +7,7 @@ from pathlib import Path
 from ..checkpoints.read import read_header
 from ..model.card import CARD_KEY, ModelCard
 
-VERSION = "0.2"
+VERSION = "0.3"
 
 # what to show of each condition, in this order
 SHOWN = (
