@@ -6,12 +6,15 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoints.load import fast_dtype
+from ..chunks import LatentChunk
 from ..conditioning.anchor import Anchor
 from ..conditioning.audio import Silence
 from ..conditioning.driving import Driving
@@ -29,6 +32,8 @@ from . import hours
 from . import model as model_arguments
 
 FORWARDS_COMPARED = 10  # chunks, at most
+ACCELERATORS = ("compile", "fp8")
+EACH = ((), ("compile",), ("fp8",), ACCELERATORS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="WxH", help="size of the video in pixels: 832x480")
     parser.add_argument("--tiny-vae", action="store_true", help="with --preset: decode by the tiny decoder instead of Wan's")
     parser.add_argument("--plain", action="store_true", help="draw by the plain forward alone, without the hot path")
+    parser.add_argument("--each", action="store_true", help="each of what accelerates in turn: nothing, --compile, --fp8, both")
     model_arguments.add_arguments(parser)
 
 
@@ -55,20 +61,52 @@ def run(chosen: argparse.Namespace) -> int:
         return 0
     results = {}
     for precision in _precisions(chosen):
-        stream = _stream(chosen, precision)
-        if chosen.plain:
-            stream = dataclasses.replace(stream, model=stream.model.plain())
-        with tqdm(total=chosen.chunks, unit=" chunks", desc=precision, file=sys.stderr) as bar:
-            speed = measure(stream, chosen.chunks, lambda _: bar.update())  # noqa: B023  it is called at once
-        print(f"{precision}: {speed.summary()}")
-        results[precision] = dataclasses.asdict(speed) | {"limit": _limit(stream, speed), "beside": _beside(stream, speed, chosen)}
-        if not chosen.plain:
-            results[precision]["forwards"] = _forwards(stream, min(chosen.chunks, FORWARDS_COMPARED))
-        del stream
+        exact = _drawn(_as_plain(_stream(_accelerated(chosen), precision, is_noted=False)), chosen.chunks)
+        for accelerators in EACH if chosen.each else [tuple(name for name in ACCELERATORS if getattr(chosen, name))]:
+            name = " ".join((precision, *accelerators))
+            stream = _stream(_accelerated(chosen, *accelerators), precision)
+            if chosen.plain:
+                stream = _as_plain(stream)
+            off = _difference(_drawn(stream, chosen.chunks), exact)  # first: what is compiled is compiled now
+            with tqdm(total=chosen.chunks, unit=" chunks", desc=name, file=sys.stderr) as bar:
+                speed = measure(stream, chosen.chunks, lambda _: bar.update())  # noqa: B023  it is called at once
+            print(f"{name}: {speed.summary()}")
+            print(
+                f"off the plain forward, {name.removeprefix(precision).strip() or 'nothing accelerated'}: {off['largest']:.2g} of the "
+                f"largest value at most, {off['root_mean_square']:.2g} root mean square over root mean square"
+            )
+            beside = _beside(stream, speed, chosen)
+            results[name] = dataclasses.asdict(speed) | {"difference": off, "limit": _limit(stream, speed), "beside": beside}
+            if not chosen.plain:
+                results[name]["forwards"] = _forwards(stream, min(chosen.chunks, FORWARDS_COMPARED))
+            del stream
     print(machine())
     if chosen.json is not None:
         chosen.json.write_text(json.dumps({"machine": machine(), **results}) + "\n", encoding="utf-8")
     return 0
+
+
+def _accelerated(chosen: argparse.Namespace, *accelerators: str) -> argparse.Namespace:
+    """The same, with these accelerators and no others."""
+    return argparse.Namespace(**{**vars(chosen), **{name: name in accelerators for name in ACCELERATORS}})
+
+
+def _as_plain(stream: Stream) -> Stream:
+    return dataclasses.replace(stream, model=stream.model.plain())
+
+
+def _drawn(stream: Stream, chunks: int) -> Tensor:
+    """The first latents, until the window is full and a chunk later, on the CPU: [b, c, f, h, w]."""
+    settings = stream.settings
+    full = 1 if settings.window is None else settings.chunk_of(settings.past) + 2
+    drawn = (item.latents for item in stream.steps() if isinstance(item, LatentChunk))
+    return torch.cat([latents.float().cpu() for latents in islice(drawn, min(full, chunks))], dim=2)
+
+
+def _difference(found: Tensor, exact: Tensor) -> dict[str, float]:
+    off = found - exact
+    largest = float(off.abs().max() / exact.abs().max())
+    return {"frames": exact.shape[2], "largest": largest, "root_mean_square": float(off.norm() / exact.norm())}
 
 
 def _limit(stream: Stream, speed: Speed) -> dict[str, float]:
@@ -117,12 +155,12 @@ def _precisions(chosen: argparse.Namespace) -> list[str]:
     return [fast] if chosen.preset else list(dict.fromkeys((fast, "fp32")))
 
 
-def _stream(chosen: argparse.Namespace, precision: str) -> Stream:
+def _stream(chosen: argparse.Namespace, precision: str, *, is_noted: bool = True) -> Stream:
     """A grey portrait in silence, without end; a preset's portrait is noise."""
     driving = Driving(audio=Silence())
     if chosen.preset is None:
         loaded = model_arguments.load_model(argparse.Namespace(**{**vars(chosen), "precision": precision}))
-        _note(loaded.remarks)
+        _note(loaded.remarks if is_noted else ())
         grey = torch.full((1, 3, 1, loaded.height, loaded.width), 0.5, device=loaded.generator.device)
         return Stream(
             model=loaded.generator,

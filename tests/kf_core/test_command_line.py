@@ -494,6 +494,18 @@ def test_bench_takes_random_weights_of_a_published_size_and_says_how_near_the_li
     assert "multiples of 16" in capsys.readouterr().err
 
 
+def test_bench_measures_each_accelerator_with_its_error_by_the_command_that_a_card_takes(files, capsys):
+    """Without a compiler here, because compiling takes long; what compiled blocks draw is held elsewhere."""
+    torch._dynamo.reset()
+    words = ["bench", "--preset", "small", "--size", "32x32", "--tiny-vae", "--precision", "fp32", "--chunks", "1", "--each"]
+    with fresh_cache(), torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        assert main([*words, "--decoding", "in-turn", "--json", str(files.folder / "each.json")]) == 0
+    assert "off the plain forward, fp8: " in capsys.readouterr().out
+    numbers = json.loads((files.folder / "each.json").read_text())
+    off = {name: numbers[name]["difference"]["root_mean_square"] for name in ("fp32", "fp32 compile", "fp32 fp8", "fp32 compile fp8")}
+    assert off["fp32"] == off["fp32 compile"] < 1e-5 < 1e-3 < off["fp32 fp8"] == off["fp32 compile fp8"] < 0.1
+
+
 def test_help_shows_a_creator_the_way(capsys):
     for words in (["--help"], *([name, "--help"] for name in ("animate", "inspect", "evaluate", "bench", "presets", "plot"))):
         with pytest.raises(SystemExit) as end:
