@@ -64,7 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--accept-licence", action="store_true", help="for models that may not be used for everything: you read its licence")
     group.add_argument("--method", choices=METHODS, default=METHODS[0], help="own: as the model's authors roll it out; or by Knot Forcing")
     group.add_argument("--vae", type=Path, metavar="FILE", help="its VAE, where it is not kf-tiny: wan_2.1_vae.safetensors")
-    group.add_argument("--decoder", type=Path, metavar="FILE", help="a faster and softer decoder: small (kf-tiny's), taew2_1, lighttaew2_1")
+    group.add_argument(
+        "--decoder",
+        type=Path,
+        metavar="FILE",
+        help="a faster and softer decoder: taew2_1, lighttaew2_1, or small (kf-tiny's, where it was trained)",
+    )
     group.add_argument("--audio-encoder", type=Path, metavar="FOLDER", help="wav2vec2-base-960h, for models that hear through it")
     group.add_argument(
         "--text-encoder", type=Path, metavar="PATH", help="UMT5, for models that read: a folder, or umt5_xxl_fp16.safetensors"

@@ -50,7 +50,8 @@ def _about(card: ModelCard, trained: dict, codec: dict) -> list[str]:
         "",
         "## How it was made",
         "",
-        "Everything comes from this repository: `python -m kf_core.training kf-tiny`. No photograph, no recorded voice, no other model.",
+        f"Everything comes from this repository: `python -m kf_core.training kf-tiny`{_without(trained)}. "
+        "No photograph, no recorded voice, no other model.",
         "",
         "| part | data | training |",
         "|---|---|---|",
@@ -72,6 +73,10 @@ def _grown(about: dict) -> str:
 
 def _matched(trained: dict) -> str:
     return ", with pose against the truth, without one matched to the teacher" if trained.get("teacher_steps") else " against the truth"
+
+
+def _without(trained: dict) -> str:
+    return "" if trained.get("teacher_steps") else ", its stages one by one without `teacher`"
 
 
 def _teacher(trained: dict) -> list[str]:
