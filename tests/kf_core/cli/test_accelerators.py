@@ -1,0 +1,21 @@
+"""What makes `animate` faster where the machine can, and what is said where it cannot."""
+
+import torch
+from torch._inductor.utils import fresh_cache
+
+from .commands import made
+
+
+def test_weights_in_8_bit_floats_draw_about_the_same_and_say_what_that_is_good_for(files, capsys):
+    capsys.readouterr()
+    assert files.animate("plain.mp4", duration=0.5) == 0 and "8-bit" not in capsys.readouterr().err
+    assert files.animate("small.mp4", duration=0.5, fp8=True) == 0 and "cpu does not multiply them" in capsys.readouterr().err
+    plain, small = (made(files.folder / name) for name in ("plain.mp4", "small.mp4"))
+    assert 0 < float((plain - small).abs().mean()) < 0.05
+
+
+def test_without_a_compiler_compiling_is_refused_in_a_sentence_and_the_video_made(files, capsys):
+    torch._dynamo.reset()
+    with fresh_cache(), torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        assert files.animate("plain.mp4", duration=0.5, compile=True) == 0
+    assert "Nothing is compiled: there is no working compiler for cpu" in capsys.readouterr().err
