@@ -6,19 +6,17 @@ import json
 import re
 import sys
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoints.load import fast_dtype
-from ..chunks import LatentChunk
 from ..conditioning.anchor import Anchor
 from ..conditioning.audio import Silence
 from ..conditioning.driving import Driving
 from ..errors import KnotForcingError
+from ..evaluation.exactness import as_plain, difference, first_latents
 from ..evaluation.laps import laps, pictures_per_second
 from ..evaluation.random_model import PRESETS, random_decoder, random_generator
 from ..evaluation.speed import Speed, drawn_in_turn, machine, measure
@@ -55,19 +53,19 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.threads is not None:
         model_arguments.set_threads(chosen.threads)
     if chosen.seconds is not None:
-        long_run = hours.run(chosen, _stream(chosen, _precisions(chosen)[0]))
+        long_run = hours.run(chosen, stream_of(chosen, _precisions(chosen)[0]))
         if chosen.json is not None:
             chosen.json.write_text(long_run.to_json() + "\n", encoding="utf-8")
         return 0
     results = {}
     for precision in _precisions(chosen):
-        exact = _drawn(_as_plain(_stream(_accelerated(chosen), precision, is_noted=False)), chosen.chunks)
+        exact = first_latents(as_plain(stream_of(accelerated(chosen), precision, is_noted=False)), chosen.chunks)
         for accelerators in EACH if chosen.each else [tuple(name for name in ACCELERATORS if getattr(chosen, name))]:
             name = " ".join((precision, *accelerators))
-            stream = _stream(_accelerated(chosen, *accelerators), precision)
+            stream = stream_of(accelerated(chosen, *accelerators), precision)
             if chosen.plain:
-                stream = _as_plain(stream)
-            off = _difference(_drawn(stream, chosen.chunks), exact)  # first: what is compiled is compiled now
+                stream = as_plain(stream)
+            off = difference(first_latents(stream, chosen.chunks), exact)  # first: what is compiled is compiled now
             with tqdm(total=chosen.chunks, unit=" chunks", desc=name, file=sys.stderr) as bar:
                 speed = measure(stream, chosen.chunks, lambda _: bar.update())  # noqa: B023  it is called at once
             print(f"{name}: {speed.summary()}")
@@ -86,27 +84,9 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _accelerated(chosen: argparse.Namespace, *accelerators: str) -> argparse.Namespace:
+def accelerated(chosen: argparse.Namespace, *accelerators: str) -> argparse.Namespace:
     """The same, with these accelerators and no others."""
     return argparse.Namespace(**{**vars(chosen), **{name: name in accelerators for name in ACCELERATORS}})
-
-
-def _as_plain(stream: Stream) -> Stream:
-    return dataclasses.replace(stream, model=stream.model.plain())
-
-
-def _drawn(stream: Stream, chunks: int) -> Tensor:
-    """The first latents, until the window is full and a chunk later, on the CPU: [b, c, f, h, w]."""
-    settings = stream.settings
-    full = 1 if settings.window is None else settings.chunk_of(settings.past) + 2
-    drawn = (item.latents for item in stream.steps() if isinstance(item, LatentChunk))
-    return torch.cat([latents.float().cpu() for latents in islice(drawn, min(full, chunks))], dim=2)
-
-
-def _difference(found: Tensor, exact: Tensor) -> dict[str, float]:
-    off = found - exact
-    largest = float(off.abs().max() / exact.abs().max())
-    return {"frames": exact.shape[2], "largest": largest, "root_mean_square": float(off.norm() / exact.norm())}
 
 
 def _limit(stream: Stream, speed: Speed) -> dict[str, float]:
@@ -139,10 +119,9 @@ def _beside(stream: Stream, speed: Speed, chosen: argparse.Namespace) -> float |
             return None
         end = pixel_frames(stream.settings.emitted(chosen.chunks - 1).stop)
         found = pictures_per_second(laps(stream.steps(worker=worker, until=end)))
-    generators = speed.chunks[-1].pictures / speed.drawing
     print(
         f"pictures made beside the drawing: {found:.1f} a second ({found / speed.pictures_per_second:.2f} x in turn, "
-        f"{found / generators:.0%} of what the generator draws alone)"
+        f"{found / speed.drawn_per_second:.0%} of what the generator draws alone)"
     )
     return found
 
@@ -155,7 +134,7 @@ def _precisions(chosen: argparse.Namespace) -> list[str]:
     return [fast] if chosen.preset else list(dict.fromkeys((fast, "fp32")))
 
 
-def _stream(chosen: argparse.Namespace, precision: str, *, is_noted: bool = True) -> Stream:
+def stream_of(chosen: argparse.Namespace, precision: str, *, is_noted: bool = True) -> Stream:
     """A grey portrait in silence, without end; a preset's portrait is noise."""
     driving = Driving(audio=Silence())
     if chosen.preset is None:

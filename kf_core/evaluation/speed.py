@@ -16,7 +16,7 @@ from time import perf_counter
 
 import torch
 
-from ..chunks import FrameChunk, LatentChunk
+from ..chunks import FrameChunk, LatentChunk, Step
 from ..memory import held, resident
 from ..stream import Stream, StreamState
 
@@ -63,6 +63,11 @@ class Speed:
         return median(c.drawing for c in self.chunks[1:] or self.chunks)
 
     @property
+    def drawn_per_second(self) -> float:
+        """Pictures that the generator alone draws."""
+        return self.chunks[-1].pictures / self.drawing
+
+    @property
     def growth(self) -> int | None:
         """Bytes by which what the process holds grew between chunk 3 and the last; None for a run that is too short to say."""
         return self.held[1] - self.held[0] if self.held is not None else None
@@ -101,6 +106,8 @@ def measure(stream: Stream, chunks: int, progress: Callable[[ChunkTime], object]
     first_picture = drawn = decoded = 0.0
     pictures = settled = 0
     for item in stream.steps(state):
+        if isinstance(item, Step):
+            continue  # the host goes on before the device is done, as in a stream that nobody times
         _wait_for(stream.model.device)
         now = perf_counter()
         if isinstance(item, LatentChunk):
@@ -130,6 +137,8 @@ def drawn_in_turn(streams: Sequence[Stream], chunks: int) -> list[float]:
             spent, before, item = 0.0, perf_counter(), None
             while not isinstance(item, LatentChunk):
                 item = next(items)
+                if isinstance(item, Step):
+                    continue
                 _wait_for(stream.model.device)
                 now = perf_counter()
                 spent += 0.0 if isinstance(item, FrameChunk) else now - before
