@@ -31,7 +31,7 @@ from .settings import RolloutSettings
 from .timeline import LatentSpan
 from .vae.streaming import DecoderState, VideoDecoder
 from .vae.tiny import TinyDecoder, TinyVAE
-from .vae.wan import SPATIAL_STRIDE, Z_DIM, WanVAE
+from .vae.wan import SPATIAL_STRIDE, Z_DIM, WanDecoder, WanVAE
 
 META = torch.device("meta")
 FEW = (2, 4)  # layers that are run
@@ -63,9 +63,18 @@ class DecoderKind:
     """What makes the pictures: Wan's VAE of this width, or the tiny decoder (None)."""
 
     dim: int | None = 96
+    is_alone: bool = False  # without an encoder: kf-tiny's small decoder
 
-    def network(self) -> WanVAE | TinyVAE:
-        return TinyVAE("model") if self.dim is None else WanVAE(self.dim)
+    @classmethod
+    def of(cls, network: WanVAE | WanDecoder | TinyVAE) -> "DecoderKind":
+        if isinstance(network, TinyVAE):
+            return cls(dim=None)
+        return cls(dim=network.dim, is_alone=isinstance(network, WanDecoder))
+
+    def network(self) -> WanVAE | WanDecoder | TinyVAE:
+        if self.dim is None:
+            return TinyVAE("model")
+        return WanDecoder(self.dim) if self.is_alone else WanVAE(self.dim)
 
 
 def footprint(

@@ -1,7 +1,8 @@
 """Presets: how a model is run on a card of 8, 12, 16 or 24 GB, on a Mac, on a CPU; and which one suits the machine at hand.
 
 A preset is an amount of memory; what it decides is computed (`footprint.py`): of some ways to run a stream, best first, the first that
-fits. Nothing that it decides needs a compiler. Computed, and not measured on cards.
+fits. Nothing that it decides needs a compiler. Computed, and not measured on cards. On a CPU time is scarce, and not memory: who asks for
+that preset by name gets the small decoder, where there is one.
 """
 
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ class Way:
     is_beside: bool  # pictures are made while the next chunk is drawn
 
     def said(self) -> str:
-        name = "a tiny decoder" if self.decoder == TINY else "the VAE"
+        name = "a tiny decoder" if self.decoder == TINY else "the small decoder" if self.decoder.is_alone else "the VAE"
         how = "a chunk at a time" if self.at_once is None else "a latent at a time"
         return f"{name}, {how}, {'beside the drawing' if self.is_beside else 'in turn with the drawing'}"
 
@@ -48,6 +49,7 @@ class Plan:
     needed: int | None  # bytes, computed; None: not asked, because main memory is not scarce
     usable: int | None  # bytes
     why: str
+    is_usual: bool = False  # nothing is decided that anybody would have to hear of
 
     @property
     def fits(self) -> bool:
@@ -87,7 +89,11 @@ def plan(
     is_auto, preset = preset == AUTO, preset_for(device) if preset == AUTO else preset
     chosen = f"{preset}, because {_reason(preset, device)}" if is_auto else preset
     if preset == "cpu":
-        return Plan(preset, Way(decoders[0], None, True), None, None, f"Preset {chosen}.")
+        small = None if is_auto else next((decoder for decoder in decoders[1:] if decoder.is_alone), None)
+        if small is None:
+            return Plan(preset, Way(decoders[0], None, True), None, None, f"Preset {chosen}.", is_usual=True)
+        why = f"Preset {chosen}: the small decoder makes the pictures, faster and softer."
+        return Plan(preset, Way(small, None, True), None, None, why)
     if preset == "mps":
         way = Way(decoders[0], 1, False)  # one queue of commands, and memory that the whole machine shares
         return Plan(preset, way, None, None, f"Preset {chosen}: {way.said()}.")

@@ -1,6 +1,6 @@
-"""What a file is that goes beside a generator: a VAE, a tiny decoder, a text or audio encoder, a VACE module. Told by names and shapes.
+"""What a file is that goes beside a generator: a VAE, a decoder alone or a tiny one, a text or audio encoder, a VACE module.
 
-Only names what it sees; loading is `vaes.py`'s, `umt5.py`'s and `vace.py`'s.
+Told by names and shapes. Only names what it sees; loading is `vaes.py`'s, `umt5.py`'s and `vace.py`'s.
 """
 
 from collections.abc import Mapping
@@ -8,20 +8,23 @@ from collections.abc import Mapping
 from ..errors import KnotForcingError
 from ..model.shapes import CONTEXT_CHANNELS
 from ..vae.latents import Z_DIM
+from .decoder_card import DecoderCard
 from .header import TensorFacts
 from .key_maps import wan_name
-from .marks import DIFFUSERS_KEY, LEVELS, TINY_KEY, VACE_KEY, WAN_KEY, space_of
+from .marks import DIFFUSERS_KEY, ENCODER_KEY, LEVELS, TINY_KEY, VACE_KEY, WAN_KEY, space_of
 
 SPACES = {"model": "decodes what the generator draws, as taew2_1", "raw": "decodes Wan's raw latents, as lighttaew2_1"}
 
 
-def beside(tensors: Mapping[str, TensorFacts], file_name: str) -> str | None:
-    """One line that says what the file is and where it is given; None for what is none of these."""
+def beside(tensors: Mapping[str, TensorFacts], file_name: str, metadata: Mapping[str, str] | None = None) -> str | None:
+    """One line that says what the file is and where it is given; None for what is none of these. `metadata`: of its header."""
     named = {wan_name(name): facts for name, facts in tensors.items()}
     shape = lambda name: named[name].shape if name in named else ()
     first = lambda name: shape(name)[0] if shape(name) else 0
     if TINY_KEY in named:
         return _tiny(named, file_name)
+    if WAN_KEY in named and ENCODER_KEY not in named:
+        return _alone(first(WAN_KEY), metadata or {})
     for key, names in ((WAN_KEY, "Wan's own names"), (DIFFUSERS_KEY, "diffusers' names")):
         latents = first("conv2.weight") or first("post_quant_conv.weight")
         if key in named:
@@ -36,6 +39,17 @@ def beside(tensors: Mapping[str, TensorFacts], file_name: str) -> str | None:
     if any(name.endswith("feature_extractor.conv_layers.0.conv.weight") for name in named):
         return "a wav2vec 2.0 encoder; the command line takes its folder (--audio-encoder)"
     return None
+
+
+def _alone(width: int, metadata: Mapping[str, str]) -> str:
+    try:
+        card = DecoderCard.of(metadata)
+    except KnotForcingError as problem:
+        return str(problem)
+    if card is None or not card.encoder:
+        return f"a decoder alone {width} wide, of a Wan VAE; it does not say of which, so it is not used"
+    reached = f"{card.psnr:.1f} dB on held-out clips, {card.psnr_mouth:.1f} dB at the mouth, {card.steps:,} steps"
+    return f"a decoder alone {width} wide, for the latents of one VAE: {reached} (--decoder)"
 
 
 def _tiny(named: Mapping[str, TensorFacts], file_name: str) -> str:

@@ -4,6 +4,7 @@ from ..errors import KnotForcingError
 from ..vae.latents import Space
 
 WAN_KEY, DIFFUSERS_KEY = "decoder.head.0.gamma", "decoder.norm_out.gamma"  # of a Wan VAE, in Wan's own names and in diffusers'
+ENCODER_KEY = "encoder.conv1.weight"  # of a Wan VAE in Wan's names; a decoder alone lacks it
 TINY_KEY = "decoder.22.bias"
 LEVELS = tuple(f"decoder.{place}.weight" for place in (1, 8, 14, 20))  # the convolution into each level of a tiny decoder
 OTHER_TINY = ("taehv", "taecvx", "taeos")  # tiny decoders of 16 channels that are not for Wan

@@ -20,6 +20,11 @@ class StoredTensors(Mapping[str, Tensor]):
         self._file, self._stored = file, stored
 
     @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the file's header says beside its tensors."""
+        return self._file.metadata
+
+    @property
     def facts(self) -> dict[str, TensorFacts]:
         return {name: self._file.tensors[stored] for name, stored in self._stored.items()}
 

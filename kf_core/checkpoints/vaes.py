@@ -1,4 +1,4 @@
-"""A file of a VAE becomes the network that was saved: Wan's own in its three layouts, and the tiny decoders.
+"""A file of a VAE becomes the network that was saved: Wan's own in its three layouts, and the decoders that have no encoder.
 
 Which one a file holds is told by its names, its widths by their shapes. Only the space of a tiny decoder's latents cannot be seen in
 them; see `marks.py`.
@@ -14,9 +14,10 @@ from ..errors import KnotForcingError
 from ..vae.latents import Z_DIM, Space
 from ..vae.streaming import VideoDecoder, prepare
 from ..vae.tiny import TinyDecoder, TinyVAE
-from ..vae.wan import WanDecoder, WanVAE
+from ..vae.wan import WanVAE
+from .alone import is_alone, load_alone
 from .load import bundled, fast_dtype, fill
-from .marks import DIFFUSERS_KEY, LEVELS, TINY_KEY, WAN_KEY, space_of
+from .marks import DIFFUSERS_KEY, ENCODER_KEY, LEVELS, TINY_KEY, WAN_KEY, space_of
 from .stored import StoredTensors, read_beside
 from .vae_names import diffusers_name
 
@@ -32,7 +33,7 @@ def load_vae(path: Path | str | None = None, *, dtype: torch.dtype | None = None
             f"{path.name} is a tiny decoder: it cannot encode the portrait. "
             f"Give wan_2.1_vae.safetensors as the VAE, and this one by --decoder."
         )
-    if WAN_KEY in tensors and "encoder.conv1.weight" not in tensors:
+    if is_alone(tensors):
         raise KnotForcingError(
             f"{path.name} is a decoder alone: it cannot encode the portrait. "
             f"Give the VAE that it belongs to by --vae, and this one by --decoder."
@@ -40,12 +41,18 @@ def load_vae(path: Path | str | None = None, *, dtype: torch.dtype | None = None
     return _wan_vae(path, tensors, dtype or fast_dtype(device), device)
 
 
-def load_decoder(path: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> VideoDecoder:
-    """Whatever turns latents into pictures: a Wan VAE, a decoder alone (kf-tiny's small one), a tiny decoder. Raises KnotForcingError."""
+def load_decoder(
+    path: Path | str, *, beside: WanVAE | None = None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> VideoDecoder:
+    """Whatever turns latents into pictures: a Wan VAE, a tiny decoder, or a decoder alone (kf-tiny's small one).
+
+    `beside`: the VAE whose latents they are; a decoder alone is loaded for those only. Raises KnotForcingError."""
     path = Path(path)
     tensors, dtype = read_beside(path), dtype or fast_dtype(device)
-    if WAN_KEY in tensors and "encoder.conv1.weight" not in tensors:
-        return VideoDecoder(_half_width(path, tensors, dtype, device))
+    if is_alone(tensors):
+        if beside is None:
+            raise KnotForcingError(f"{path.name} is a decoder alone. Say by --vae whose latents it is to make pictures of.")
+        return VideoDecoder(load_alone(path, beside.state_dict(), dtype=dtype, device=device))
     if TINY_KEY not in tensors:
         return VideoDecoder(_wan_vae(path, tensors, dtype, device))
     space = space_of(path.name, is_half=LEVELS[0] in tensors and tensors.facts[LEVELS[0]].dtype == "F16")
@@ -81,17 +88,10 @@ def wans_names(names: Collection[str]) -> dict[str, str]:
     return {name: named.get(name, name) for name in names}
 
 
-def _half_width(path: Path, tensors: StoredTensors, dtype: torch.dtype, device: torch.device | str) -> WanDecoder:
-    with torch.device("meta"):
-        decoder = WanDecoder(dim=tensors.shapes[WAN_KEY][0])
-    fill(path, {"decoder": decoder}, tensors, tensors.shapes, dtype)
-    return prepare(decoder.eval().requires_grad_(False), dtype, device)
-
-
 def _wan_vae(path: Path, tensors: StoredTensors, dtype: torch.dtype, device: torch.device | str) -> WanVAE:
     tensors = tensors.renamed(wans_names(tensors).__getitem__)
     shapes = tensors.shapes
-    if WAN_KEY not in shapes or "encoder.conv1.weight" not in shapes:
+    if WAN_KEY not in shapes or ENCODER_KEY not in shapes:
         raise KnotForcingError(f"{path.name} is not a Wan VAE: it has no `{WAN_KEY}`. Use kf-tiny's, or wan_2.1_vae.safetensors.")
     channels = shapes.get("conv2.weight", (Z_DIM,))[0]
     if channels != Z_DIM:

@@ -1,10 +1,12 @@
 """`inspect`: what a model file or a video is, read from its header; nothing in it is run."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..checkpoints.beside import beside
 from ..checkpoints.checkpoint import Checkpoint, identify, nearest
+from ..checkpoints.decoder_card import DecoderCard
 from ..checkpoints.read import read_header
 from ..errors import KnotForcingError
 from ..model.card import ModelCard
@@ -56,8 +58,9 @@ def _of_model(chosen: argparse.Namespace) -> list[str]:
         f"fingerprint  {facts.fingerprint}",
     ]
     if found is None:
-        other = beside(facts.tensors, chosen.file.name)
+        other = beside(facts.tensors, chosen.file.name, facts.metadata)
         lines.append(f"is           {other}" if other else f"model        not one this version knows. {nearest(facts.shapes)}".rstrip())
+        lines += _belonging(facts.metadata)
     else:
         lines += _of_checkpoint(found) + _of_card(found.card)
     shown = list(facts.tensors) if chosen.names else list(facts.tensors)[:NAMES_SHOWN] if found is None and not other else []
@@ -65,6 +68,19 @@ def _of_model(chosen: argparse.Namespace) -> list[str]:
     if len(facts.tensors) > len(shown) > 0:
         lines.append(f"  ... and {len(facts.tensors) - len(shown)} more (--names shows all)")
     return lines
+
+
+def _belonging(metadata: Mapping[str, str]) -> list[str]:
+    """Of a decoder alone: whether it is for the latents of the pack's own VAE."""
+    card = DecoderCard.of(metadata)
+    if card is None or not card.encoder:
+        return []
+    from ..checkpoints.alone import VAE_FILE, encoder_name  # only here: for a model file the header is enough
+    from ..checkpoints.load import bundled
+    from ..checkpoints.stored import read_beside
+
+    is_own = card.encoder == encoder_name(read_beside(bundled(VAE_FILE)))
+    return [f"belongs to   {'the bundled' if is_own else 'another VAE than the bundled'} {VAE_FILE}"]
 
 
 def _of_checkpoint(found: Checkpoint) -> list[str]:

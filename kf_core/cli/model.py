@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ..checkpoints.alone import small_decoder_file, small_decoder_for
 from ..checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoints.known import KNOWN
 from ..checkpoints.load import bundled, fast_dtype, generator_of
@@ -38,7 +39,7 @@ OWN = "kf-tiny"  # the model that brings its VAE along
 METHODS = ("own", "knot-forcing")
 DECODING = ("auto", "beside", "in-turn")
 
-SMALL, SMALL_FILE, SMALL_IS_OF = "small", "kf-tiny-decoder-small.safetensors", 16  # the width of kf-tiny's VAE
+SMALL = "small"  # stands for kf-tiny's small decoder, whatever folder the pack is in
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--decoder",
         type=Path,
         metavar="FILE",
-        help="a faster and softer decoder: taew2_1, lighttaew2_1, or small (kf-tiny's, where it was trained)",
+        help="a faster and softer decoder: taew2_1, lighttaew2_1, or small (kf-tiny's of half the width)",
     )
     group.add_argument("--audio-encoder", type=Path, metavar="FOLDER", help="wav2vec2-base-960h, for models that hear through it")
     group.add_argument(
@@ -150,13 +151,13 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
             )
         encoder = read_encoder(chosen.audio_encoder).to(device)
     vae = load_vae(_vae_file(chosen, card.name), dtype=dtype, device=device)
-    of_wan = {None: vae.dim, Path(SMALL): vae.dim // 2}
-    kind = DecoderKind(dim=of_wan.get(chosen.decoder))
-    words = dict(device=device, dtype=dtype, width=width, height=height, decoders=(kind,))
+    decoders = _decoders(chosen, vae, dtype, device)
+    kinds = tuple(DecoderKind.of(decoder.vae) for decoder in decoders)
+    words = dict(device=device, dtype=dtype, width=width, height=height, decoders=kinds)
     tuning = plan(chosen.tune, card, settings, **words)
-    decoder = _decoder(chosen, vae, dtype, device)
+    decoder = decoders[kinds.index(tuning.way.decoder)]
     decoder.at_once = tuning.way.at_once
-    said = "" if tuning.preset == "cpu" else tuning.why
+    said = "" if tuning.is_usual else tuning.why
     remarks = tuple(filter(None, (card.note, card.restricted, *opened.remarks, said, fallback, *accelerated)))
     return LoadedModel(generator, vae, decoder, encoder, width, height, settings, tuning, remarks)
 
@@ -194,26 +195,17 @@ def set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def _decoder(chosen: argparse.Namespace, vae: WanVAE, dtype: torch.dtype, device: torch.device) -> VideoDecoder:
-    """The tiny one where it was given; else Wan's, once more where it works on another device than the encoder."""
+def _decoders(chosen: argparse.Namespace, vae: WanVAE, dtype: torch.dtype, device: torch.device) -> list[VideoDecoder]:
+    """What can make the pictures, the better one first: what was given, and nothing else; else the VAE and its small decoder.
+
+    The VAE is there once more where it works on another device than the encoder."""
     place = device if chosen.decoder_device is None else _device(chosen.decoder_device)
+    words = dict(beside=vae, dtype=dtype, device=place)
     if chosen.decoder is not None:
-        return load_decoder(_decoder_file(chosen.decoder, vae), dtype=dtype, device=place)
-    return VideoDecoder(vae if place == device else prepare(copy.deepcopy(vae), dtype, place))
-
-
-def _decoder_file(named: Path, vae: WanVAE) -> Path:
-    """`small` is kf-tiny's own, on the latents of kf-tiny's VAE only."""
-    if str(named) != SMALL:
-        return named
-    file = bundled("kf-tiny-vae.safetensors").with_name(SMALL_FILE)
-    if not file.exists():
-        raise KnotForcingError(
-            f"This pack comes without {SMALL_FILE}. Leave --decoder out, or train it: python -m kf_core.training small-decoder."
-        )
-    if vae.dim > SMALL_IS_OF:
-        raise KnotForcingError(f"--decoder {SMALL} reads the latents of kf-tiny's VAE only. For Wan's VAE give taew2_1 or lighttaew2_1.")
-    return file
+        return [load_decoder(small_decoder_file() if str(chosen.decoder) == SMALL else chosen.decoder, **words)]
+    own = VideoDecoder(vae if place == device else prepare(copy.deepcopy(vae), dtype, place))
+    small = small_decoder_for(vae.state_dict()) if chosen.tune == "cpu" else None  # only this preset may choose it
+    return [own] if small is None else [own, load_decoder(small, **words)]
 
 
 def _vae_file(chosen: argparse.Namespace, name: str) -> Path | None:

@@ -1,7 +1,8 @@
 """Trains a decoder of half the width on the latents of a finished autoencoder, for processors on which decoding is half of the work.
 
 The encoder is the finished one's and never changes; the losses are those of the autoencoder (`vae_goals.py`), and so are the clips. A run
-that was killed goes on where its last checkpoint stood. The file holds the decoder alone and says what it reached.
+that was killed goes on where its last checkpoint stood. The file holds the decoder alone and says for
+whose latents it is, and what it reached.
 """
 
 import copy
@@ -14,6 +15,8 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from ..checkpoints.alone import SMALL_FILE, encoder_name
+from ..checkpoints.decoder_card import ALONE_KEY
 from ..checkpoints.vaes import load_vae
 from ..vae.streaming import prepare
 from ..vae.wan import WanDecoder, WanVAE
@@ -24,7 +27,7 @@ from .vae_goals import initialise, reconstruction_loss
 from .vae_measure import measure, mixed_precision, psnr
 
 SMALL_DIM, RATE = DIM // 2, 0.03
-FILE, CHECKPOINT = "kf-tiny-decoder-small.safetensors", "small-decoder-checkpoint.pt"
+FILE, CHECKPOINT = SMALL_FILE, "small-decoder-checkpoint.pt"
 STAGES = (
     Stage("pictures", 0.15, (1,), 24, (1.0, 0.9), crop=2 / 3),
     Stage("mouths", 0.55, (5, 9), 64, (0.9, 0.6), crop=1 / 2, mouths=True, features=5.0),
@@ -131,8 +134,9 @@ def export(training: SmallDecoderTraining, file: Path) -> Path:
     whole.conv2, whole.decoder = rounded.conv2, rounded.decoder
     report = measure(prepare(whole, torch.float32, training.device).requires_grad_(False), training.size, training.device)
     about = {"name": "kf-tiny-decoder-small", "size": training.size, "steps": training.step, "minutes": round(training.seconds / 60, 1)}
+    about |= {"encoder": encoder_name(training.vae.state_dict())} | report
     unfinished = file.with_suffix(".unfinished")
-    save_file(weights, unfinished, metadata={"format": "pt", "kf_tiny_decoder": json.dumps(about | report)})
+    save_file(weights, unfinished, metadata={"format": "pt", ALONE_KEY: json.dumps(about)})
     os.replace(unfinished, file)
-    tqdm.write(json.dumps(about | report))
+    tqdm.write(json.dumps(about))
     return file

@@ -33,6 +33,15 @@ def test_what_does_not_fit_is_said_with_advice():
     assert not found.fits and "smaller, or add a tiny decoder" in found.why
 
 
+def test_only_the_cpu_asked_for_by_name_takes_the_small_decoder():
+    small = DecoderKind(dim=48, is_alone=True)
+    asked = planned("cpu", VAE, small)
+    assert asked.way.decoder == small and not asked.is_usual and "the small decoder makes the pictures" in asked.why
+    assert planned("auto", VAE, small).way.decoder == VAE and planned("auto", VAE, small).is_usual
+    for decoders in ((VAE,), (VAE, TINY), (small,)):  # a tiny decoder is for want of memory, and what was given is kept
+        assert planned("cpu", *decoders).way.decoder == decoders[0] and planned("cpu", *decoders).is_usual
+
+
 def test_auto_takes_what_the_machine_is():
     assert preset_for(CPU) == "cpu" and preset_for(torch.device("mps")) == "mps"
     assert planned("auto", VAE).why == "Preset cpu, because it runs on the processor."

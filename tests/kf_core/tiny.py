@@ -1,10 +1,16 @@
 """Tiny real generators: the same code at small dims with random weights."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from kf_core.checkpoints.alone import encoder_name
+from kf_core.checkpoints.decoder_card import ALONE_KEY
 from kf_core.chunks import ChunkConditioning, LatentChunk, Signal, TextContext
 from kf_core.conditioning.anchor import Anchor
 from kf_core.model.adapters import Adapters
@@ -16,6 +22,7 @@ from kf_core.sampling.rollout import rollout
 from kf_core.schedule import warped
 from kf_core.settings import Ahead, RolloutSettings
 from kf_core.timeline import LatentSpan
+from kf_core.vae.wan import WanDecoder
 
 HEIGHT, WIDTH = 4, 6
 SETTINGS = RolloutSettings(schedule=warped((1000, 500)), anchor=Ahead(7, 5))
@@ -71,6 +78,15 @@ class Waves:
             expression=Signal(features(40), 1.2),
             motion=Signal(1 + features(1)),
         )
+
+
+def write_decoder_alone(path: Path, vae: Mapping[str, Tensor], dim: int = 2, **said) -> Path:
+    """A random decoder in a file, for the latents of a VAE of these weights. `said`: what its header says otherwise."""
+    torch.manual_seed(9)
+    about = {"encoder": encoder_name(vae), "steps": 1234, "minutes": 5.0, "psnr": 26.54, "psnr_mouth": 22.26} | said
+    weights = {name: weight.half().contiguous() for name, weight in WanDecoder(dim).state_dict().items()}
+    save_file(weights, path, metadata={"format": "pt", ALONE_KEY: json.dumps(about)})
+    return path
 
 
 def noise(seed: int = 0, batch: int = 1) -> SeededNoise:

@@ -37,12 +37,14 @@ def test_a_run_that_was_stopped_goes_on_exactly_where_it_stood(tmp_path):
     assert other.train_step(STAGES[1], 1.0) == pytest.approx(expected, rel=1e-5) and other.step == 2
 
 
-def test_its_file_decodes_the_same_latents_and_does_not_pass_for_a_vae(tmp_path):
+def test_its_file_decodes_the_latents_of_its_vae_only_and_does_not_pass_for_one(tmp_path):
     torch.manual_seed(7)
     vae = tmp_path / "kf-tiny-vae.safetensors"
     save_file({name: weight.contiguous() for name, weight in initialise(WanVAE(4)).state_dict().items()}, vae)
     file = train_small_decoder(tmp_path, vae, size=SIZE, minutes=0.01)
-    decoder = load_decoder(file, dtype=torch.float32)
+    decoder = load_decoder(file, beside=load_vae(vae), dtype=torch.float32)
     assert decoder.vae.dim == 2 and decoder.decode_latents(torch.zeros(1, 16, 3, 4, 4), DecoderState()).shape == (1, 3, 9, 32, 32)
     with pytest.raises(KnotForcingError, match="a decoder alone"):
         load_vae(file)
+    with pytest.raises(KnotForcingError, match="latents of another VAE"):
+        load_decoder(file, beside=load_vae())
