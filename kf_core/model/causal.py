@@ -114,7 +114,9 @@ class Generator:
 
         time = self._embed_time(torch.cat([s.t.expand(batch, s.frames) for s in segments], dim=1), additions, counts)
         modulation = self.modules.time_projection(time).unflatten(2, (6, -1))  # [b, f, 6, dim]
-        x = torch.cat([self._embed_patches(s, a) for s, a in zip(segments, additions, strict=True)], dim=1)  # [b, f, t, dim]
+        x = torch.cat(
+            [self._embed_patches(s.latents, a and a.tokens) for s, a in zip(segments, additions, strict=True)], dim=1
+        )  # [b, f, t, dim]
 
         taps = self.vace.taps(len(self.modules.blocks)) if self.vace is not None else ()
         hints = self._hints(segments, x, modulation, counts, grid, text)
@@ -174,10 +176,11 @@ class Generator:
             return None
         return self.adapters(segment.driving, grid, self.dtype)
 
-    def _embed_patches(self, segment: Segment, additions: Additions | None) -> Tensor:
-        patches = self.modules.patch_embedding(segment.latents.to(self.device, self.dtype))
+    def _embed_patches(self, latents: Tensor, more: Tensor | None) -> Tensor:
+        """[b, c, f, h, w], and what is added to their tokens -> [b, f, t, dim]."""
+        patches = self.modules.patch_embedding(latents.to(self.device, self.dtype))
         tokens = rearrange(patches, "b d f h w -> b f (h w) d")
-        return tokens if additions is None or additions.tokens is None else tokens + additions.tokens
+        return tokens if more is None else tokens + more
 
     def _embed_time(self, t: Tensor, additions: list[Additions | None], counts: list[int]) -> Tensor:
         """[b, f] -> [b, f, dim]. t stays a float: rounding it moves the result by 5e-2."""

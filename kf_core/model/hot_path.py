@@ -5,10 +5,13 @@ add, modulations of the few times, angles, the answer of a prompt of one word. I
 that `new_cache` makes holds what lasts a stream, and the memory that it places what lasts a chunk. So `rollout` reads as it does
 with the plain forward, and two streams still share a model.
 
+What a pass is given beside the weights and the stream's own buffers is tensors alone.
+
 A pass that is not a stream's own (an anchor, several segments, a mask, gradients, control pictures) takes the plain forward.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -24,6 +27,22 @@ from .kv_cache import KVCache, Memory
 from .rope import Grid, rotation
 
 Made = TypeVar("Made")
+Keep = Callable[[Tensor, Tensor], object]  # takes the keys and values of a layer, in the order of the layers
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a pass reads beside the weights and the stream's buffers."""
+
+    latents: Tensor  # [b, c, f, h, w], where and as the model computes
+    additions: Additions  # of driving signals; those to the time are in the modulations already
+    modulations: Tensor  # [layer, b or 1, f or 1, 6, 1, dim]: shift, 1 + scale and gate, twice
+    ending: Tensor  # [2, b or 1, f or 1, 1, dim]: shift and 1 + scale of the head
+    turn: Tensor  # [t, 1, 1, d/2, 2] cosines and sines
+    words: list[tuple[Tensor, ...]]  # per layer: the prompt's keys and values, or of a single word the answer itself
+
+
+NOTHING = Additions({}, None, None)
 
 
 class HotMemory(Memory):
@@ -95,26 +114,40 @@ class HotGenerator(Generator):
         if len(segments) > 1 or torch.is_grad_enabled() or not _is_under_way(segments[0]):
             return super().forward(segments, text)
         (segment,) = segments
-        batch, _, frames, height, width = segment.latents.shape
-        grid, memory = self.grid(height, width), segment.reads
-        additions = memory.once(lambda: self._additions(segment, grid), "additions", segment.driving)
+        given = self._given(segment, text)
+        keep = None
+        if segment.record is not None:
+            keep = lambda keys, values: segment.record(keys.to(self.dtype).contiguous(), values.contiguous())
+        return [self._pass(given, self._rooms(segment), keep)]
+
+    def _given(self, segment: Segment, text: TextKeys) -> Given:
+        grid, memory = self.grid(*segment.latents.shape[-2:]), segment.reads
+        additions = memory.once(lambda: self._additions(segment, grid), "additions", segment.driving) or NOTHING
         modulations, ending = self._modulations(segment, additions)
         words = memory.cache.once(lambda: self._words(text), "words", text, only_latest=True)
         turn = memory.once(lambda: self._turn(segment, grid), "turn", *segment.positions.tolist())
+        return Given(segment.latents.to(self.device, self.dtype), additions, modulations, ending, turn, words)
 
-        x = self._embed_patches(segment, additions).contiguous()
-        for layer, (block, room) in enumerate(zip(self.blocks, memory.rooms(frames * grid.tokens), strict=True)):
-            if additions is not None and layer in additions.layers:
-                x += additions.layers[layer]
-            x, keys, values = block(x, modulations[layer], turn, room.keys, room.values, room.remembered, words[layer])
-            if segment.record is not None:
-                segment.record(keys.to(self.dtype).contiguous(), values.contiguous())
-        x = self.modules.head.head(torch.addcmul(ending[0], self.modules.head.norm(x), ending[1]))
+    def _pass(self, given: Given, rooms: list[Room], keep: Keep | None) -> Tensor:
+        """The flow [b, 16, f, h, w], in float32 or better. Tensors only: a number that the host made would be recorded with it."""
+        grid = self.grid(*given.latents.shape[-2:])
+        x = self._embed_patches(given.latents, given.additions.tokens).contiguous()
+        for layer, (block, room) in enumerate(zip(self.blocks, rooms, strict=True)):
+            if layer in given.additions.layers:
+                x += given.additions.layers[layer]
+            words = given.words[layer]
+            x, keys, values = block(x, given.modulations[layer], given.turn, room.keys, room.values, room.remembered, words)
+            if keep is not None:
+                keep(keys, values)
+        x = self.modules.head.head(torch.addcmul(given.ending[0], self.modules.head.norm(x), given.ending[1]))
         _, p, q = self.modules.patch_size
         flow = rearrange(x, "b f (h w) (p q c) -> b c f (h p) (w q)", h=grid.height, w=grid.width, p=p, q=q)
-        return [flow.to(torch.promote_types(flow.dtype, torch.float32))]
+        return flow.to(torch.promote_types(flow.dtype, torch.float32))
 
-    def _modulations(self, segment: Segment, additions: Additions | None) -> tuple[Tensor, Tensor]:
+    def _rooms(self, segment: Segment) -> list[Room]:
+        return segment.reads.rooms(segment.frames * segment.reads.cache.grid.tokens)
+
+    def _modulations(self, segment: Segment, additions: Additions) -> tuple[Tensor, Tensor]:
         """Shift, 1 + scale and gate of every layer [layer, b, f, 6, 1, dim], shift and 1 + scale of the head [2, b, f, 1, dim].
 
         One for all frames, and made once in a stream, unless driving signals join the time of their frames."""
@@ -122,7 +155,7 @@ class HotGenerator(Generator):
         if len(set(times)) == 1:
             times = times[:1]
         time = memory.cache.once(lambda: self._embed_time(torch.tensor([times], dtype=torch.float64), [None], [len(times)]), "time", times)
-        if additions is None or additions.time is None:
+        if additions.time is None:
             return memory.cache.once(lambda: self._modulated(time, memory.cache), "modulation", times)
         return memory.once(lambda: self._modulated(time + additions.time, memory.cache), "modulation", times, segment.driving)
 
