@@ -30,8 +30,8 @@ from . import hours
 from . import model as model_arguments
 
 FORWARDS_COMPARED = 10  # chunks, at most
-ACCELERATORS = ("compile", "fp8")
-EACH = ((), ("compile",), ("fp8",), ACCELERATORS)
+ACCELERATORS = ("compile", "fp8", "graphs")
+EACH = ((), *((name,) for name in ACCELERATORS), ACCELERATORS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="WxH", help="size of the video in pixels: 832x480")
     parser.add_argument("--tiny-vae", action="store_true", help="with --preset: decode by the tiny decoder instead of Wan's")
     parser.add_argument("--plain", action="store_true", help="draw by the plain forward alone, without the hot path")
-    parser.add_argument("--each", action="store_true", help="each of what accelerates in turn: nothing, --compile, --fp8, both")
+    parser.add_argument("--each", action="store_true", help="each of what accelerates in turn: nothing, --compile, --fp8, --graphs, all")
     model_arguments.add_arguments(parser)
 
 
@@ -57,10 +57,10 @@ def run(chosen: argparse.Namespace) -> int:
         if chosen.json is not None:
             chosen.json.write_text(long_run.to_json() + "\n", encoding="utf-8")
         return 0
-    results = {}
+    results, combinations = {}, _combinations(chosen)
     for precision in _precisions(chosen):
         exact = first_latents(as_plain(stream_of(accelerated(chosen), precision, is_noted=False)), chosen.chunks)
-        for accelerators in EACH if chosen.each else [tuple(name for name in ACCELERATORS if getattr(chosen, name))]:
+        for accelerators in combinations:
             name = " ".join((precision, *accelerators))
             stream = stream_of(accelerated(chosen, *accelerators), precision)
             if chosen.plain:
@@ -87,6 +87,16 @@ def run(chosen: argparse.Namespace) -> int:
 def accelerated(chosen: argparse.Namespace, *accelerators: str) -> argparse.Namespace:
     """The same, with these accelerators and no others."""
     return argparse.Namespace(**{**vars(chosen), **{name: name in accelerators for name in ACCELERATORS}})
+
+
+def _combinations(chosen: argparse.Namespace) -> list[tuple[str, ...]]:
+    """What is measured, one after the other."""
+    if not chosen.each:
+        return [tuple(name for name in ACCELERATORS if getattr(chosen, name))]
+    if torch.device(chosen.device).type == "cuda":
+        return list(EACH)
+    _note([f"There are no CUDA graphs on {chosen.device}, so --each leaves them out: they need an NVIDIA or AMD card."])
+    return list(dict.fromkeys(tuple(name for name in names if name != "graphs") for names in EACH))
 
 
 def _limit(stream: Stream, speed: Speed) -> dict[str, float]:

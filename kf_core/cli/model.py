@@ -4,6 +4,7 @@ import argparse
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from ..model.card import ModelCard
 from ..model.causal import Generator
 from ..model.compiled import compile_blocks
 from ..model.fp8 import with_float8
+from ..model.graphs import record_passes
 from ..model.hot_path import HotGenerator
 from ..presets import AUTO, CHOICES, Plan, plan, reads_on_device
 from ..schedule import few_steps
@@ -96,6 +98,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compile the blocks: slow to begin with; needs a compiler, and says so without one",
     )
+    group.add_argument(
+        "--graphs",
+        action="store_true",
+        help="record each pass as a CUDA graph, for cards that wait for the host; goes with --compile and --fp8; says so without a card",
+    )
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
     group.add_argument(
         "--tune", choices=CHOICES, default=AUTO, help="what to fit the decoding to; auto looks at the device and says what it takes"
@@ -140,7 +147,6 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
     card = generator.card
     if chosen.control_module is not None:
         generator = generator.led_by(load_vace(chosen.control_module, card, dtype=dtype, device=device))
-    accelerated = accelerate(chosen, generator)
     width, height = _size(chosen, generator)
     settings = settings_for(chosen, card)
     encoder = None
@@ -155,6 +161,7 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
     kinds = tuple(DecoderKind.of(decoder.vae) for decoder in decoders)
     words = dict(device=device, dtype=dtype, width=width, height=height, decoders=kinds)
     tuning = plan(chosen.tune, card, settings, **words)
+    accelerated = accelerate(chosen, generator, has_room=tuning.way.is_beside)
     decoder = decoders[kinds.index(tuning.way.decoder)]
     decoder.at_once = tuning.way.at_once
     said = "" if tuning.is_usual else tuning.why
@@ -162,10 +169,12 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
     return LoadedModel(generator, vae, decoder, encoder, width, height, settings, tuning, remarks)
 
 
-def accelerate(chosen: argparse.Namespace, generator: HotGenerator) -> list[str]:
-    """Make the generator as fast as was asked for; sentences say what came of it."""
-    said = [with_float8(generator)] if chosen.fp8 else []
-    return [*said, compile_blocks(generator)] if chosen.compile else said
+def accelerate(chosen: argparse.Namespace, generator: HotGenerator, *, has_room: bool = True) -> list[str]:
+    """Make the generator as fast as was asked for; sentences say what came of it. `has_room`: whether a chunk can be drawn and another one
+    decoded at once."""
+    record = partial(record_passes, has_room=has_room)
+    deeds = ((chosen.fp8, with_float8), (chosen.compile, compile_blocks), (chosen.graphs, record))
+    return [deed(generator) for is_wanted, deed in deeds if is_wanted]
 
 
 def worker(chosen: argparse.Namespace, stream: Stream, tuning: Plan | None = None) -> Worker:

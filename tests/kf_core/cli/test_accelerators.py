@@ -19,3 +19,19 @@ def test_without_a_compiler_compiling_is_refused_in_a_sentence_and_the_video_mad
     with fresh_cache(), torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
         assert files.animate("plain.mp4", duration=0.5, compile=True) == 0
     assert "Nothing is compiled: there is no working compiler for cpu" in capsys.readouterr().err
+
+
+def test_without_a_card_there_are_no_graphs_a_sentence_says_so_and_the_video_is_the_same(files, capsys):
+    assert files.animate("plain.mp4", duration=0.5) == 0
+    capsys.readouterr()
+    assert files.animate("graphs.mp4", duration=0.5, graphs=True) == 0
+    assert "Note: No CUDA graphs are recorded: they need an NVIDIA or AMD card, and this runs on cpu." in capsys.readouterr().err
+    assert torch.equal(made(files.folder / "plain.mp4"), made(files.folder / "graphs.mp4"))
+
+
+def test_what_accelerates_is_said_in_the_order_in_which_it_is_done(files, capsys):
+    """8-bit floats first, because what is compiled and recorded must be they."""
+    capsys.readouterr()
+    assert files.animate("all.mp4", duration=0.5, graphs=True, fp8=True) == 0
+    said = capsys.readouterr().err
+    assert 0 < said.index("8-bit floats") < said.index("No CUDA graphs")
