@@ -2,8 +2,9 @@
 
 A weight is float8 (e4m3, the largest is 448) with one float32 scale for each row; what it is multiplied with is scaled for each token as
 it comes. Where no card multiplies such numbers, both are turned back and multiplied as they were: the same rounding, so its error can be
-measured anywhere. Only the large layers of the blocks are kept so; embeddings, modulation, norms, the head and what driving signals add
-stay as they are. Source: the OCP 8-bit floating point specification; scales by row and token as in Llama 3, arXiv 2407.21783, section 6.2.
+measured anywhere. Only the large layers of the blocks are kept so, and of a VACE module's blocks; embeddings, modulation, norms, the head
+and what driving signals add stay as they are. Source: the OCP 8-bit floating point specification; scales by row and token as in Llama 3,
+arXiv 2407.21783, section 6.2.
 """
 
 from collections.abc import Iterator
@@ -94,9 +95,11 @@ def _multiplies(device: torch.device) -> bool:
 
 
 def _large(generator: Generator) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """The blocks' own linear layers: of both attentions and of what follows them. A host's layers are its own affair."""
-    for block in generator.modules.blocks:
-        for parent in (block.self_attn, block.cross_attn, block.ffn):
+    """The blocks' own linear layers: of both attentions, of what follows them, and those that tie a VACE module's blocks to the others.
+
+    A host's layers are its own affair."""
+    for block in (*generator.modules.blocks, *(generator.vace.vace_blocks if generator.vace is not None else ())):
+        for parent in (block.self_attn, block.cross_attn, block.ffn, block):
             for name, layer in parent.named_children():
                 if type(layer) is nn.Linear and layer.in_features % STEP == layer.out_features % STEP == 0:
                     yield parent, name, layer

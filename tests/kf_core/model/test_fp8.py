@@ -10,6 +10,8 @@ from kf_core.evaluation.random_model import knot_forcing, random_generator
 from kf_core.model import fp8
 from kf_core.model.fp8 import Float8Linear, multiplied, rounded, turned_back, with_float8
 from kf_core.model.hot_path import HotGenerator
+from tests.kf_core.model.test_vace import led
+from tests.kf_core.model.test_vace import segment as led_segment
 from tests.kf_core.tiny import SETTINGS, frames, portrait
 
 CARD = knot_forcing("tiny", 48, 32, dim=64, ffn_dim=128, layers=3, heads=2)
@@ -89,6 +91,18 @@ def test_rows_of_any_size_are_rounded_alike_and_a_row_of_zeros_stays_zero():
     x = torch.randn(4, 32) * torch.tensor([1e-6, 1.0, 1e5, 0.0])[:, None]
     off = (Float8Linear(layer)(x) - layer(x)).abs()
     assert (off <= 0.13 * (x.abs() @ layer.weight.abs().t())).all() and not off[3].any()
+
+
+@torch.no_grad()
+def test_a_vace_module_is_kept_so_too():
+    """All but its patches: ten layers and `after_proj` of each block, and `before_proj` of the first."""
+    exact, small = led(), led()
+    before = sum(t.nbytes for block in exact.vace.vace_blocks for t in block.parameters() if t.dim() == 2)
+    with_float8(small)
+    kept = [t for t in small.vace.parameters() if t.dtype == fp8.FLOAT8]
+    assert len(kept) == 2 * 11 + 1 and sum(t.nbytes for t in kept) == before / 8  # of float64
+    (flow,), (expected,) = (model.forward([led_segment(3, 6)], model.read_text(None)) for model in (small, exact))
+    assert 1e-4 < float((flow - expected).norm() / expected.norm()) < 0.1
 
 
 def test_a_device_that_does_not_multiply_them_is_named():
