@@ -5,6 +5,8 @@ then nothing is compiled again. A compiler is needed, and a machine without one 
 compiled is drawn as before, too: there is never an error in the middle of a film.
 """
 
+from contextlib import AbstractContextManager
+
 import torch
 
 from .hot_path import HotGenerator
@@ -13,16 +15,18 @@ SHAPES = 64  # compiled at most of one block's code; PyTorch's own limit of 8 is
 
 
 def compile_blocks(generator: HotGenerator, backend="inductor") -> str:
-    """Compiles the generator's blocks as they are first called. A sentence says what will be, or why it is not.
-
-    Sets two switches of PyTorch's that hold for the process: how many shapes may be compiled, and that what fails is run as it is."""
+    """Compiles the generator's blocks as they are first called. A sentence says what will be, or why it is not."""
     if (reason := _missing(generator.device, backend)) is not None:
         return f"Nothing is compiled: {reason}. The blocks run as they are."
-    torch._dynamo.config.recompile_limit = max(SHAPES, torch._dynamo.config.recompile_limit)
-    torch._dynamo.config.suppress_errors = True
+    generator.around = _switches
     for block in generator.blocks:
         block.compile(backend=backend, dynamic=False)
     return "The blocks are compiled as they are first used: the first chunks take longer, by minutes for a large model."
+
+
+def _switches() -> AbstractContextManager:
+    """How many shapes may be compiled, and that what fails is run as it is: for a pass of ours, and for nothing else in the process."""
+    return torch._dynamo.config.patch(recompile_limit=max(SHAPES, torch._dynamo.config.recompile_limit), suppress_errors=True)
 
 
 def _missing(device: torch.device, backend) -> str | None:

@@ -12,6 +12,7 @@ A pass that is not a stream's own (an anchor, several segments, a mask, gradient
 
 import logging
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -118,6 +119,7 @@ class HotGenerator(Generator):
 
     cache_class = HotCache
     recorder: Callable[[], Recorder] | None = None  # makes who records the passes of a stream; None: they are not recorded
+    around: Callable[[], AbstractContextManager] = nullcontext  # what holds while a pass runs
 
     def __init__(self, *args, **words) -> None:
         super().__init__(*args, **words)
@@ -163,13 +165,14 @@ class HotGenerator(Generator):
         """The flow [b, 16, f, h, w], in float32 or better. Tensors only: a number that the host made would be recorded with it."""
         grid = self.grid(*given.latents.shape[-2:])
         x = self._embed_patches(given.latents, given.additions.tokens).contiguous()
-        for layer, (block, room) in enumerate(zip(self.blocks, rooms, strict=True)):
-            if layer in given.additions.layers:
-                x += given.additions.layers[layer]
-            words = given.words[layer]
-            x, keys, values = block(x, given.modulations[layer], given.turn, room.keys, room.values, room.remembered, words)
-            if keep is not None:
-                keep(keys, values)
+        with self.around():
+            for layer, (block, room) in enumerate(zip(self.blocks, rooms, strict=True)):
+                if layer in given.additions.layers:
+                    x += given.additions.layers[layer]
+                words = given.words[layer]
+                x, keys, values = block(x, given.modulations[layer], given.turn, room.keys, room.values, room.remembered, words)
+                if keep is not None:
+                    keep(keys, values)
         x = self.modules.head.head(torch.addcmul(given.ending[0], self.modules.head.norm(x), given.ending[1]))
         _, p, q = self.modules.patch_size
         flow = rearrange(x, "b f (h w) (p q c) -> b c f (h p) (w q)", h=grid.height, w=grid.width, p=p, q=q)

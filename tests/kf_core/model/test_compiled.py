@@ -8,7 +8,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._inductor.utils import fresh_cache
 
 from kf_core.chunks import LatentChunk
-from kf_core.model.compiled import compile_blocks
+from kf_core.model.compiled import SHAPES, compile_blocks
 from kf_core.model.fp8 import with_float8
 from kf_core.model.hot_path import HotGenerator
 from kf_core.sampling.rollout import rollout
@@ -18,8 +18,7 @@ from tests.kf_core.tiny import CARD, SETTINGS, Waves, frames, generator, noise, 
 @pytest.fixture(autouse=True)
 def afresh():
     torch._dynamo.reset()
-    with torch._dynamo.config.patch(suppress_errors=False):
-        yield
+    yield
     torch._dynamo.reset()
 
 
@@ -76,6 +75,23 @@ def test_8_bit_weights_are_compiled_too():
     exact = draw(model, 6)
     compile_blocks(model, "aot_eager")
     assert float((draw(model, 6) - exact).norm() / exact.norm()) < 0.02
+
+
+def test_what_others_compile_in_the_same_process_is_left_to_them():
+    """PyTorch's switches are the process's, so ours hold while a pass runs, and only then."""
+    switches = lambda: (torch._dynamo.config.recompile_limit, torch._dynamo.config.suppress_errors)
+    model, before, within = hot(), switches(), []
+
+    def backend(module, inputs):
+        within.append(switches())
+        return module.forward
+
+    compile_blocks(model, backend)
+    for item in rollout(model, portrait(torch.float32), Waves(), SETTINGS, noise()):
+        assert switches() == before
+        if isinstance(item, LatentChunk) and item.index == 3:
+            break
+    assert len(within) > 2 and set(within[1:]) == {(SHAPES, True)} != {before}  # the first is the trifle
 
 
 def test_without_a_compiler_a_sentence_says_so_and_the_stream_is_drawn():

@@ -207,10 +207,9 @@ def test_compiled_blocks_are_compiled_before_they_are_recorded_and_draw_the_same
 
     plain = generator(dtype=torch.float32)
     model = hot(plain)
-    with torch._dynamo.config.patch(suppress_errors=False):
-        assert "are compiled" in compile_blocks(model, counted)
-        model.recorder = Watched
-        found = frames(14, model=model, anchor=portrait(torch.float32))
+    assert "are compiled" in compile_blocks(model, counted)
+    model.recorder = Watched
+    found = frames(14, model=model, anchor=portrait(torch.float32))
     exact = frames(14, model=hot(plain), anchor=portrait(torch.float32))
     torch.testing.assert_close(found, exact, rtol=0, atol=1e-5 * float(exact.abs().max()))
     assert len(compiled) > 3
