@@ -3,12 +3,20 @@ from dataclasses import replace
 from kf_core.evaluation.held import held_after_chunks, last_change
 from kf_core.vae.tiny import TinyDecoder
 
+from ..model.tape import Again
 from .test_exactness import stream
 
 
 def test_after_the_third_chunk_a_stream_holds_the_same_to_the_byte():
     held = held_after_chunks(stream(), 8)
     assert len(held) == 8 and last_change(held) <= 3, held
+
+
+def test_so_does_a_stream_whose_passes_are_recorded_though_it_holds_more():
+    plain, recorded = stream(), stream()
+    recorded.model.recorder = Again
+    without, held = (held_after_chunks(each, 8) for each in (plain, recorded))
+    assert last_change(held) <= 3 and held[-1] > without[-1], (held, without)
 
 
 def test_a_stream_that_remembers_every_frame_has_its_memory_from_the_beginning():
