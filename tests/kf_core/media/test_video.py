@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from kf_core.errors import KnotForcingError
 from kf_core.media.fragments import read_fragments
 from kf_core.media.playback import pictures, probe
-from kf_core.media.video import Provenance, VideoWriter
+from kf_core.media.video import QUALITY, Provenance, VideoWriter
 
 FPS, RATE, SIZE = 16, 48000, 64
 CHUNKS = (9, 12, 12, 5)
@@ -231,3 +232,28 @@ def test_what_cannot_be_played_is_refused_in_words(tmp_path):
         probe(tmp_path / "a.mp4")
     with pytest.raises(KnotForcingError, match="does not exist"):
         probe(tmp_path / "b.mp4")
+
+
+def test_equal_pictures_become_equal_bytes_whatever_lay_in_the_memory_before():
+    random = np.random.default_rng(0)
+    patches = random.random((12, 4, 6, 3)).repeat(8, 1).repeat(8, 2)
+    rgb = (200 * patches + 55 * random.random((12, 32, 48, 3))).astype(np.uint8)
+    small = [av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p").to_ndarray() for picture in rgb]
+    found = set()
+    for _ in range(200):
+        left = [np.full(random.integers(100, 200_000), random.integers(256), np.uint8) for _ in range(60)]
+        del left  # what an encoder takes next holds these numbers
+        found.add(encoded(small))
+    assert len(found) == 1
+
+
+def encoded(frames: list[np.ndarray]) -> bytes:
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 48, 32, "yuv420p", Fraction(1, FPS)
+    encoder.options = QUALITY
+    packets = []
+    for number, frame in enumerate(frames):
+        picture = av.VideoFrame.from_ndarray(frame, format="yuv420p")
+        picture.pts = number
+        packets += encoder.encode(picture)
+    return b"".join(bytes(packet) for packet in packets + encoder.encode(None))
