@@ -8,6 +8,7 @@ The part that only a card can run (`CudaGraphs`) was written from PyTorch's docu
 """
 
 from contextlib import suppress
+from functools import partial
 
 import torch
 
@@ -23,7 +24,7 @@ def record_passes(generator: HotGenerator, *, has_room: bool = True) -> str:
     `has_room`: whether the card has room for what a pass takes beside all that else is done on it: recorded passes keep it."""
     if (reason := _missing(generator, has_room)) is not None:
         return f"No CUDA graphs are recorded: {reason}. Passes are drawn as they are."
-    generator.recorder = lambda: CudaGraphs(generator.device)
+    generator.recorder = partial(CudaGraphs, generator.device)
     return "Passes are recorded as CUDA graphs the second time that they are drawn, once for each stream and each fill of its window."
 
 

@@ -5,6 +5,7 @@ Recorded by a tape that works as a card's recorder does (`tape.py`), and by a ca
 
 import gc
 import logging
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -156,12 +157,22 @@ def test_nothing_is_recorded_and_no_memory_taken_once_the_window_is_full():
     assert seen[-1][:2] == (2 * fills, 2 * fills - 1)  # the first fill is committed to once
 
 
-def test_what_a_stream_recorded_goes_with_it():
-    model, tapes = taped(generator())
-    frames(9, model=model)
-    gc.collect()
-    kept = [thing for thing in gc.get_objects() if type(thing) is Recordings]
-    assert tapes and not kept
+def test_what_a_stream_recorded_goes_with_it_and_with_the_last_stream_the_model():
+    """At once, and not when Python next looks for what holds each other: it is the memory of a card."""
+    model = hot(generator())
+    model.recorder = Tape
+    state, is_there = RolloutState.start(model, portrait(), SETTINGS), weakref.ref(model)
+    gc.disable()
+    try:
+        frames(9, model=model, state=state)
+        recorded = weakref.ref(recordings(state))
+        assert len(recorded()) > 0
+        del state
+        assert recorded() is None
+        del model
+        assert is_there() is None
+    finally:
+        gc.enable()
 
 
 def test_weights_that_move_are_recorded_anew_and_weights_that_change_are_seen():
