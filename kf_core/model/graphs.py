@@ -1,4 +1,4 @@
-"""CUDA graphs: a pass of the hot path becomes one launch, where the host had to launch some thousand kernels.
+"""CUDA graphs: a pass of the hot path becomes one launch, where the host had to launch more than a thousand kernels.
 
 Wanted where the card waits for the host: small pictures, few steps, fast cards. What is recorded, and when it is recorded anew, is
 `recordings.py`'s and `hot_path.py`'s; here is how a card does it, and who may ask for it. A pass that cannot be recorded is drawn as
