@@ -27,7 +27,7 @@ from .playback import probe
 
 # bf 0: pictures are stored in the order they are shown. mbtree 0: for small pictures x264's macroblock tree reads memory that it did not
 # write, so equal pictures did not always become equal bytes; and it looks ahead over seconds, of which a fragment has less than one.
-QUALITY = {"preset": "fast", "crf": "19", "bf": "0", "mbtree": "0"}
+QUALITY = {"preset": "fast", "crf": "18", "bf": "0", "mbtree": "0"}
 AAC_BLOCK = 1024  # samples in one packet, and the length of its encoder's run-in
 AAC_WARM_UP = 8 * AAC_BLOCK  # fed to a new encoder before a joint, so that it meets the old one's sound
 AAC_BITS_PER_SECOND = 160_000

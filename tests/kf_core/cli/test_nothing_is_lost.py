@@ -48,7 +48,8 @@ def test_a_finished_video_is_continued_when_more_is_asked_for(files):
     assert files.animate(duration=0.7, quiet=True) == 0 and probe(files.folder / "out.mp4").pictures == 12
     assert files.animate(resume=True, quiet=True) == 0 and files.animate(resume=True, quiet=True) == 0
     assert probe(files.folder / "out.mp4").pictures == 24
-    assert (made(files.folder / "out.mp4") - made(files.folder / "whole.mp4")).abs().max() < 0.1  # other fragments, other losses
+    lost = (made(files.folder / "out.mp4") - made(files.folder / "whole.mp4")).square().mean((1, 2, 3)).sqrt()
+    assert lost.max() < 0.06  # other fragments, other losses; the next picture is 0.1 away
 
 
 def test_kept_latents_are_read_again(files):
