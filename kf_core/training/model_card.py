@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..checkpoints.read import read_header
 from ..model.card import CARD_KEY, ModelCard
+from .goals import goals_table, read_protocols
 
 VERSION = "0.3"
 
@@ -30,12 +31,14 @@ SHOWN = (
 )
 
 
-def write_card(path: Path, generator_file: Path, vae_file: Path, measures: dict, machine: str) -> None:
-    """Write the card as Markdown; `measures` is what `measure.measure` returned."""
+def write_card(path: Path, generator_file: Path, vae_file: Path, measures: dict, machine: str, run: Path) -> None:
+    """Write the card as Markdown; `measures` is what `measure.measure` returned, `run` has what the protocols left, if they were run."""
     generator, vae = (read_header(file).metadata for file in (generator_file, vae_file))
     card = ModelCard.from_json(generator[CARD_KEY])
     trained, codec = json.loads(generator["training"]), json.loads(vae["kf_tiny_vae"])
-    path.write_text("\n".join((*_about(card, trained, codec), *_numbers(measures, machine), *_limits())) + "\n", encoding="utf-8")
+    goals = goals_table(codec, measures, read_protocols(run))
+    lines = (*_about(card, trained, codec), *_numbers(measures, machine), *goals, *_limits())
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _about(card: ModelCard, trained: dict, codec: dict) -> list[str]:

@@ -133,7 +133,7 @@ class KfTiny:
         model, vae = load_generator(out / FILE), load_vae(out / VAE_FILE)
         folder = self.run / "measures"
         summary = measure(model, vae, self._library("held-out", HELD_OUT_SPEECH_MINUTES), folder)
-        write_card(out / CARD_FILE, out / FILE, out / VAE_FILE, summary, machine())
+        write_card(out / CARD_FILE, out / FILE, out / VAE_FILE, summary, machine(), self.run)
         tqdm.write(f"{out / CARD_FILE}; pictures in {folder}")
 
     @property
