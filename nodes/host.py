@@ -5,6 +5,7 @@ host's business; `running` brings it into memory once, together with the decoder
 subclassed or patched. What a run shows while it goes is `live.py`'s.
 """
 
+import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor, nn
 
+from ..kf_core.checkpoints.alone import is_alone, small_decoder_file
 from ..kf_core.checkpoints.checkpoint import open_checkpoint, refuse_without_consent
 from ..kf_core.checkpoints.known import KNOWN
 from ..kf_core.checkpoints.load import bundled, fast_dtype
@@ -55,11 +57,12 @@ from ..kf_core.vae.streaming import VideoDecoder, prepare
 from ..kf_core.vae.tiny import TinyDecoder
 from ..kf_core.vae.wan import WanVAE, to_model_space
 from .encoders import encoders_for
+from .small_decoder import decoder_beside, with_decoder
 from .weights import name_of_weights, patches_of, shape_of
 from .wires import Recipe
 
 KEY = "knot_forcing"
-BUNDLED = "kf-tiny (bundled)"
+BUNDLED, BUNDLED_SMALL = "kf-tiny (bundled)", "kf-tiny, small decoder (bundled)"
 BUNDLED_MODEL, BUNDLED_VAE = "kf-tiny.safetensors", "kf-tiny-vae.safetensors"
 FOLDERS = ("diffusion_models", KEY)
 KEPT_BYTES = 16 * 2**30  # of latents and states; an hour at 832x480 is 6 GB of latents
@@ -95,9 +98,9 @@ def known_models() -> list[str]:
 
 
 def vae_files() -> list[str]:
-    """VAEs that can be chosen: the bundled one, then models/vae, then the tiny decoders for Wan 2.1 in models/vae_approx."""
+    """VAEs that can be chosen: the bundled one with either decoder, models/vae, tiny decoders for Wan 2.1 in models/vae_approx."""
     tiny = filter(_is_tiny_file, folder_paths.get_filename_list("vae_approx"))
-    return [BUNDLED, *dict.fromkeys([*folder_paths.get_filename_list("vae"), *tiny])]
+    return [BUNDLED, BUNDLED_SMALL, *dict.fromkeys([*folder_paths.get_filename_list("vae"), *tiny])]
 
 
 def tiny_decoder_file() -> str | None:
@@ -200,15 +203,24 @@ def is_bundled(card: ModelCard) -> bool:
 
 
 def load_vae(name: str):
-    """A VAE's file, or a tiny decoder's, as the host's VAE."""
+    """A VAE's file, or a tiny decoder's, as the host's VAE; a decoder alone beside kf-tiny's. Raises KnotForcingError."""
+    if name == BUNDLED_SMALL:
+        return with_decoder(load_vae(BUNDLED), small_decoder_file())
     path = bundled(BUNDLED_VAE) if name == BUNDLED else _vae_path(name)
     weights, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
     wans = wans_names(weights)
+    if is_alone(wans.values()):
+        return with_decoder(load_vae(BUNDLED), path)
     vae = comfy.sd.VAE(sd={wans[key]: tensor for key, tensor in weights.items()}, metadata=metadata)
     vae.throw_exception_if_invalid()
     vae.patcher.cached_patcher_init = (comfy.sd.load_vae_patcher, (str(path), metadata, None))  # as the host's own loader sets it
     refuse_undecodable(vae)
     return vae
+
+
+def is_kf_tinys(vae_name: str, vae) -> bool:
+    """Whether a VAE was chosen that makes pictures of kf-tiny's latents only."""
+    return vae_name == BUNDLED or decoder_beside(vae) is not None
 
 
 def _vae_path(name: str) -> Path:
@@ -240,7 +252,10 @@ def refuse_other_vae(vae) -> None:
 
 def decoder_kind(vae) -> DecoderKind:
     """What makes the pictures, as its memory is computed."""
-    return TINY if _is_tiny(vae) else DecoderKind(dim=_width(vae.first_stage_model.state_dict()))
+    if _is_tiny(vae):
+        return TINY
+    beside = decoder_beside(vae)
+    return DecoderKind(dim=_width(vae.first_stage_model.state_dict())) if beside is None else DecoderKind.of(beside)
 
 
 def _is_tiny(vae) -> bool:
@@ -407,10 +422,14 @@ def cache_bytes(card: ModelCard, settings: RolloutSettings, latent_size: tuple[i
 
 
 def _decoder(vae, dtype: torch.dtype, device: torch.device, at_once: int | None) -> VideoDecoder:
-    """kf_core's decoder with the weights of the host's VAE: it keeps its past outside itself, so streams do not disturb each other."""
+    """kf_core's decoder with the weights of the host's VAE: it keeps its past outside itself, so streams do not disturb each other.
+
+    Where another decoder hangs beside the VAE, that one."""
     weights = vae.first_stage_model.state_dict()
     if _is_tiny(vae):
         return TinyDecoder(tiny_vae(Path("the VAE"), weights, _space(vae), dtype, device), at_once)
+    if (beside := decoder_beside(vae)) is not None:
+        return VideoDecoder(prepare(copy.deepcopy(beside), dtype, device), at_once)
     return VideoDecoder(_wan_vae(vae, dtype, device), at_once)
 
 

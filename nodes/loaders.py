@@ -31,8 +31,9 @@ class LoadKFModel(io.ComfyNode):
                     "vae_name",
                     options=host.vae_files(),
                     default=host.BUNDLED,
-                    tooltip="The VAE that turns what the generator draws into pictures. kf-tiny has its own; every other model needs "
-                    "wan_2.1_vae.safetensors in models/vae. taew2_1.safetensors decodes faster and softer, but cannot encode the portrait.",
+                    tooltip="The VAE that turns what the generator draws into pictures. kf-tiny has its own, and a small decoder for it "
+                    "that is faster and softer, for CPUs; every other model needs wan_2.1_vae.safetensors in models/vae. "
+                    "taew2_1.safetensors decodes faster and softer, but cannot encode the portrait.",
                 ),
                 io.Model.Input(
                     "model",
@@ -82,13 +83,14 @@ class LoadKFModel(io.ComfyNode):
         else:
             model, remarks = host.load_model(model_name, lora=None if lora_name == NONE else lora_name, **told)
         card = host.card_of(model)
-        if vae_name == host.BUNDLED and not host.is_bundled(card):
+        vae = host.load_vae(vae_name)
+        if host.is_kf_tinys(vae_name, vae) and not host.is_bundled(card):
             raise KnotForcingError(
                 f"{card.name} draws for Wan 2.1's own VAE, and kf-tiny's was chosen. "
                 f"Put wan_2.1_vae.safetensors in models/vae and choose it in `vae_name`."
             )
         live.say(cls.hidden.unique_id, " ".join(filter(None, (card.note, card.restricted, *remarks))))
-        return io.NodeOutput(model, host.load_vae(vae_name))
+        return io.NodeOutput(model, vae)
 
 
 NODES = [LoadKFModel]

@@ -111,7 +111,7 @@ class Sampler(io.ComfyNode):
                     advanced=True,
                     tooltip="What making the pictures is fitted to. auto: this machine's memory; the node that makes them says what it "
                     "takes. 8gb to 24gb: a card of that memory; where the VAE has no room, a tiny decoder (taew2_1) in models/vae_approx "
-                    "makes the pictures, faster and softer.",
+                    "makes the pictures, faster and softer. cpu: with kf-tiny, its small decoder does.",
                 ),
                 io.Float.Input(
                     "guidance",

@@ -1,7 +1,8 @@
 """Which preset a stream is made under in the host: by what its pictures are made, how many at a time, and beside the drawing or after it.
 
 "auto" keeps the VAE that is connected whatever the memory, so a workflow gives the same pictures everywhere; a preset that somebody
-chose takes a tiny decoder where the VAE has no room and the file is there. What is decided is computed in `kf_core/presets.py`.
+chose takes a tiny decoder where the VAE has no room and the file is there, and for kf-tiny on a CPU its small decoder. What is decided is
+computed in `kf_core/presets.py`.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ..kf_core.stream import Stream
 from ..kf_core.vae.wan import SPATIAL_STRIDE
 from ..kf_core.worker import Worker, worker_for
 from . import host
+from .small_decoder import with_small_decoder
 from .wires import Recipe
 
 
@@ -36,6 +38,9 @@ def tuned(recipe: Recipe, vae) -> Tuned:
     height, width = (SPATIAL_STRIDE * size for size in recipe.anchor.latent.shape[-2:])
     tiny = None if connected == TINY or host.is_bundled(card) else host.tiny_decoder_file()
     may_change = recipe.tune != AUTO and tiny is not None
+    may_be_small = recipe.tune == "cpu" and host.is_bundled(card) and not connected.is_alone
+    small = with_small_decoder(vae) if may_be_small else None
+    others = (TINY,) if may_change else () if small is None else (host.decoder_kind(small),)
     found = plan(
         recipe.tune,
         card,
@@ -44,11 +49,13 @@ def tuned(recipe: Recipe, vae) -> Tuned:
         dtype=recipe.model.model.get_dtype_inference(),
         width=width,
         height=height,
-        decoders=(connected, TINY) if may_change else (connected,),
+        decoders=(connected, *others),
         weights=_weight_bytes(recipe),
         forward=Generator,
     )
-    said = "" if found.preset == "cpu" else found.why
+    said = "" if found.is_usual else found.why
+    if found.way.decoder != connected and small is not None:
+        return Tuned(way=found.way, vae=small, said=said)
     if may_change and found.way.decoder == TINY:
         return Tuned(way=found.way, vae=host.load_vae(tiny), said=f"{said} {tiny} makes the pictures.")
     if tiny is not None and not found.fits:

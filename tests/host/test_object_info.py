@@ -16,8 +16,10 @@ def test_the_snapshot_is_what_this_host_says(host):
     said = json.loads(json.dumps({id: node.GET_NODE_INFO_V1() for id, node in mine.items()}))
     for info in said.values():
         info.pop("python_module", None)  # the name of the folder
-    for name in ("model_name", "vae_name"):
-        said["KnotForcingLoadModel"]["input"]["required"][name][1]["options"] = ["kf-tiny (bundled)"]  # the rest is this machine's files
+    for name, count in (("model_name", 1), ("vae_name", 2)):
+        options = said["KnotForcingLoadModel"]["input"]["required"][name][1]["options"]
+        assert all("(bundled)" in option for option in options[:count])
+        options[count:] = []  # this machine's files
     said["KnotForcingLoadModel"]["input"]["optional"]["lora_name"][1]["options"] = ["none"]
     said["KnotForcingVace"]["input"]["required"]["module_name"][1]["options"] = []
     if os.environ.get("KF_WRITE_SNAPSHOT") == "1":
