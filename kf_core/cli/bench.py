@@ -31,7 +31,7 @@ from . import model as model_arguments
 
 FORWARDS_COMPARED = 10  # chunks, at most
 ACCELERATORS = ("compile", "fp8", "graphs")
-EACH = ((), *((name,) for name in ACCELERATORS), ACCELERATORS)
+EACH = ((), *((name,) for name in ACCELERATORS), ("compile", "graphs"), ACCELERATORS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="WxH", help="size of the video in pixels: 832x480")
     parser.add_argument("--tiny-vae", action="store_true", help="with --preset: decode by the tiny decoder instead of Wan's")
     parser.add_argument("--plain", action="store_true", help="draw by the plain forward alone, without the hot path")
-    parser.add_argument("--each", action="store_true", help="each of what accelerates in turn: nothing, --compile, --fp8, --graphs, all")
+    parser.add_argument("--each", action="store_true", help="each of what accelerates in turn, and together")
     model_arguments.add_arguments(parser)
 
 
@@ -74,7 +74,7 @@ def run(chosen: argparse.Namespace) -> int:
                 f"largest value at most, {off['root_mean_square']:.2g} root mean square over root mean square"
             )
             beside = _beside(stream, speed, chosen)
-            results[name] = dataclasses.asdict(speed) | {"difference": off, "limit": _limit(stream, speed), "beside": beside}
+            results[name] = dataclasses.asdict(speed) | {"difference": off, "limit": limit(stream, speed), "beside": beside}
             if not chosen.plain:
                 results[name]["forwards"] = _forwards(stream, min(chosen.chunks, FORWARDS_COMPARED))
             del stream
@@ -93,13 +93,19 @@ def _combinations(chosen: argparse.Namespace) -> list[tuple[str, ...]]:
     """What is measured, one after the other."""
     if not chosen.each:
         return [tuple(name for name in ACCELERATORS if getattr(chosen, name))]
-    if torch.device(chosen.device).type == "cuda":
+    if torch.device(chosen.device).type != "cuda":
+        _note([f"There are no CUDA graphs on {chosen.device}, so --each leaves them out: they need an NVIDIA or AMD card."])
+    return each_on(chosen.device)
+
+
+def each_on(device: torch.device | str) -> list[tuple[str, ...]]:
+    """The combinations of what accelerates there."""
+    if torch.device(device).type == "cuda":
         return list(EACH)
-    _note([f"There are no CUDA graphs on {chosen.device}, so --each leaves them out: they need an NVIDIA or AMD card."])
     return list(dict.fromkeys(tuple(name for name in names if name != "graphs") for names in EACH))
 
 
-def _limit(stream: Stream, speed: Speed) -> dict[str, float]:
+def limit(stream: Stream, speed: Speed) -> dict[str, float]:
     """Says, and returns, what the generator's work is and how much of what the machine can do was reached."""
     height, width = (side * SPATIAL_STRIDE for side in stream.anchor.latent.shape[-2:])
     dtype = stream.model.dtype

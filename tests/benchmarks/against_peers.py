@@ -73,11 +73,12 @@ def times(all_of_them: list[Contestant], chosen: argparse.Namespace) -> None:
                     one.seconds.setdefault(frame, []).append(median(one.run(start, 1 + chosen.chunks).seconds[1:]))
 
 
-def table(all_of_them: list[Contestant], at: list[int]) -> None:
-    print("\n| seconds per chunk, median (least to most) | " + " | ".join(f"at latent frame {frame}" for frame in at) + " |")
-    print("|---|" + "---:|" * len(at))
+def table(all_of_them: list[Contestant], at: list[int]) -> list[str]:
+    """Markdown: everyone's seconds at each frame, and the ratio to those who see the same."""
+    lines = ["| seconds per chunk, median (least to most) | " + " | ".join(f"at latent frame {frame}" for frame in at) + " |"]
+    lines.append("|---|" + "---:|" * len(at))
     for span in dict.fromkeys(one.span for one in all_of_them):
-        print(f"| **{span}** |" + " |" * len(at))
+        lines.append(f"| **{span}** |" + " |" * len(at))
         group = [one for one in all_of_them if one.span == span]
         for one in group:
             cells = []
@@ -89,8 +90,8 @@ def table(all_of_them: list[Contestant], at: list[int]) -> None:
                 ratios = [median(each.seconds[frame]) / median(mine) for each in peers if one.name.startswith("ours")]
                 beside = f"; {' and '.join(f'{ratio:.2f}' for ratio in ratios)} x" if ratios else ""
                 cells.append(f"{median(mine):.3f} ({min(mine):.3f} to {max(mine):.3f}){beside}")
-            print(f"| {one.name} | " + " | ".join(cells) + " |")
-    print("\nA ratio is the peer's time over ours at the same span, in the order of the rows above.")
+            lines.append(f"| {one.name} | " + " | ".join(cells) + " |")
+    return [*lines, "", "A ratio is the peer's time over ours at the same span, in the order of the rows above."]
 
 
 def flatness(setting: Setting, chosen: argparse.Namespace) -> None:
@@ -112,17 +113,18 @@ def flatness(setting: Setting, chosen: argparse.Namespace) -> None:
             print(f"| {name}, {span} | {' | '.join(cells)} | {ratio} |", flush=True)
 
 
-def agreement(all_of_them: list[Contestant]) -> None:
-    """From the same noise: the largest difference between two who see the same frames, over the largest value."""
-    print(f"\nLatents of the first {COMPARED} chunks from the same noise, largest difference over largest value:\n")
+def agreement(all_of_them: list[Contestant]) -> list[str]:
+    """Markdown: from the same noise, the largest difference between two who see the same frames, over the largest value."""
+    lines = [f"Latents of the first {COMPARED} chunks from the same noise, largest difference over largest value:", ""]
     for span in dict.fromkeys(one.span for one in all_of_them):
         group = [one for one in all_of_them if one.span == span]
         drawn = {one.name: one.run(0, COMPARED).latents for one in group}
         reference = drawn["ours, plain forward"]
         for name, latents in drawn.items():
             if latents is not reference:
-                distance = float((latents - reference).abs().max() / reference.abs().max())
-                print(f"- {span}: {name} from ours, plain forward: {distance:.1e}")
+                distance = float((latents.to(reference) - reference).abs().max() / reference.abs().max())
+                lines.append(f"- {span}: {name} from ours, plain forward: {distance:.1e}")
+    return lines
 
 
 def attention_share(setting: Setting, at: list[int]) -> None:
@@ -210,10 +212,10 @@ def main() -> None:
     )
     all_of_them = contestants(setting, chosen)
     times(all_of_them, chosen)
-    table(all_of_them, chosen.at)
+    print("\n" + "\n".join(table(all_of_them, chosen.at)))
     if chosen.flat_chunks:
         flatness(setting, chosen)
-    agreement(all_of_them)
+    print("\n" + "\n".join(agreement(all_of_them)))
     attention_share(setting, [frame for frame in chosen.at if frame < chosen.growing_until])
     limits(setting, all_of_them)
     if not chosen.no_memory:

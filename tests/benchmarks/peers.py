@@ -30,17 +30,22 @@ from kf_core.sampling.rollout import RolloutState, rollout
 from kf_core.schedule import warped
 from kf_core.settings import RolloutSettings
 
-CHUNK, STEPS, WORDS, WIDTH = 3, 4, 512, 64
+CHUNK, STEPS, WORDS, WIDTH = 3, 4, 512, 64  # WIDTH: of the prompt's words, where nothing else is said
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all share: weights, size, noise, clock."""
+    """What all share: weights, size, noise, clock; and where they compute, in which numbers."""
 
     card: ModelCard
     modules: WanModel
     size: tuple[int, int]  # latent height and width
     clock: Callable[[], float]
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+
+    def zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(*shape, device=self.device, dtype=self.dtype)
 
     @property
     def tokens(self) -> int:
@@ -48,7 +53,7 @@ class Setting:
 
     @property
     def context(self) -> Tensor:
-        return torch.zeros(1, WORDS, WIDTH)
+        return self.zeros(1, WORDS, self.card.text.width)
 
     def first_noise(self, start: int, chunks: int) -> Tensor:
         return SeededNoise(0, (1, 16, *self.size))(range(start, start + CHUNK * chunks), 0)
@@ -61,7 +66,9 @@ class Setting:
     def remembered(self, frames: int) -> Tensor:
         """Random keys or values of some frames, for every layer: [layer, t, n, d]."""
         heads = self.card.heads, self.card.dim // self.card.heads
-        return torch.randn(self.card.layers, frames * self.tokens, *heads, generator=torch.Generator().manual_seed(1))
+        generator = torch.Generator(self.device).manual_seed(1)
+        shape = self.card.layers, frames * self.tokens, *heads
+        return torch.randn(*shape, generator=generator, device=self.device, dtype=self.dtype)
 
 
 @dataclass(frozen=True)
@@ -82,16 +89,17 @@ def our_chunks(
     """Our rollout chunk by chunk: the seconds that each took, its latents. Draws only when it is asked."""
     from kf_core.model.hot_path import HotGenerator
 
-    words = {} if attention is None else dict(attention=attention)
+    words = dict(dtype=setting.dtype, device=setting.device) | ({} if attention is None else dict(attention=attention))
     model = (HotGenerator if hot else Generator)(replace(setting.card, rollout=settings), setting.modules, **words)
-    anchor = Anchor(torch.zeros(1, 16, 1, *setting.size))
+    frame = torch.zeros(1, 16, 1, *setting.size, device=setting.device)
+    anchor = Anchor(frame)
     state = RolloutState.start(model, anchor, settings)
     first = settings.chunk_of(start)
     if start:
         used = (settings.anchor is not None) + min(start, settings.past)
         past = setting.remembered(used).permute(0, 2, 1, 3)[:, None]
         state.cache.restore({"keys": past, "values": past, "next_frame": torch.tensor(start)})
-        state.chunk, state.knot = first, torch.zeros(1, 16, 1, *setting.size) if settings.knot else None
+        state.chunk, state.knot = first, frame.clone() if settings.knot else None
     context = TextContext(setting.context)
 
     class Still:
@@ -132,7 +140,7 @@ class ComfyUI:
         card = setting.card
         self.setting, self.sample = setting, sample_ar_video
         self.model = CausalWanModel(
-            model_type="t2v", in_dim=16, dim=card.dim, ffn_dim=card.ffn_dim, freq_dim=card.freq_dim, text_dim=WIDTH, out_dim=16,
+            model_type="t2v", in_dim=16, dim=card.dim, ffn_dim=card.ffn_dim, freq_dim=card.freq_dim, text_dim=card.text.width, out_dim=16,
             num_heads=card.heads, num_layers=card.layers, operations=comfy.ops.disable_weight_init, device="cpu", dtype=torch.float32,
         ).eval()  # fmt: skip
         self.model.load_state_dict(setting.modules.state_dict(), strict=True)
@@ -189,10 +197,13 @@ class SelfForcing:
             wrapper = importlib.import_module("utils.wan_wrapper")
             pipeline = importlib.import_module("pipeline.causal_inference")
         card, self.setting, self.window = setting.card, setting, window
-        model = causal.CausalWanModel(
-            model_type="t2v", in_dim=16, dim=card.dim, ffn_dim=card.ffn_dim, freq_dim=card.freq_dim, text_dim=WIDTH, out_dim=16,
-            num_heads=card.heads, num_layers=card.layers, cross_attn_norm=True, local_attn_size=window or -1,
-        ).eval()  # fmt: skip
+        with setting.device:
+            model = causal.CausalWanModel(
+                model_type="t2v", in_dim=16, dim=card.dim, ffn_dim=card.ffn_dim, freq_dim=card.freq_dim, text_dim=card.text.width,
+                out_dim=16, num_heads=card.heads, num_layers=card.layers, cross_attn_norm=True, local_attn_size=window or -1,
+            ).eval()  # fmt: skip
+        if setting.dtype != torch.float32:
+            model.to(setting.dtype)
         model.load_state_dict(setting.modules.state_dict(), strict=True)
         if window is not None:
             for block in model.blocks:
@@ -206,7 +217,7 @@ class SelfForcing:
         )  # fmt: skip
         reader = lambda text_prompts: {"prompt_embeds": setting.context}
         with contextlib.redirect_stdout(io.StringIO()):
-            self.pipeline = pipeline.CausalInferencePipeline(arguments, "cpu", self.generator, _Called(reader), _Called(None))
+            self.pipeline = pipeline.CausalInferencePipeline(arguments, setting.device, self.generator, _Called(reader), _Called(None))
         self.pipeline.vae.decode_to_pixel = lambda latents, use_cache: torch.zeros(1)
         self.pipeline.num_transformer_blocks, self.pipeline.frame_seq_length = card.layers, setting.tokens
         self.model, self.plain_noise = model, self.generator.scheduler.add_noise
@@ -218,17 +229,17 @@ class SelfForcing:
         past = setting.remembered(min(start, kept))
 
         def cache(layer: int) -> dict:
-            room = {name: torch.zeros(1, kept * setting.tokens, *heads) for name in ("k", "v")}
-            return room | {"global_end_index": torch.tensor([0]), "local_end_index": torch.tensor([0])}
+            room = {name: setting.zeros(1, kept * setting.tokens, *heads) for name in ("k", "v")}
+            return room | {name: torch.tensor([0], device=setting.device) for name in ("global_end_index", "local_end_index")}
 
         pipeline.kv_cache1 = [cache(layer) for layer in range(card.layers)]
-        words = lambda: {name: torch.zeros(1, WORDS, *heads) for name in ("k", "v")} | {"is_init": False}
+        words = lambda: {name: setting.zeros(1, WORDS, *heads) for name in ("k", "v")} | {"is_init": False}
         pipeline.crossattn_cache = [words() for _ in range(card.layers)]
 
         def noised(clean, noise, timestep):
             drawn.append(None)
             block, step = divmod(len(drawn) - 1, STEPS - 1)
-            return self.plain_noise(clean, setting.fresh_noise(block, step)[0].transpose(0, 1), timestep)
+            return self.plain_noise(clean, setting.fresh_noise(block, step)[0].transpose(0, 1).to(clean), timestep)
 
         def called(**words):
             if words["current_start"] < start * setting.tokens:  # the given past: random instead of passed through the network
@@ -247,8 +258,8 @@ class SelfForcing:
         passes: list[None] = []
         self.generator.scheduler.add_noise = noised
         pipeline.generator = _Called(called)
-        noise = setting.first_noise(start, chunks).transpose(1, 2)
-        given = torch.zeros(1, start, 16, *setting.size) if start else None
+        noise = setting.first_noise(start, chunks).transpose(1, 2).to(setting.device, setting.dtype)
+        given = setting.zeros(1, start, 16, *setting.size) if start else None
         ends.append(setting.clock())
         with contextlib.redirect_stdout(io.StringIO()):
             _, latents = pipeline.inference(noise, ["-"], given, return_latents=True)
