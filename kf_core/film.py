@@ -25,6 +25,7 @@ from .vae.wan import SPATIAL_STRIDE
 from .worker import Worker, worker_for
 
 SAMPLE_RATE, CHANNELS = 48_000, 2
+DECODER = " Decoder "  # stands in a file's metadata before the name of what made its pictures
 SAVE_SECONDS = 3.0  # at least, between two savings of the state ...
 SAVE_SHARE = 20  # ... and at least so many times what saving takes
 
@@ -57,8 +58,14 @@ class Film:
         return self.pictures >= self.stream.num_pictures
 
     def is_other(self) -> bool:
-        """Whether the file was begun by another recipe, so that going on with it would join two videos."""
-        return self.pictures > 0 and (self.stream.recipe() or "") not in probe(self.path).metadata.get("comment", "")
+        """Whether the file was begun by another recipe or decoder, so that going on with it would join two videos."""
+        if self.pictures == 0:
+            return False
+        said = probe(self.path).metadata.get("comment", "")
+        is_by_another = (
+            DECODER in said and f"{DECODER}{self._decoder_name}." not in said
+        )  # a file from before decoders were named says none
+        return (self.stream.recipe() or "") not in said or is_by_another
 
     def record(self, is_from_the_start: bool = False) -> Iterator[Step | LatentChunk | FrameChunk]:
         """Make what is missing. `is_from_the_start`: yield the pictures that are in the file, too; they are decoded again, not drawn."""
@@ -93,6 +100,10 @@ class Film:
                     elif (state.is_whole or spool is not None) and video.num_pictures > there:
                         state.save(self.state_file, stream)
 
+    @property
+    def _decoder_name(self) -> str:
+        return fingerprint(self.stream.decoder.vae)[:8]
+
     def _worker(self) -> Worker:
         stream = self.stream
         return worker_for(stream.model.device, decoder_device=stream.decoder.device) if self.worker is None else self.worker()
@@ -107,7 +118,7 @@ class Film:
             fps=stream.fps,
             sample_rate=SAMPLE_RATE,
             channels=CHANNELS,
-            provenance=Provenance(model=stream.model.card.name, seed=stream.seed, recipe=stream.recipe() or ""),
+            provenance=Provenance(model=stream.model.card.name, seed=stream.seed, recipe=stream.recipe() or "", decoder=self._decoder_name),
             resume=True,
         )
 

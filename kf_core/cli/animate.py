@@ -202,7 +202,7 @@ def _film(chosen: argparse.Namespace, stream: Stream, tuning: Plan) -> Film:
             raise KnotForcingError(f"{out} cannot be replaced ({problem.strerror}). Close the program that shows it.") from problem
     elif film.is_other():
         raise KnotForcingError(
-            f"{out} was begun with another portrait, voice, seed, model or setting, so it cannot be continued with these. "
+            f"{out} was begun with another portrait, voice, seed, model, decoder or setting, so it cannot be continued with these. "
             f"Give the same ones, or another name by --out."
         )
     return film

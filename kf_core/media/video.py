@@ -40,6 +40,7 @@ class Provenance:
     model: str
     seed: int
     recipe: str = ""  # the stream's, by which a continued video is known again
+    decoder: str = ""  # the name of what made the pictures, likewise
     software: str = "Knot Forcing"
 
     def metadata(self) -> dict[str, str]:
@@ -47,6 +48,7 @@ class Provenance:
             f"AI-generated video. Made by {self.software} with the model {self.model}, seed {self.seed}. The person shown did not say this."
         )
         text += f" Recipe {self.recipe}." if self.recipe else ""
+        text += f" Decoder {self.decoder}." if self.decoder else ""
         return {"title": "AI-generated portrait animation", "comment": text, "description": text}
 
 

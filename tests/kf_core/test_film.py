@@ -9,11 +9,13 @@ import torch
 
 from kf_core.chunks import FrameChunk, LatentChunk, Step
 from kf_core.errors import KnotForcingError
-from kf_core.film import Film
+from kf_core.film import Film, film_name
 from kf_core.media.fragments import write_fragment
 from kf_core.media.playback import pictures, probe
 from kf_core.spool import Spool
 from kf_core.stream import StreamState
+from kf_core.vae.streaming import VideoDecoder, prepare
+from kf_core.vae.wan import WanDecoder
 from kf_core.worker import Beside, InTurn
 
 from .test_stream import stream  # noqa: F401  the same two seconds
@@ -87,6 +89,31 @@ def test_without_a_spool_the_saved_state_belongs_to_the_pictures_in_the_file(fil
     finished = [item.span.start for item in first if isinstance(item, LatentChunk)]
     rest = drawn(alone.record())
     assert alone.is_whole() and not set(rest) & set(finished)
+
+
+@pytest.fixture
+def small() -> VideoDecoder:
+    """A decoder alone, of half the width."""
+    torch.manual_seed(6)
+    return VideoDecoder(prepare(WanDecoder(dim=2).eval(), torch.float32))
+
+
+def test_a_film_by_a_decoder_alone_goes_on_to_the_same_film_and_has_another_name(film, small, tmp_path):
+    by = replace(film, stream=replace(film.stream, decoder=small))
+    whole = Film(stream=by.stream, path=tmp_path / "whole.mp4", state_file=tmp_path / "whole.state")
+    list(whole.record())
+    record_until(by, FrameChunk, 2)
+    list(by.record())
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(pictures(by.path), pictures(whole.path), strict=True))
+    recipe = film.stream.recipe()
+    assert by.stream.recipe() == recipe and film_name(by.stream, recipe) != film_name(film.stream, recipe)  # the same latents
+
+
+def test_a_film_is_not_continued_by_another_decoder_unseen(film, small):
+    record_until(film, FrameChunk, 2)
+    assert not film.is_other()
+    assert replace(film, stream=replace(film.stream, decoder=small)).is_other()
+    assert replace(film, stream=replace(film.stream, seed=4)).is_other()
 
 
 def test_a_film_that_cannot_be_written_says_so_and_keeps_what_is_there(film, monkeypatch):

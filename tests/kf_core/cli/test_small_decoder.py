@@ -22,6 +22,7 @@ def test_the_small_decoder_makes_pictures_where_it_is_asked_for_and_fits(files, 
     for name, how in (("small", {"decoder": "small"}), ("chosen", {"tune": "cpu"}), ("kept", {"tune": "auto"})):
         assert files.animate(f"{name}.mp4", **short, **how) == 0
         assert ("the small decoder makes the pictures, faster and softer" in capsys.readouterr().err) == (name == "chosen")
+    assert files.animate("kept.mp4", **short, decoder="small", resume=True) != 0 and "decoder or setting" in capsys.readouterr().err
     small, chosen, kept = (made(files.folder / f"{name}.mp4") for name in ("small", "chosen", "kept"))
     assert torch.equal(chosen, small) and not torch.equal(small, plain) and torch.equal(kept, plain)
     monkeypatch.setattr(alone, "SMALL_FILE", str(tiny.write_decoder_alone(files.folder / "of-another.safetensors", WanVAE(4).state_dict())))

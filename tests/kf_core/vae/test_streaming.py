@@ -7,7 +7,7 @@ from safetensors.torch import load, save
 from kf_core.chunks import LatentChunk
 from kf_core.timeline import LatentSpan, PixelSpan
 from kf_core.vae.streaming import DecoderState, EncoderState, VideoDecoder, decode_latents, encode_clip, encode_pictures, prepare
-from kf_core.vae.wan import WanVAE, from_model_space, to_model_space
+from kf_core.vae.wan import WanDecoder, WanVAE, from_model_space, to_model_space
 
 FRAMES = 17  # pictures; 5 latent frames
 
@@ -26,6 +26,12 @@ def vae() -> WanVAE:
     return tiny_vae()
 
 
+def decoding(is_alone: bool, dtype=torch.float64) -> WanVAE | WanDecoder:
+    """What makes pictures: a whole VAE, or a decoder alone of another width."""
+    torch.manual_seed(6)
+    return prepare(WanDecoder(dim=6), dtype).requires_grad_(False) if is_alone else tiny_vae(dtype)
+
+
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("pushes", [(17,), (1, 4, 4, 4, 4), (5, 12), (9, 4, 4), (1, 16)])
 def test_streamed_encoding_equals_the_whole_clip(pushes, dtype, tolerance):
@@ -35,13 +41,14 @@ def test_streamed_encoding_equals_the_whole_clip(pushes, dtype, tolerance):
     assert (streamed - encode_clip(vae, pictures)).abs().max() < tolerance
 
 
+@pytest.mark.parametrize("is_alone", [False, True])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("pushes", [(5,), (1, 1, 1, 1, 1), (2, 3), (3, 1, 1), (1, 4)])
-def test_streamed_decoding_equals_the_whole_clip(pushes, dtype, tolerance):
-    vae, state = tiny_vae(dtype), DecoderState()
-    latents = encode_clip(vae, clip(dtype)) * 30  # an untrained encoder says little
-    streamed = torch.cat([decode_latents(vae, piece, state) for piece in latents.split(pushes, dim=2)], dim=2)
-    whole = decode_latents(vae, latents, DecoderState())
+def test_streamed_decoding_equals_the_whole_clip(pushes, dtype, tolerance, is_alone):
+    decoder, state = decoding(is_alone, dtype), DecoderState()
+    latents = encode_clip(tiny_vae(dtype), clip(dtype)) * 30  # an untrained encoder says little
+    streamed = torch.cat([decode_latents(decoder, piece, state) for piece in latents.split(pushes, dim=2)], dim=2)
+    whole = decode_latents(decoder, latents, DecoderState())
     assert streamed.shape == (1, 3, FRAMES, 16, 24) and whole.std(dim=2).mean() > 1e-4
     assert (streamed - whole).abs().max() < tolerance
 
@@ -71,8 +78,10 @@ def test_two_streams_on_one_network_do_not_disturb_each_other(vae):
         assert (torch.cat(made[stream], dim=2) - decode_latents(vae, latents[stream], DecoderState())).abs().max() < 1e-10
 
 
-def test_a_stream_continued_from_a_saved_state_equals_the_uninterrupted_one(vae):
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_a_stream_continued_from_a_saved_state_equals_the_uninterrupted_one(is_alone):
     latents, state = torch.randn(1, 16, 4, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)), DecoderState()
+    vae = decoding(is_alone)
     decode_latents(vae, latents[:, :, :2], state)
     saved = state.state_dict()
     tensors = load(save({name: value.contiguous() for name, value in saved.items() if isinstance(value, torch.Tensor)}))
