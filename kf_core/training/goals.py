@@ -13,6 +13,7 @@ from ..evaluation.first_and_last_page import KEPT, READER, VERIFICATION
 
 CONDITIONS = ("pose and sound", "sound only")
 PROTOCOLS = ("mouth", "drift", "ablation")  # `evaluate --NAME RUN/NAME` leaves RUN/NAME/NAME.json
+SHEET = "../../docs/kf-tiny-ten-minutes.webp"  # what the drift protocol draws, beside the card
 SEAMS = "seam ratio over the codec's"
 
 
@@ -62,6 +63,8 @@ def goals_table(codec: Mapping, measures: Mapping, protocols: Mapping[str, Mappi
     """The table in Markdown, and under it by which commands its numbers came to be."""
     rows = [goal.row() for goal in goals(codec, measures, protocols)]
     lines = ["## Beside what was asked", "", "| | asked | found | reached |", "|---|---:|---:|---|", *rows, ""]
+    if "drift" in protocols:
+        lines += [f"![Eight faces in the first and in the tenth minute, beside their portraits]({SHEET})", ""]
     for name, protocol in protocols.items():
         about = protocol["about"]
         lines.append(f"- {name}: `{about['command']}`, commit {about['code']}, {about['date']}, {about['machine']}")
