@@ -4,6 +4,8 @@ import json
 from datetime import date
 from pathlib import Path
 
+from ..checkpoints.alone import SMALL_FILE
+from ..checkpoints.decoder_card import DecoderCard
 from ..checkpoints.read import read_header
 from ..model.card import CARD_KEY, ModelCard
 from .goals import goals_table, read_protocols
@@ -36,12 +38,14 @@ def write_card(path: Path, generator_file: Path, vae_file: Path, measures: dict,
     generator, vae = (read_header(file).metadata for file in (generator_file, vae_file))
     card = ModelCard.from_json(generator[CARD_KEY])
     trained, codec = json.loads(generator["training"]), json.loads(vae["kf_tiny_vae"])
+    small = vae_file.with_name(SMALL_FILE)
+    about_small = DecoderCard.of(read_header(small).metadata) if small.exists() else None
     goals = goals_table(codec, measures, read_protocols(run))
-    lines = (*_about(card, trained, codec), *_numbers(measures, machine), *goals, *_limits())
+    lines = (*_about(card, trained, codec, about_small), *_numbers(measures, machine), *goals, *_limits())
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _about(card: ModelCard, trained: dict, codec: dict) -> list[str]:
+def _about(card: ModelCard, trained: dict, codec: dict, small: DecoderCard | None) -> list[str]:
     return [
         f"# kf-tiny, version {VERSION}",
         "",
@@ -59,6 +63,7 @@ def _about(card: ModelCard, trained: dict, codec: dict) -> list[str]:
         "| part | data | training |",
         "|---|---|---|",
         f"| autoencoder | procedural cartoon portraits, babbling | {_grown(codec)}{codec['steps']} steps, {codec['minutes']} minutes |",
+        *_small(small),
         f"| student | {trained['training_clips']} clips of 3 to 5 s: a new face each, espeak-ng's voices with visemes from its phoneme "
         f"events, pose in half of the samples | {_grown(trained)}flow matching on [anchor, past, current] in one masked pass, then own "
         f"4-step rollouts{_matched(trained)}; {trained['steps']} steps in all |",
@@ -68,6 +73,13 @@ def _about(card: ModelCard, trained: dict, codec: dict) -> list[str]:
         "Faces, voices and sentences that are measured below were never trained on.",
         "",
     ]
+
+
+def _small(about: DecoderCard | None) -> list[str]:
+    if about is None:
+        return []
+    row = f"| small decoder, half the width (`--decoder small`) | the same portraits | {about.steps} steps, {about.minutes:g} minutes; "
+    return [row + f"{about.psnr:.1f} dB on held-out clips, {about.psnr_mouth:.1f} at the mouth |"]
 
 
 def _grown(about: dict) -> str:
