@@ -20,7 +20,7 @@ from ..conditioning.text import TextEncoder
 from ..conditioning.umt5 import UMT5, encoded_ahead
 from ..conditioning.wav2vec2 import read_encoder
 from ..errors import KnotForcingError
-from ..footprint import DecoderKind
+from ..footprint import DecoderKind, weight_bytes
 from ..model.attention import ATTENTIONS, attention_called
 from ..model.card import ModelCard
 from ..model.causal import Generator
@@ -160,8 +160,9 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
     decoders = _decoders(chosen, vae, dtype, device)
     kinds = tuple(DecoderKind.of(decoder.vae) for decoder in decoders)
     words = dict(device=device, dtype=dtype, width=width, height=height, decoders=kinds)
-    tuning = plan(chosen.tune, card, settings, **words)
-    accelerated = accelerate(chosen, generator, has_room=tuning.way.is_beside)
+    rounded = [with_float8(generator)] if chosen.fp8 else []  # first: what fits depends on what the weights take
+    tuning = plan(chosen.tune, card, settings, weights=weight_bytes(generator) if chosen.fp8 else None, **words)
+    accelerated = [*rounded, *hasten(chosen, generator, has_room=tuning.way.is_beside)]
     decoder = decoders[kinds.index(tuning.way.decoder)]
     decoder.at_once = tuning.way.at_once
     said = "" if tuning.is_usual else tuning.why
@@ -169,11 +170,15 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
     return LoadedModel(generator, vae, decoder, encoder, width, height, settings, tuning, remarks)
 
 
-def accelerate(chosen: argparse.Namespace, generator: HotGenerator, *, has_room: bool = True) -> list[str]:
-    """Make the generator as fast as was asked for; sentences say what came of it. `has_room`: whether a chunk can be drawn and another one
-    decoded at once."""
+def accelerate(chosen: argparse.Namespace, generator: HotGenerator) -> list[str]:
+    """Make the generator as fast as was asked for; sentences say what came of it."""
+    return [*([with_float8(generator)] if chosen.fp8 else []), *hasten(chosen, generator)]
+
+
+def hasten(chosen: argparse.Namespace, generator: HotGenerator, *, has_room: bool = True) -> list[str]:
+    """`accelerate` without what changes the weights. `has_room`: whether a chunk can be drawn and another one decoded at once."""
     record = partial(record_passes, has_room=has_room)
-    deeds = ((chosen.fp8, with_float8), (chosen.compile, compile_blocks), (chosen.graphs, record))
+    deeds = ((chosen.compile, compile_blocks), (chosen.graphs, record))
     return [deed(generator) for is_wanted, deed in deeds if is_wanted]
 
 

@@ -1,7 +1,11 @@
 """What makes `animate` faster where the machine can, and what is said where it cannot."""
 
+import argparse
+
 import torch
 from torch._inductor.utils import fresh_cache
+
+from kf_core.cli import model
 
 from .commands import made
 
@@ -35,3 +39,11 @@ def test_what_accelerates_is_said_in_the_order_in_which_it_is_done(files, capsys
     assert files.animate("all.mp4", duration=0.5, graphs=True, fp8=True) == 0
     said = capsys.readouterr().err
     assert 0 < said.index("8-bit floats") < said.index("No CUDA graphs")
+
+
+def test_a_preset_counts_weights_in_8_bit_floats_as_what_they_take(files):
+    parser = argparse.ArgumentParser()
+    model.add_arguments(parser)
+    words = ["--checkpoint", str(files.folder / "tiny.safetensors"), "--precision", "fp32", "--tune", "8gb"]
+    wide, small = (model.load_model(parser.parse_args([*words, *more])) for more in ([], ["--fp8"]))
+    assert small.tuning.needed < wide.tuning.needed
