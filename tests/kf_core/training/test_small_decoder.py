@@ -22,19 +22,19 @@ def begun(seed=0):
 def test_the_encoder_stays_and_the_decoder_learns():
     training = begun()
     encoder = {name: weight.clone() for name, weight in training.vae.state_dict().items()}
-    losses = [training.train_step(STAGES[0], 1.0)["loss"] for _ in range(12)]
+    losses = [training.learn(STAGES[0], 0.0)["loss"] for _ in range(12)]
     assert sum(losses[-3:]) < sum(losses[:3])
     assert all(torch.equal(weight, encoder[name]) for name, weight in training.vae.state_dict().items())
 
 
 def test_a_run_that_was_stopped_goes_on_exactly_where_it_stood(tmp_path):
     one = begun()
-    one.train_step(STAGES[1], 1.0)
+    one.learn(STAGES[1], 0.2)
     one.save(tmp_path / "checkpoint.pt")
-    expected = one.train_step(STAGES[1], 1.0)
+    expected = one.learn(STAGES[1], 0.2)
     other = begun(seed=1)
     other.load(tmp_path / "checkpoint.pt")
-    assert other.train_step(STAGES[1], 1.0) == pytest.approx(expected, rel=1e-5) and other.step == 2
+    assert other.learn(STAGES[1], 0.2) == pytest.approx(expected, rel=1e-5) and other.step == 2
 
 
 def test_its_file_decodes_the_latents_of_its_vae_only_and_does_not_pass_for_one(tmp_path):

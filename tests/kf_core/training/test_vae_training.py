@@ -15,8 +15,9 @@ from torch import nn
 
 from kf_core.training import vae as recipe
 from kf_core.training import vae_measure
+from kf_core.training.clip_training import current_stage, learning_rate
 from kf_core.training.muon import Muon
-from kf_core.training.vae import VAETraining, current_stage, learning_rate, train_vae
+from kf_core.training.vae import VAETraining, train_vae
 from kf_core.training.vae_clips import cut, draw
 from kf_core.training.vae_goals import fixed_reader, initialise, reading_losses
 from kf_core.training.vae_measure import fold_statistics, unfold_statistics
@@ -61,8 +62,8 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, frozen: bool):
 def test_a_run_that_was_killed_goes_on_from_its_checkpoint(tmp_path: Path):
     script = f"""
 from pathlib import Path
-from kf_core.training import vae
-vae.SECONDS_BETWEEN_CHECKPOINTS = 0
+from kf_core.training import clip_training, vae
+clip_training.SECONDS_BETWEEN_CHECKPOINTS = 0
 vae.train_vae(Path({str(tmp_path)!r}), size={SIZE}, minutes=60, dim={DIM})
 """
     checkpoint = tmp_path / recipe.CHECKPOINT
@@ -168,7 +169,7 @@ def test_training_learns_to_reconstruct():
 
 
 def test_the_stages_fill_the_budget_and_the_rate_ends_at_nothing():
-    assert current_stage(0.0).frames == (1,)
+    assert current_stage(0.0, recipe.STAGES).frames == (1,)
     for stages in (recipe.STAGES, recipe.GROWING_STAGES):
         assert current_stage(1.0, stages).decoder_only and learning_rate(1.0, stages) == 0
         assert [stage.until for stage in stages] == sorted({stage.until for stage in stages}) and stages[-1].until == 1
