@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mouth", type=Path, metavar="DIR", help="does the mouth close on m, b, p, rest in a pause, follow a recording?")
     group.add_argument("--drift", type=Path, metavar="DIR", help="the last minute beside the first; give --seconds 600")
     group.add_argument("--voice", type=Path, nargs="+", metavar="FILE", help="recordings for --mouth, one after the other")
+    group.add_argument("--idle", action="store_true", help="--mouth also under idle life, which people get who give no pose")
     group.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help=f"length of each clip (default: {SECONDS:g})")
     group.add_argument("--identities", type=int, default=SITTERS, metavar="N", help=f"held-out faces and voices (default: {SITTERS})")
     group.add_argument("--first-seed", type=int, default=FIRST_SEED, metavar="N", help=f"of the sitters (default: {FIRST_SEED})")
@@ -125,9 +126,10 @@ def run_mouth(chosen: argparse.Namespace) -> int:
     speech = chosen.mouth / "speech"
     speaking = lambda seed: training.sitters.seat(seed, chosen.seconds, size, speech)
     pausing = lambda seed: training.sitters.seat_with_pause(seed, PAUSE_CLIP, size, SILENT, speech)
+    conditions = (*mouth.EVERY, mouth.WITH_IDLE) if chosen.idle else mouth.EVERY
     protocols = [
-        mouth.Protocol(mouth_page.CLOSURES, f"{chosen.seconds:g} s", speaking),
-        mouth.Protocol(mouth_page.PAUSE, f"{PAUSE_CLIP:g} s", pausing),
+        mouth.Protocol(mouth_page.CLOSURES, f"{chosen.seconds:g} s", speaking, conditions),
+        mouth.Protocol(mouth_page.PAUSE, f"{PAUSE_CLIP:g} s", pausing, conditions),
     ]
     opening = None
     if chosen.voice:
@@ -135,10 +137,12 @@ def run_mouth(chosen: argparse.Namespace) -> int:
         opening = opening_from_sound(samples, SAMPLE_RATE, fps)
         opening = opening[: pixel_frames(latent_frames(len(opening)) - 1)]
         hearing = lambda seed: training.sitters.seat_with_voice(seed, samples, opening, size, chosen.voice[0].stem)
-        protocols.append(mouth.Protocol(mouth_page.VOICE, hashlib.sha256(samples.tobytes()).hexdigest()[:12], hearing))
+        protocols.append(mouth.Protocol(mouth_page.VOICE, hashlib.sha256(samples.tobytes()).hexdigest()[:12], hearing, conditions))
     mouth.run(equipment, protocols, seeds, chosen.mouth, together=chosen.together)
-    closures = {seed: speaking(seed).closures for seed in seeds}
-    found = mouth_page.numbers(chosen.mouth, protocols, fps=fps, closures=closures, silent=SILENT, opening=opening)
+    seated = {seed: speaking(seed) for seed in seeds}
+    known = dict(closures={seed: sitter.closures for seed, sitter in seated.items()}, silent=SILENT, opening=opening)
+    known |= dict(true_openings={seed: sitter.opening for seed, sitter in seated.items()})
+    found = mouth_page.numbers(chosen.mouth, protocols, fps=fps, **known)
     about = {"command": command_of(chosen, "mouth"), **files.facts(), "machine": machine(), "date": str(date.today())}
     about |= {"seeds": list(seeds), "voice": [path.name for path in chosen.voice or ()]}
     (chosen.mouth / "mouth.json").write_text(json.dumps({"about": about, "found": found}, indent=1), encoding="utf-8")
@@ -193,6 +197,7 @@ def command_of(chosen: argparse.Namespace, protocol: str) -> str:
     """The words that repeat a run, without those that say where it is kept."""
     words = [f"python -m kf_core evaluate --{protocol} DIR", f"--seconds {chosen.seconds:g}", f"--identities {chosen.identities}"]
     words += [f"--{name} {value!r}" for name in ("variants", "conditions") if (value := getattr(chosen, name)) is not None]
+    words += ["--idle"] if chosen.idle else []
     return " ".join(words)
 
 

@@ -1,5 +1,6 @@
 """What a mouth must do that a correlation does not tell: close on m, b and p, rest in a pause while the face lives on, follow a recording.
 
+mouth r: correlation of the read opening with the true one, and the same shifted by half a second.
 closures: at the middle of each m, b and p the read opening, the least within one picture (62 ms), is not above what is read off
 the *true* pictures at nine of ten closures. The control asks the same half a second away: mouths are shut at other times, too.
 pause: the mean opening in a silence of five seconds, a quarter of a second from its ends, as a share of its mean while it speaks;
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..conditioning.idle import NATURAL
 from ..timeline import PixelSpan
 from .ablation import CODEC, CONDITIONS, POSE_AND_SOUND, TRUTH, Equipment
 from .lip_sync import CONTROL_SECONDS, correlation
@@ -33,6 +35,7 @@ VOICED = 0.1  # opening suggested by the sound, the most within VOICED_SECONDS, 
 VOICED_SECONDS = 0.3
 BLOCK = 64  # pictures
 EVERY = (TRUTH, CODEC, *CONDITIONS)
+WITH_IDLE = "sound and idle life"  # by sound alone, as people get it who give no pose: measured where it is asked for
 RESULTS = "tracks.jsonl"
 
 
@@ -83,7 +86,8 @@ def _tracks(equipment: Equipment, sitters: Sequence[Sitter], condition: str) -> 
         played = through_codec(equipment.vae, sitters)
     else:
         own = equipment.model.card.rollout
-        played = play(equipment.model, equipment.vae, sitters, own, with_pose=condition == POSE_AND_SOUND)
+        idle = NATURAL if condition == WITH_IDLE else 0.0
+        played = play(equipment.model, equipment.vae, sitters, own, with_pose=condition == POSE_AND_SOUND, idle=idle)
     tracks: list[dict[str, list[float]]] = [{name: [] for name in READ} for _ in sitters]
     for _, pictures in played:
         for track, frames in zip(tracks, pictures, strict=True):

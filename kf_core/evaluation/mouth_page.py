@@ -6,8 +6,8 @@ from statistics import fmean
 
 from torch import Tensor
 
-from .lip_sync import CONTROL_SECONDS
-from .mouth import EVERY, Pause, Protocol, pause_of, r_inside, share_shut, shut_below, tracks_of, voiced
+from .lip_sync import CONTROL_SECONDS, compare_openings
+from .mouth import EVERY, WITH_IDLE, Pause, Protocol, pause_of, r_inside, share_shut, shut_below, tracks_of, voiced
 
 CLOSURES, PAUSE, VOICE = "closures", "pause", "voice"
 
@@ -20,13 +20,16 @@ def numbers(
     closures: Mapping[int, Sequence[int]],
     silent: tuple[float, float],
     opening: Tensor | None = None,
+    true_openings: Mapping[int, Tensor] | None = None,
 ) -> dict:
     """All that the tracks of these protocols tell. `closures` by sitter, whose keys say which sitters count; `opening` [f] is what a
-    recording suggests, where one was given."""
+    recording suggests, where one was given; `true_openings` by sitter are those of the closures' clips."""
     found: dict[str, dict] = {}
     kept = {protocol.name: _of(tracks_of(folder, protocol.name, protocol.of), closures) for protocol in protocols}
     if tracks := kept.get(CLOSURES):
         found[CLOSURES] = _closures(tracks, closures, fps)
+        for condition, sitters in tracks.items() if true_openings else ():
+            found[CLOSURES][condition] |= _in_sync(sitters, true_openings, fps)
     if tracks := kept.get(PAUSE):
         pauses = {condition: [pause_of(t, silent, fps) for t in sitters.values()] for condition, sitters in tracks.items()}
         found[PAUSE] = {condition: _pause(each) for condition, each in pauses.items()}
@@ -42,7 +45,7 @@ def numbers(
 
 def table(found: dict) -> str:
     """Markdown: one line a number, one column a condition."""
-    conditions = [condition for condition in EVERY if any(condition in part for part in found.values())]
+    conditions = [condition for condition in (*EVERY, WITH_IDLE) if any(condition in part for part in found.values())]
     lines = ["| | " + " | ".join(conditions) + " |", "|---|" + "---:|" * len(conditions)]
     for protocol, part in found.items():
         names = dict.fromkeys(name for condition in conditions for name in part.get(condition, {}))
@@ -73,6 +76,15 @@ def _closures(tracks: Mapping[str, Mapping[int, Mapping[str, Tensor]]], closures
             "threshold": threshold,
         }
     return found
+
+
+def _in_sync(sitters: Mapping[int, Mapping[str, Tensor]], true: Mapping[int, Tensor], fps: float) -> dict[str, float]:
+    each = [compare_openings(tracks["mouth_open"], true[seed], fps) for seed, tracks in sitters.items()]
+    return {
+        "mouth r": fmean(one.r for one in each),
+        "lowest mouth r of a sitter": min(one.r for one in each),
+        f"mouth r, shifted {CONTROL_SECONDS:g} s": fmean(one.shifted for one in each),
+    }
 
 
 def _pause(pauses: Sequence[Pause]) -> dict:

@@ -48,12 +48,13 @@ class Sitter(Protocol):
 
 
 def play(
-    model: Generator, vae: WanVAE, sitters: Sequence[Sitter], settings: RolloutSettings, *, with_pose: bool = True
+    model: Generator, vae: WanVAE, sitters: Sequence[Sitter], settings: RolloutSettings, *, with_pose: bool = True, idle: float = 0.0
 ) -> Iterator[Played]:
     """What the model makes of the sitters, chunk after chunk; the first chunk is the truth through the autoencoder.
 
-    Sitters of one batch are equally long. Pictures are handed on and not kept."""
-    state, anchor, driving, noise = begin(model, vae, sitters, settings, with_pose=with_pose)
+    Sitters of one batch are equally long. `idle`: idle life 0..1 of those without a pose, each by its own seed.
+    Pictures are handed on and not kept."""
+    state, anchor, driving, noise = begin(model, vae, sitters, settings, with_pose=with_pose, idle=idle)
     decoder, count = DecoderState(), sitters[0].num_pictures
     given = settings.emitted(0)
     yield pixels(given), _pictures(vae, _true_latents(vae, sitters, given), decoder)
@@ -67,13 +68,13 @@ def play(
 
 @torch.no_grad()
 def begin(
-    model: Generator, vae: WanVAE, sitters: Sequence[Sitter], settings: RolloutSettings, *, with_pose: bool
+    model: Generator, vae: WanVAE, sitters: Sequence[Sitter], settings: RolloutSettings, *, with_pose: bool, idle: float = 0.0
 ) -> tuple[RolloutState, Anchor, "DrivingOfEach", "NoiseOfEach"]:
     """All that a rollout of the sitters takes, its first chunk done: (state, portraits, driving, noise)."""
     portraits = torch.stack([sitter.pictures(PixelSpan(0, 1)) for sitter in sitters]).to(model.device)
     anchor = Anchor(encode_clip(vae, rearrange(portraits, "b f h w c -> b c f h w")))
     b, c, _, h, w = anchor.latent.shape
-    driving = DrivingOfEach(tuple(_bound(sitter, model, h, w, with_pose) for sitter in sitters))
+    driving = DrivingOfEach(tuple(_bound(sitter, model, h, w, with_pose, idle) for sitter in sitters))
     noise = NoiseOfEach(tuple(sitter.seed for sitter in sitters), (c, h, w))
     state = prefill(model, anchor, driving, settings, _true_latents(vae, sitters, settings.emitted(0)))
     return state, anchor, driving, noise
@@ -121,9 +122,9 @@ def _joined(rows: list[Signal | None]) -> Signal | None:
     return Signal(torch.cat([row.features for row in rows]), rows[0].strength)
 
 
-def _bound(sitter: Sitter, model: Generator, height: int, width: int, with_pose: bool) -> BoundDriving:
-    driving = Driving(audio=sitter.sound, pose=sitter.pose if with_pose else None)
-    return driving.bind(model.card, latent_height=height, latent_width=width, device=model.device)
+def _bound(sitter: Sitter, model: Generator, height: int, width: int, with_pose: bool, idle: float) -> BoundDriving:
+    driving = Driving(audio=sitter.sound, pose=sitter.pose if with_pose else None, idle=idle)
+    return driving.bind(model.card, latent_height=height, latent_width=width, device=model.device, seed=sitter.seed)
 
 
 def _true_latents(vae: WanVAE, sitters: Sequence[Sitter], span: LatentSpan) -> Tensor:

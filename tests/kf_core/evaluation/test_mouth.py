@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from kf_core.evaluation import mouth, mouth_page
-from kf_core.evaluation.ablation import POSE_AND_SOUND, TRUTH
-from kf_core.evaluation.mouth import Protocol, joined, pause_of, r_inside, share_shut, shut_below, voiced
+from kf_core.evaluation.ablation import POSE_AND_SOUND, SOUND_ONLY, TRUTH
+from kf_core.evaluation.mouth import WITH_IDLE, Protocol, joined, pause_of, r_inside, share_shut, shut_below, voiced
 from kf_core.training.sitters import seat, seat_with_pause
 
 from .test_ablation import SIZE, equipment
@@ -91,5 +91,23 @@ def test_tracks_are_read_once_and_a_drawn_mouth_shuts_and_rests(tmp_path):
     assert truth["mouth shut at m, b, p"] > truth["shut 0.5 s away"] and POSE_AND_SOUND in found[mouth_page.CLOSURES]
     assert found[mouth_page.PAUSE][TRUTH]["opening, share of speech"] < 0.5
     assert "| closures: mouth shut at m, b, p |" in mouth_page.table(found)
+    true = {seed: seat(seed, 4, SIZE, tmp_path / "speech").opening for seed in seeds}
+    known = dict(fps=FPS, closures=closures, silent=silent, true_openings=true)
+    synced = mouth_page.numbers(tmp_path, protocols, **known)[mouth_page.CLOSURES][TRUTH]
+    assert synced["mouth r"] > 0.5 > abs(synced["mouth r, shifted 0.5 s"])
     other = [replace(protocol, of="another length") for protocol in protocols]
     assert mouth_page.numbers(tmp_path, other, fps=FPS, closures=closures, silent=silent) == {}
+
+
+def test_idle_life_is_a_condition_of_its_own_beside_those_that_were_read_before(tmp_path):
+    own, seeds = equipment(), (1, 2)
+    sits = lambda seed: seat(seed, 4, SIZE, tmp_path / "speech")
+    plain = Protocol(mouth_page.CLOSURES, "4 s", sits, (TRUTH, SOUND_ONLY))
+    mouth.run(own, [plain], seeds, tmp_path)
+    before = (tmp_path / mouth.RESULTS).read_text()
+    mouth.run(own, [replace(plain, conditions=(TRUTH, SOUND_ONLY, WITH_IDLE))], seeds, tmp_path)
+    assert (tmp_path / mouth.RESULTS).read_text().startswith(before)
+    tracks = mouth.tracks_of(tmp_path, mouth_page.CLOSURES, "4 s")
+    assert all(not torch.equal(tracks[WITH_IDLE][seed]["yaw"], tracks[SOUND_ONLY][seed]["yaw"]) for seed in seeds)
+    found = mouth_page.numbers(tmp_path, [plain], fps=FPS, closures={seed: sits(seed).closures for seed in seeds}, silent=(0.5, 1.5))
+    assert WITH_IDLE in mouth_page.table(found).splitlines()[0]
