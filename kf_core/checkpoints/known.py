@@ -46,7 +46,7 @@ def kf_tiny(size: int = 128) -> ModelCard:
         heads=2,
         in_channels=33,
         text=TextSpec(kind="none", width=64, tokens=1),
-        audio=AudioSpec(kind="log-mel", width=256, code=64, first_layer=1, last_layer=5),
+        audio=AudioSpec(kind="log-mel", width=256, ear=(256, 128, 32), code=64, first_layer=1, last_layer=5),
         pose=PoseSpec(),
         expression=EXPRESSION,
         motion_strength=True,

@@ -5,6 +5,7 @@ Sizes are always the file's own; how the model wants to be run comes from the ta
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from ..errors import KnotForcingError
@@ -89,10 +90,11 @@ def sizes_of(shapes: Shapes) -> dict | None:
     audio = None
     if len(heard) == 2 and heard[1] % 4 == 0:
         count = sum(1 for index in range(layers) if f"audio_cond_projs.{index}.weight" in shapes)
-        width = heard[1] // 4
+        ear = _widths(shapes)
+        width = shapes["audio_proj.ear.0.weight"][1] if ear else heard[1] // 4
         kind = "wav2vec2" if width % 768 == 0 and width > 768 else "log-mel"
         first = 2 if kind == "wav2vec2" else 1  # LiveTalk's rule: before blocks 2 .. layers / 2; kf-tiny's: from block 1
-        audio = AudioSpec(kind=kind, width=width, code=heard[0], first_layer=first, last_layer=first + count - 1)
+        audio = AudioSpec(kind=kind, width=width, ear=ear, code=heard[0], first_layer=first, last_layer=first + count - 1)
     expression = shapes.get("expression_embedding.0.weight", ())
     return dict(
         dim=dim,
@@ -108,6 +110,12 @@ def sizes_of(shapes: Shapes) -> dict | None:
         expression=EXPRESSION if expression[1:] == (8 * len(EXPRESSION),) else (),
         motion_strength="motion_embedding.0.weight" in shapes,
     )
+
+
+def _widths(shapes: Shapes) -> tuple[int, ...]:
+    """Of the layers of the model's own ear, none if it has none."""
+    layers = [shapes.get(f"audio_proj.ear.{2 * index}.weight", ()) for index in range(MOST_LAYERS)]
+    return tuple(layer[0] for layer in takewhile(lambda layer: len(layer) == 2, layers))
 
 
 def _sized(card: ModelCard, sizes: dict) -> ModelCard:

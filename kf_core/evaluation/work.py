@@ -6,6 +6,7 @@ The VAE is not part of it. Knows no weights. A test holds the count to PyTorch's
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from time import perf_counter
 
 import torch
@@ -97,7 +98,9 @@ def _adapters(card: ModelCard, frames: int, tokens: int) -> float:
     dim, operations = card.dim, 0.0
     if card.audio is not None:
         projections = card.audio.last_layer - card.audio.first_layer + 1
-        operations += frames * 2 * card.audio.code * (PIXELS_PER_LATENT * card.audio.width + projections * dim)
+        operations += frames * 2 * card.audio.code * (PIXELS_PER_LATENT * card.audio.heard + projections * dim)
+        ear = sum(inward * outward for inward, outward in pairwise((card.audio.width, *card.audio.ear)))
+        operations += frames * 2 * PIXELS_PER_LATENT * ear
     if card.pose is not None:
         operations += frames * tokens * 2 * dim * (4 * PIXELS_PER_LATENT * card.pose.channels + dim)
     if card.expression:

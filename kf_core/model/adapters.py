@@ -2,11 +2,13 @@
 
 Each signal is scaled by its strength and adds nothing at strength 0, which is also how an absent signal was trained.
 Audio is LiveTalk's (arXiv 2512.23576): four steps -> a small code -> one projection per layer, added to every token of the frame.
+Where no speech encoder hears for the model, an ear of its own does first, step by step: kf-tiny's was trained on speech alone.
 Pose is patched like the latents and added to their tokens; expression and motion strength join the time embedding of their frame.
 """
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from einops import rearrange
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from ..chunks import ChunkConditioning, Signal
 from ..timeline import PIXELS_PER_LATENT
-from .card import ModelCard
+from .card import AudioSpec, ModelCard
 from .rope import Grid
 from .shapes import MOTION_FREQUENCIES
 
@@ -36,7 +38,7 @@ class Adapters(nn.Module):
         self.card = card
         dim = card.dim
         if card.audio is not None:
-            self.audio_proj = AudioProjection(PIXELS_PER_LATENT * card.audio.width, card.audio.code, layers)
+            self.audio_proj = AudioProjection(card.audio, layers)
             count = card.audio.last_layer - card.audio.first_layer + 1
             self.audio_cond_projs = nn.ModuleList(layers.Linear(card.audio.code, dim) for _ in range(count))
         if card.pose is not None:
@@ -68,15 +70,29 @@ class Adapters(nn.Module):
 
 
 class AudioProjection(nn.Module):
-    """Four driving steps [b, f, 4 * width] -> code [b, f, code]."""
+    """Four driving steps [b, f, 4 * width] -> code [b, f, code]. Where there is an ear, it listens to each step by itself."""
 
-    def __init__(self, width: int, code: int, layers=nn) -> None:
+    def __init__(self, spec: AudioSpec, layers=nn) -> None:
         super().__init__()
-        self.proj = layers.Linear(width, code)
-        self.norm_out = layers.LayerNorm(code)
+        if spec.ear:
+            self.ear = make_ear(spec, layers)
+        self.proj = layers.Linear(PIXELS_PER_LATENT * spec.heard, spec.code)
+        self.norm_out = layers.LayerNorm(spec.code)
+
+    @property
+    def has_ear(self) -> bool:
+        return hasattr(self, "ear")
 
     def forward(self, features: Tensor) -> Tensor:
+        if self.has_ear:
+            features = self.ear(features.unflatten(-1, (PIXELS_PER_LATENT, -1))).flatten(-2)
         return self.norm_out(self.proj(features))
+
+
+def make_ear(spec: AudioSpec, layers=nn) -> nn.Sequential:
+    """Layers of the widths that `spec` tells, a bend between two: one picture's numbers [..., width] -> [..., heard]."""
+    linears = [layers.Linear(*widths) for widths in pairwise((spec.width, *spec.ear))]
+    return nn.Sequential(*[part for linear in linears for part in (linear, nn.SiLU())][:-1])
 
 
 def scaled(x: Tensor, signal: Signal) -> Tensor:

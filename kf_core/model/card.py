@@ -25,9 +25,15 @@ class AudioSpec:
 
     kind: Literal["log-mel", "wav2vec2"]
     width: int  # numbers per picture
+    ear: tuple[int, ...] = later(())  # widths of the layers that listen to one picture's numbers first; none: they are used as they are
     code: int = 32  # width of the code between projection and layers
     first_layer: int = 2  # the code is added before layers first_layer .. last_layer
     last_layer: int = 15
+
+    @property
+    def heard(self) -> int:
+        """How many numbers of a picture's sound reach the projection."""
+        return self.ear[-1] if self.ear else self.width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +110,8 @@ class ModelCard:
         data = dataclasses.asdict(self)
         if self.rollout.anchor is not None:
             data["rollout"]["anchor"]["rule"] = type(self.rollout.anchor).__name__
-        for value, written in ((self, data), (self.rollout, data["rollout"])):
-            for name in unsaid(value):
+        for value, written in ((self, data), (self.rollout, data["rollout"]), (self.audio, data["audio"])):
+            for name in unsaid(value) if value is not None else ():
                 del written[name]  # so that versions without it can read the card
         return json.dumps(data)
 

@@ -5,6 +5,8 @@ its header, which takes no PyTorch: `inspect` answers while PyTorch would still 
 Source: Wan 2.1's published names; the audio part's are LiveTalk's.
 """
 
+from itertools import pairwise
+
 from ..timeline import PIXELS_PER_LATENT
 from .card import ModelCard
 
@@ -38,7 +40,9 @@ def _backbone(card: ModelCard) -> Shapes:
 def _adapters(card: ModelCard) -> Shapes:
     shapes: Shapes = {}
     if card.audio is not None:
-        shapes |= _under("audio_proj.proj", _linear(PIXELS_PER_LATENT * card.audio.width, card.audio.code))
+        for index, widths in enumerate(pairwise((card.audio.width, *card.audio.ear))):
+            shapes |= _under(f"audio_proj.ear.{2 * index}", _linear(*widths))
+        shapes |= _under("audio_proj.proj", _linear(PIXELS_PER_LATENT * card.audio.heard, card.audio.code))
         shapes |= _under("audio_proj.norm_out", _norm(card.audio.code))
         for index in range(card.audio.last_layer - card.audio.first_layer + 1):
             shapes |= _under(f"audio_cond_projs.{index}", _linear(card.audio.code, card.dim))

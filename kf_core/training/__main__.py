@@ -13,7 +13,7 @@ import torch
 from ..errors import KnotForcingError
 from .recipes import KfTiny
 
-STAGES = ("vae", "clips", "student", "teacher", "rollouts", "files", "measures")  # in order; `examples` is not part of the training
+STAGES = ("vae", "clips", "ear", "student", "teacher", "rollouts", "files", "measures")  # in order; `examples` is not part of the training
 
 
 def main() -> int:
@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--vae-minutes", type=float, default=65)
     parser.add_argument("--small-decoder-minutes", type=float, default=40, help="of the decoder of half the width, for `small-decoder`")
     parser.add_argument("--clips", type=int, default=1000, help="training clips to make")
+    parser.add_argument("--ear-minutes", type=float, default=8, help="of the ear, which is trained on speech alone")
     parser.add_argument("--student-minutes", type=float, default=55)
     parser.add_argument("--teacher-minutes", type=float, default=25, help="of the teacher to which streams without a pose are matched")
     parser.add_argument("--rollout-minutes", type=float, default=20)

@@ -1,4 +1,4 @@
-"""The recipe of kf-tiny: autoencoder, clips, student, teacher, own rollouts, files. Each stage reads what those before left in the
+"""The recipe of kf-tiny: autoencoder, clips, ear, student, teacher, own rollouts, files. Each stage reads what those before left in the
 run's folder. A larger kf-tiny grows from a smaller one: its autoencoder, student and teacher begin with those weights.
 """
 
@@ -21,7 +21,7 @@ from ..checkpoints.vaes import load_vae
 from ..errors import KnotForcingError
 from ..evaluation.speed import machine
 from ..model.card import CARD_KEY, ModelCard
-from . import self_forcing, small_decoder, student
+from . import hearing, self_forcing, small_decoder, student
 from .clips import SHARD, ClipFolder, make_clips
 from .examples import write_examples
 from .measure import measure
@@ -55,6 +55,7 @@ class KfTiny:
     seed: int
     out: Path | None = None
     small_decoder_minutes: float = 40.0
+    ear_minutes: float = 8.0
     grow_from: Path | None = None  # a folder with the two finished files of a smaller model
 
     @property
@@ -67,6 +68,7 @@ class KfTiny:
         return {
             "vae": self.train_vae,
             "clips": self.make_clips,
+            "ear": self.train_ear,
             "student": self.train_student,
             "teacher": self.train_teacher,
             "rollouts": self.train_rollouts,
@@ -92,15 +94,24 @@ class KfTiny:
         for split, minutes, count in (("held-out", HELD_OUT_SPEECH_MINUTES, HELD_OUT_CLIPS), ("train", SPEECH_MINUTES, self.clips)):
             make_clips(self._folder(split), vae, self._library(split, minutes), count=count, size=self.size, split=split)
 
+    def train_ear(self) -> None:
+        """Not gone on with: an ear that is there stays as it is."""
+        file = self.run / hearing.FILE
+        if not file.exists():
+            libraries = self._library("train", SPEECH_MINUTES), self._library("held-out", HELD_OUT_SPEECH_MINUTES)
+            hearing.train_ear(file, self.card.audio, *libraries, minutes=self.ear_minutes, seed=self.seed)
+
     def train_student(self) -> None:
-        grown = self._smaller(FILE)
-        train_student(self.run, self.card, *self._folders(), minutes=self.student_minutes, grow_from=grown, **self._how())
+        folders, ear = self._folders(), self._needed(hearing.FILE, "ear")
+        how = dict(minutes=self.student_minutes, grow_from=self._smaller(FILE), ear=ear)
+        train_student(self.run, self.card, *folders, **how, **self._how())
 
     def train_teacher(self) -> None:
         if self._smaller(FILE) is None:
             self._needed(student.CHECKPOINT, "student")
-        grown = self._smaller(FILE)
-        train_teacher(self.run, self.card, *self._folders(), minutes=self.teacher_minutes, grow_from=grown, **self._how())
+        folders, ear = self._folders(), self._needed(hearing.FILE, "ear")
+        how = dict(minutes=self.teacher_minutes, grow_from=self._smaller(FILE), ear=ear)
+        train_teacher(self.run, self.card, *folders, **how, **self._how())
 
     def train_rollouts(self) -> None:
         self._needed(student.CHECKPOINT, "student")

@@ -25,6 +25,7 @@ from ..model.causal import Generator, sdpa
 from ..model.wan import WanModel
 from .batches import Batch, Layout, Sampler, layouts
 from .clips import ClipFolder, ClipLatents
+from .hearing import with_ear
 from .muon import Muon
 
 CHECKPOINT = "student-checkpoint.pt"
@@ -39,6 +40,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 120
 SECONDS_BETWEEN_LOOKS = 30  # for new clips
 STEPS_BETWEEN_PROBES = 100
 PROBE_SAMPLES = 24
+FITTED_CLIPS = 200  # whose sound tells how a code told from an ear comes near one told from the sound
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -69,6 +71,11 @@ class Networks(nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """All weights under the names of a checkpoint."""
         return {**self.modules_tree.state_dict(), **self.adapters.state_dict()}
+
+    def keep_ear(self) -> None:
+        """An ear was trained on speech, which is more than there is among clips: it does not learn here (`hearing.py`)."""
+        if self.card.audio is not None and self.card.audio.ear:
+            self.adapters.audio_proj.ear.requires_grad_(False)
 
     def load_weights(self, tensors: dict[str, Tensor]) -> None:
         """The counterpart of `tensors`."""
@@ -153,6 +160,7 @@ class StudentTraining:
         torch.manual_seed(seed)
         self.card, self.device, self.batch = card, device, batch
         self.networks = initialise(Networks(card)).to(device)
+        self.networks.keep_ear()
         self.mean = Networks(card).to(device).requires_grad_(False)
         self.mean.load_state_dict(self.networks.state_dict())
         self.chance = torch.Generator().manual_seed(seed)
@@ -247,22 +255,31 @@ def learning_rate(share: float, first: float = 1.0) -> float:
 
 def train_student(
     run_dir: Path, card: ModelCard, clips: ClipFolder, held_out: ClipFolder, *, minutes: float, device: str = "cpu", seed: int = 0,
-    batch: int = 16, grow_from: Path | None = None,
+    batch: int = 16, grow_from: Path | None = None, ear: Path | None = None,
 ) -> StudentTraining:  # fmt: skip
     """Train for `minutes` (counting what an earlier, interrupted run spent) on the clips in the folder, new ones as they come.
 
-    `grow_from`: a finished generator to begin with instead of nothing, at a gentler rate."""
+    `grow_from`: a finished generator to begin with instead of nothing, at a gentler rate. `ear`: one that was trained on speech."""
     training = StudentTraining(card, device=device, seed=seed, batch=batch)
     checkpoint = run_dir / CHECKPOINT
+    training.sampler.add(clips.read_new())
     if checkpoint.exists():
         training.load(checkpoint)
-    elif grow_from is not None:
-        training.begin_with(load_file(grow_from))
-    training.sampler.add(clips.read_new())
+    else:
+        begin(training, grow_from, ear)
     probes = rows_of(held_out)
     rate = lambda share: learning_rate(share, GROWING_RATE if grow_from is not None else 1.0)
     run(training, checkpoint, training.train_step, clips, lambda: training.probe(probes), minutes, rate, "student")
     return training
+
+
+def begin(training: StudentTraining, grow_from: Path | None, ear: Path | None) -> None:
+    """The weights that a run begins with: its own or a finished model's, hearing with the ear if there is one."""
+    weights = training.networks.tensors() if grow_from is None else load_file(grow_from)
+    if ear is not None:
+        audio = torch.cat([clip.audio[0] for clip in training.sampler.clips[:FITTED_CLIPS]])
+        weights = with_ear(weights, training.card.audio, load_file(ear), audio.float())
+    training.begin_with(weights)
 
 
 def grown_from(file: Path | None) -> str:

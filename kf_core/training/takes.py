@@ -4,7 +4,7 @@ Takes are spliced, fall silent and start anywhere, and their mouth is always tha
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,14 @@ class Library:
         first = int(self.lengths[:which].sum() + generator.integers(self.lengths[which] - pictures))
         sound = self.samples[first * SAMPLES_PER_PICTURE : (first + pictures + 1) * SAMPLES_PER_PICTURE]
         return Take(sound.astype(np.float32), self.mouth[:, first : first + pictures].copy())
+
+    def monologues(self) -> Iterator[Take]:
+        """Each as a whole, without the picture of sound beyond its end."""
+        first = 0
+        for length in self.lengths:
+            span, first = slice(first, first + length), first + length
+            sound = self.samples[span.start * SAMPLES_PER_PICTURE : span.stop * SAMPLES_PER_PICTURE]
+            yield Take(sound.astype(np.float32), self.mouth[:, span])
 
     def save(self, path: Path) -> None:
         """Whole or not at all."""

@@ -9,14 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from ..model.card import ModelCard
 from ..settings import RolloutSettings
 from .batches import Layout, whole_clip
 from .clips import ClipFolder
 from .student import CHECKPOINT as STUDENT_CHECKPOINT
-from .student import GROWING_RATE, Networks, StudentTraining, learning_rate, rows_of, run
+from .student import GROWING_RATE, Networks, StudentTraining, begin, learning_rate, rows_of, run
 
 CHECKPOINT = "teacher-checkpoint.pt"
 
@@ -34,7 +33,7 @@ def teacher_layouts(settings: RolloutSettings, frames: int) -> tuple[Layout, ...
 
 def train_teacher(
     run_dir: Path, card: ModelCard, clips: ClipFolder, held_out: ClipFolder, *, minutes: float, device: str = "cpu", seed: int = 0,
-    batch: int = 16, grow_from: Path | None = None,
+    batch: int = 16, grow_from: Path | None = None, ear: Path | None = None,
 ) -> StudentTraining:  # fmt: skip
     """Train for `minutes` (counting what an earlier, interrupted run spent), beginning with the run's student, or else with `grow_from`."""
     new = clips.read_new()
@@ -42,11 +41,13 @@ def train_teacher(
     shown = teacher_layouts(card.rollout, frames)
     training = StudentTraining(card, device=device, seed=seed, batch=max(1, batch // 2), shown=shown)
     checkpoint = run_dir / CHECKPOINT
+    training.sampler.add(new)
     if checkpoint.exists():
         training.load(checkpoint)
+    elif grow_from is None:
+        training.begin_with(_student(run_dir, card, device))
     else:
-        training.begin_with(_student(run_dir, card, device) if grow_from is None else load_file(grow_from))
-    training.sampler.add(new)
+        begin(training, grow_from, ear)
     probes = rows_of(held_out)
     rate = lambda share: learning_rate(share, GROWING_RATE)
     run(training, checkpoint, training.train_step, clips, lambda: training.probe(probes), minutes, rate, "teacher")

@@ -27,7 +27,7 @@ def recipe(tmp_path, monkeypatch) -> KfTiny:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield KfTiny(
-        run=tmp_path / "run", size=32, vae_minutes=0, clips=SHARD, student_minutes=0.02, teacher_minutes=0.02,
+        run=tmp_path / "run", size=32, vae_minutes=0, clips=SHARD, ear_minutes=0.03, student_minutes=0.02, teacher_minutes=0.02,
         rollout_minutes=0.02, batch=2, device="cpu", threads=1, seed=0, out=tmp_path / "out",
     )  # fmt: skip
     torch.set_num_threads(threads)
@@ -41,7 +41,7 @@ def with_vae(recipe: KfTiny) -> None:
 
 def test_from_clips_to_files_and_once_more(recipe):
     with_vae(recipe)
-    after_vae = ("clips", "student", "teacher", "rollouts", "files")
+    after_vae = ("clips", "ear", "student", "teacher", "rollouts", "files")
     for stage in after_vae:
         recipe.stages[stage]()
     written = load_file(recipe.out / FILE)
