@@ -8,6 +8,7 @@ on them while the decoder goes on getting better. A run that was killed goes on 
 """
 
 import argparse
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..checkpoints.read import read_header
 from ..vae.streaming import prepare
 from ..vae.wan import WanVAE
 from .clip_training import ClipTraining, Stage, in_half, spend, write_weights
@@ -24,6 +26,7 @@ from .vae_measure import fold_statistics, measure, measure_statistics, unfold_st
 
 DIM = 16
 FILE = "kf-tiny-vae.safetensors"
+HEADER_KEY = "kf_tiny_vae"
 CHECKPOINT = "vae-checkpoint.pt"
 
 KL_WEIGHT = 3e-4
@@ -44,12 +47,19 @@ GROWING_STAGES = (
     Stage("long clips", 0.57, (9, 17, 33), 36, (0.6, 0.1), crop=5 / 8),
     Stage("decoder", 1.0, (9, 17, 33), 36, (0.6, 0.0), crop=5 / 8, decoder_only=True),
 )
+# For one that begins with a finished autoencoder for pictures of this very size: rates that do not undo what it knows, and more faces
+# than length, since it is rare things that its encoder does not send yet.
+CONTINUING_STAGES = (
+    Stage("together", 0.70, (5, 9, 17), 36, (0.3, 0.1), crop=5 / 8),
+    Stage("long clips", 0.80, (9, 17, 33), 36, (0.1, 0.03), crop=5 / 8),
+    Stage("decoder", 1.0, (9, 17, 33), 36, (0.3, 0.0), crop=5 / 8, decoder_only=True),
+)
 
 
 class VAETraining(ClipTraining):
     """Trains the encoder and the decoder together until the encoder is frozen, then the decoder alone."""
 
-    numbers = ("step", "first_step", "seconds", "is_frozen", "has_grown", "size", "dim")
+    numbers = ("step", "first_step", "seconds", "is_frozen", "has_grown", "goes_on", "size", "dim")
     networks = ("vae", "mean_vae", "reader")
 
     def __init__(self, *, size: int, device: str = "cpu", seed: int = 0, dim: int = DIM) -> None:
@@ -60,11 +70,17 @@ class VAETraining(ClipTraining):
         self.reader = fixed_reader().to(device)
         self.is_frozen = False
         self.has_grown = False
+        self.goes_on = False
         self.make_optimisers()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        return GROWING_STAGES if self.has_grown else STAGES
+        return CONTINUING_STAGES if self.goes_on else GROWING_STAGES if self.has_grown else STAGES
+
+    @property
+    def begun_with(self) -> str:
+        """What the model card says it began with; nothing: chance."""
+        return "a finished autoencoder" if self.goes_on else "an autoencoder for smaller pictures" if self.has_grown else ""
 
     @property
     def learns_latents(self) -> bool:
@@ -76,11 +92,12 @@ class VAETraining(ClipTraining):
         return self.stages[-2].until if self.is_frozen else 0.0
 
     def grow_from(self, file: Path) -> None:
-        """Begin with the weights of a finished autoencoder, made for smaller pictures, say."""
+        """Begin with the weights of a finished autoencoder, for smaller pictures or for pictures of this size."""
         self.vae.load_state_dict({name: weight.float() for name, weight in load_file(file).items()})
         unfold_statistics(self.vae, self.size, self.device)
         self.mean_vae.load_state_dict(self.vae.state_dict())
-        self.has_grown = True
+        self.goes_on = about_file(file).get("size") == self.size
+        self.has_grown = not self.goes_on
 
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         return self.vae.encode(pictures, {})
@@ -149,6 +166,11 @@ def train_vae(
     return finish(training, file)
 
 
+def about_file(file: Path) -> dict:
+    """What an autoencoder's file says of its training, if anything."""
+    return json.loads(read_header(file).metadata.get(HEADER_KEY, "{}"))
+
+
 def finish(training: VAETraining, file: Path) -> Path:
     """Writes the file, reads what it would give, and refuses a codec whose streams differ from its clips."""
     report = export(training, file)
@@ -163,8 +185,8 @@ def export(training: VAETraining, file: Path) -> dict[str, float]:
     vae.load_state_dict(weights)
     report = measure(vae, training.size, training.device)
     about = {"name": "kf-tiny-vae", "size": training.size, "steps": training.step, "minutes": round(training.seconds / 60, 1), **report}
-    about["grown_from"] = "an autoencoder for smaller pictures" if training.has_grown else ""
-    write_weights(file, weights, "kf_tiny_vae", about)
+    about["grown_from"] = training.begun_with
+    write_weights(file, weights, HEADER_KEY, about)
     return report
 
 
@@ -173,7 +195,7 @@ if __name__ == "__main__":
     parser.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the result")
     parser.add_argument("--size", type=int, default=128, help="pictures are this many pixels high and wide")
     parser.add_argument("--minutes", type=float, default=50, help="the whole budget, in minutes of wall-clock time")
-    parser.add_argument("--grow-from", type=Path, help="a finished autoencoder to begin with, for smaller pictures perhaps")
+    parser.add_argument("--grow-from", type=Path, help="a finished autoencoder to begin with, for smaller pictures or for these")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)

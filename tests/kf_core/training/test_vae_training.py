@@ -138,20 +138,21 @@ def test_unfolding_gives_the_reader_its_latents_back_and_leaves_the_pictures():
     assert unfolded[:, 6:].std((0, 2, 3, 4)).log().abs().max() < 1
 
 
-def test_a_run_may_begin_with_the_weights_of_another_and_says_so_when_it_resumes(tmp_path: Path):
+@pytest.mark.parametrize("size, stages", [(2 * SIZE, "GROWING_STAGES"), (SIZE, "CONTINUING_STAGES")])
+def test_a_run_may_begin_with_the_weights_of_another_and_says_so_when_it_resumes(tmp_path: Path, size: int, stages: str):
     finished = train_vae(tmp_path / "small", size=SIZE, minutes=0.003, dim=DIM)
-    train_vae(tmp_path / "large", size=2 * SIZE, minutes=0.0, dim=DIM, grow_from=finished)
+    train_vae(tmp_path / "large", size=size, minutes=0.0, dim=DIM, grow_from=finished)
     with torch.no_grad():
-        pictures = draw(1, 5, 2 * SIZE, torch.Generator().manual_seed(1)).pictures
+        pictures = draw(1, 5, size, torch.Generator().manual_seed(1)).pictures
         made = []
         for file in (finished, tmp_path / "large" / recipe.FILE):
             vae = WanVAE(DIM)
             vae.load_state_dict({name: weight.float() for name, weight in load_file(file).items()})
             made.append(decode_latents(vae, encode_clip(vae, pictures), DecoderState()))
     assert (made[0] - made[1]).abs().max() < 0.02  # rounded twice to half precision
-    again = VAETraining(size=2 * SIZE, dim=DIM)
+    again = VAETraining(size=size, dim=DIM)
     again.load(tmp_path / "large" / recipe.CHECKPOINT)
-    assert again.has_grown and again.stages is recipe.GROWING_STAGES
+    assert again.begun_with and again.stages is getattr(recipe, stages)
 
 
 def test_an_untrained_network_treats_every_picture_alone_and_repeats_it():
