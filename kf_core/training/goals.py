@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..evaluation.first_and_last import LAST
 from ..evaluation.first_and_last_page import KEPT, READER, VERIFICATION
+from ..evaluation.mouth import WITH_IDLE
 
 CONDITIONS = ("pose and sound", "sound only")
 PROTOCOLS = ("mouth", "drift", "ablation")  # `evaluate --NAME RUN/NAME` leaves RUN/NAME/NAME.json
@@ -72,13 +73,20 @@ def goals_table(codec: Mapping, measures: Mapping, protocols: Mapping[str, Mappi
 
 
 def _mouth(found: Mapping) -> Iterator[Goal]:
-    for condition in CONDITIONS:
-        closures, pause, voice = (found[part][condition] for part in ("closures", "pause", "voice"))
-        yield Goal(f"mouth shut at m, b, p, {condition}", 1, 0.8, closures["mouth shut at m, b, p"])
-        yield Goal(f"opening in a pause, share of speech, {condition}", -1, 0.15, pause["opening, share of speech"])
-        yield Goal(f"the same, the worst face, {condition}", -1, 0.15, pause["largest of a sitter"])
-        yield Goal(f"r with a recorded voice, {condition}", 1, 0.5, voice["r"])
-        yield Goal(f"the same, shifted, {condition}", -1, 0.2, abs(voice["shifted"]))
+    closures, pauses, voices = (found[part] for part in ("closures", "pause", "voice"))
+    if alive := closures.get(WITH_IDLE):  # measured where it is asked for, and by no other protocol
+        yield Goal(f"mouth r, {WITH_IDLE}", 1, 0.7, alive["mouth r"])
+        yield Goal(f"mouth r, {WITH_IDLE}, the worst face", 1, 0.5, alive["lowest mouth r of a sitter"])
+        yield Goal(f"mouth r, {WITH_IDLE}, shifted by 0.5 s", -1, 0.2, abs(alive["mouth r, shifted 0.5 s"]))
+    for condition in (*CONDITIONS, WITH_IDLE):
+        if condition in closures:
+            yield Goal(f"mouth shut at m, b, p, {condition}", 1, 0.8, closures[condition]["mouth shut at m, b, p"])
+        if condition in pauses:
+            yield Goal(f"opening in a pause, share of speech, {condition}", -1, 0.15, pauses[condition]["opening, share of speech"])
+            yield Goal(f"the same, the worst face, {condition}", -1, 0.15, pauses[condition]["largest of a sitter"])
+        if condition in voices:
+            yield Goal(f"r with a recorded voice, {condition}", 1, 0.5, voices[condition]["r"])
+            yield Goal(f"the same, shifted, {condition}", -1, 0.2, abs(voices[condition]["shifted"]))
 
 
 def _drift(found: Mapping) -> Iterator[Goal]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from ..checkpoints.read import read_header
 from ..conditioning.audio import SAMPLE_RATE, AudioArray
 from ..conditioning.log_mel import MELS, LogMel
 from ..model.adapters import make_ear
@@ -127,11 +128,17 @@ def train_ear(file: Path, spec: AudioSpec, library: Library, held_out: Library, 
                 shown, last_look = how_well(heard, held_out), spent
             bar.set_postfix({"loss": f"{loss.item():.4f}"} | {key: f"{value:.3f}" for key, value in shown.items()}, refresh=False)
             bar.update(round(spent) - bar.n)
-    report = {name: round(value, 4) for name, value in how_well(heard, held_out).items()}
+    report = {name: round(float(value), 4) for name, value in how_well(heard, held_out).items()}
+    report |= {"minutes": minutes, "speech_minutes": round(library.mouth.shape[1] / FPS / 60)}
     standardise(heard.ear, torch.cat([steps for steps, _ in takes.kept]))
     save_file(heard.ear.state_dict(), file.with_suffix(".unfinished"), metadata={"format": "pt", "ear": json.dumps(report)})
     os.replace(file.with_suffix(".unfinished"), file)
     return report
+
+
+def report_of(file: Path) -> dict[str, float]:
+    """What `train_ear` returned when it wrote this file."""
+    return json.loads(read_header(file).metadata["ear"])
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from ..checkpoints.read import read_header
 from ..model.card import CARD_KEY, ModelCard
 from .goals import goals_table, read_protocols
 
-VERSION = "0.3"
+VERSION = "0.4"
 
 # what to show of each condition, in this order
 SHOWN = (
@@ -64,6 +64,7 @@ def _about(card: ModelCard, trained: dict, codec: dict, small: DecoderCard | Non
         "|---|---|---|",
         f"| autoencoder | procedural cartoon portraits, babbling | {_grown(codec)}{codec['steps']} steps, {codec['minutes']} minutes |",
         *_small(small),
+        *_ear(trained.get("ear")),
         f"| student | {trained['training_clips']} clips of 3 to 5 s: a new face each, espeak-ng's voices with visemes from its phoneme "
         f"events, pose in half of the samples | {_grown(trained)}flow matching on [anchor, past, current] in one masked pass, then own "
         f"4-step rollouts{_matched(trained)}; {trained['steps']} steps in all |",
@@ -80,6 +81,14 @@ def _small(about: DecoderCard | None) -> list[str]:
         return []
     row = f"| small decoder, half the width (`--decoder small`) | the same portraits | {about.steps} steps, {about.minutes:g} minutes; "
     return [row + f"{about.psnr:.1f} dB on held-out clips, {about.psnr_mouth:.1f} at the mouth |"]
+
+
+def _ear(heard: dict | None) -> list[str]:
+    if heard is None:
+        return []
+    data = f"{heard['speech_minutes']:g} minutes of espeak-ng's voices, no pictures"
+    r = f"r of the opening {heard['open']:.2f} (worst {heard['lowest']:.2f}), the width {heard['wide']:.2f}, the bite {heard['bite']:.2f}"
+    return [f"| ear, a part of the student | {data} | {heard['minutes']:g} minutes; for voices that it never heard {r} |"]
 
 
 def _grown(about: dict) -> str:

@@ -130,6 +130,7 @@ class KfTiny:
         held_out = self._folder("held-out").read_new()
         report = probe_rollout(training.mean.generator(), held_out[0])
         about = {"steps": training.step, "commit": _commit(), "training_clips": self._folder("train").shards * SHARD, **report}
+        about |= {"ear": hearing.report_of(self._needed(hearing.FILE, "ear"))}
         about |= {"teacher_steps": steps_of(self.run), "grown_from": grown_from(self._smaller(FILE))}
         metadata = {"format": "pt", CARD_KEY: self.card.to_json(), "training": json.dumps(about)}
         save_file(weights, out / f"{FILE}.unfinished", metadata=metadata)

@@ -55,3 +55,13 @@ def test_without_the_knot_seams_must_be_larger_beyond_chance():
     rows = found({"ablation": {"about": ABOUT, "tables": [table]}})
     assert rows["seam ratio with the knot, sound only, 20 s"].is_reached
     assert not rows["how much larger without it, lower end of 95 %, sound only, 20 s"].is_reached
+
+
+def test_idle_life_has_rows_only_where_it_was_measured():
+    assert not any("idle" in name for name in found({"mouth": MOUTH}))
+    alive = PART["closures"] | {"mouth r": 0.72, "lowest mouth r of a sitter": 0.4, "mouth r, shifted 0.5 s": -0.3}
+    parts = {"closures": {"sound and idle life": alive}, "pause": {"sound and idle life": PART["pause"]}}
+    rows = found({"mouth": {"about": ABOUT, "found": {name: MOUTH["found"][name] | parts.get(name, {}) for name in PART}}})
+    assert rows["mouth r, sound and idle life"].is_reached and not rows["mouth r, sound and idle life, the worst face"].is_reached
+    assert not rows["mouth r, sound and idle life, shifted by 0.5 s"].is_reached
+    assert "mouth shut at m, b, p, sound and idle life" in rows and "r with a recorded voice, sound and idle life" not in rows
