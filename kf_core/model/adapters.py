@@ -70,27 +70,21 @@ class Adapters(nn.Module):
 
 
 class AudioProjection(nn.Module):
-    """Four driving steps [b, f, 4 * width] -> code [b, f, code]. Where there is an ear, it listens to each step by itself."""
+    """Four driving steps [b, f, 4 * width] -> code [b, f, code]. The ear listens to each step by itself, and is empty for most models."""
 
     def __init__(self, spec: AudioSpec, layers=nn) -> None:
         super().__init__()
-        if spec.ear:
-            self.ear = make_ear(spec, layers)
+        self.ear = make_ear(spec, layers)
         self.proj = layers.Linear(PIXELS_PER_LATENT * spec.heard, spec.code)
         self.norm_out = layers.LayerNorm(spec.code)
 
-    @property
-    def has_ear(self) -> bool:
-        return hasattr(self, "ear")
-
     def forward(self, features: Tensor) -> Tensor:
-        if self.has_ear:
-            features = self.ear(features.unflatten(-1, (PIXELS_PER_LATENT, -1))).flatten(-2)
-        return self.norm_out(self.proj(features))
+        heard = self.ear(features.unflatten(-1, (PIXELS_PER_LATENT, -1)))
+        return self.norm_out(self.proj(heard.flatten(-2)))
 
 
 def make_ear(spec: AudioSpec, layers=nn) -> nn.Sequential:
-    """Layers of the widths that `spec` tells, a bend between two: one picture's numbers [..., width] -> [..., heard]."""
+    """Layers of the widths that `spec` tells, a bend between two, or none: one picture's numbers [..., width] -> [..., heard]."""
     linears = [layers.Linear(*widths) for widths in pairwise((spec.width, *spec.ear))]
     return nn.Sequential(*[part for linear in linears for part in (linear, nn.SiLU())][:-1])
 

@@ -74,7 +74,7 @@ class Networks(nn.Module):
 
     def keep_ear(self) -> None:
         """An ear was trained on speech, which is more than there is among clips: it does not learn here (`hearing.py`)."""
-        if self.card.audio is not None and self.card.audio.ear:
+        if self.card.audio is not None:
             self.adapters.audio_proj.ear.requires_grad_(False)
 
     def load_weights(self, tensors: dict[str, Tensor]) -> None:
