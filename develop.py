@@ -23,7 +23,10 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 TORCH = "torch==2.13.0"  # what is tested; the pack itself takes whatever PyTorch its host has
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # on Linux, PyPI's own build brings gigabytes of CUDA
 NEEDED = ("torch", "einops", "safetensors", "numpy", "av", "PIL", "tqdm", "soxr", "librosa")
-NEEDED_FOR_TESTS = ("pytest", "ruff", "hypothesis", "matplotlib", "psutil", "skimage", "transformers", "sentencepiece", "diffusers")
+MOST_WORKERS = 4  # that test at a time; each holds a PyTorch of its own, about 1 GB
+NEEDED_FOR_TESTS = (
+    "pytest", "xdist", "ruff", "hypothesis", "matplotlib", "psutil", "skimage", "transformers", "sentencepiece", "diffusers",
+)  # fmt: skip
 DEMO_VIDEO = Path("out") / "demo.mp4"
 
 
@@ -47,7 +50,8 @@ def demo(more: list[str]) -> int:
 def test(more: list[str]) -> int:
     prepare(NEEDED + NEEDED_FOR_TESTS)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only get in each other's way
-    return run("-m", "pytest", *more)
+    workers = min(MOST_WORKERS, os.cpu_count() or 1)
+    return run("-m", "pytest", "-n", str(workers), "--dist", "worksteal", *more)
 
 
 def lint(more: list[str]) -> int:
