@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .muon import Muon, parameter_groups
+from .precision import mixed_precision
 from .vae_clips import Clips, cut, draw
 from .vae_goals import FEATURE_WEIGHT, reconstruction_loss
-from .vae_measure import mixed_precision, psnr
+from .vae_measure import psnr
 
 ADAM_SHARE = 0.1  # AdamW's rate as a share of Muon's
 # Nothing else holds the size of the residual stream, since every block normalises what it reads: without decay it grew to 14,000

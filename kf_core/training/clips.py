@@ -27,6 +27,7 @@ from ..vae.streaming import encode_clip
 from ..vae.wan import SPATIAL_STRIDE, WanVAE
 from .drawing import render
 from .portraits import Split, sample_identities, sample_motion, with_mouth
+from .precision import mixed_precision
 from .takes import FPS, Library, training_take
 
 LENGTHS = (49, 49, 81)  # pictures of the clips in one shard after another: faces matter more than length, long rollouts need some length
@@ -126,7 +127,7 @@ def _thickness(generator: torch.Generator) -> float:
 def encode(vae: WanVAE, clip: Clip) -> ClipLatents:
     """The clip in latents, one row."""
     device = vae.conv1.weight.device
-    with torch.autocast(device.type, torch.bfloat16):
+    with mixed_precision(device):
         pictures = clip.pictures[None].to(device)
         latents = encode_clip(vae, pictures)
         reference = encode_clip(vae, pictures[:, :, -1:])

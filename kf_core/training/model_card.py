@@ -9,6 +9,7 @@ from ..checkpoints.decoder_card import DecoderCard
 from ..checkpoints.read import read_header
 from ..model.card import CARD_KEY, ModelCard
 from .goals import goals_table, read_protocols
+from .vae import HEADER_KEY
 
 VERSION = "0.4"
 
@@ -37,7 +38,7 @@ def write_card(path: Path, generator_file: Path, vae_file: Path, measures: dict,
     """Write the card as Markdown; `measures` is what `measure.measure` returned, `run` has what the protocols left, if they were run."""
     generator, vae = (read_header(file).metadata for file in (generator_file, vae_file))
     card = ModelCard.from_json(generator[CARD_KEY])
-    trained, codec = json.loads(generator["training"]), json.loads(vae["kf_tiny_vae"])
+    trained, codec = json.loads(generator["training"]), json.loads(vae[HEADER_KEY])
     small = vae_file.with_name(SMALL_FILE)
     about_small = DecoderCard.of(read_header(small).metadata) if small.exists() else None
     goals = goals_table(codec, measures, read_protocols(run))

@@ -26,6 +26,7 @@ from ..timeline import LatentSpan
 from .batches import LEADS
 from .clips import ClipFolder, ClipLatents, joined
 from .distribution import CRITIC_STEPS, DistributionMatching, as_whole_clip
+from .precision import mixed_precision
 from .student import CHECKPOINT as STUDENT_CHECKPOINT
 from .student import MOUTH_WEIGHT, Networks, StudentTraining, run
 from .teacher import CHECKPOINT as TEACHER_CHECKPOINT
@@ -163,7 +164,7 @@ class OwnRollouts:
 
     def _autocast(self) -> torch.autocast:
         """The cast weights must not be kept: those of the steps without gradients would be taken for the step that has them."""
-        return torch.autocast(torch.device(self.training.device).type, torch.bfloat16, cache_enabled=False)
+        return mixed_precision(self.training.device, keep_cast_weights=False)
 
     def _integer(self, low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, (), generator=self.training.chance))
@@ -182,7 +183,7 @@ def emitted_loss(made: LatentChunk, clips: ClipLatents) -> Tensor:
 def probe_rollout(generator: Generator, clips: ClipLatents) -> dict[str, float]:
     """How near held-out streams come to the truth in latent space, in dB: all, mouth, and all in the last chunk."""
     driving = ClipDriving.everything(clips, generator.device)
-    with torch.autocast(generator.device.type, torch.bfloat16):
+    with mixed_precision(generator.device):
         made = torch.cat([chunk.latents for chunk in own_chunks(generator, clips, driving, generator.card.rollout, seed=0)], dim=2)
     error = (made.float().cpu() - clips.latents[:, :, : made.shape[2]].float()).square().mean(1)
     mouth = clips.mouth[:, : made.shape[2]].float()

@@ -27,6 +27,7 @@ from .batches import Batch, Layout, Sampler, layouts
 from .clips import ClipFolder, ClipLatents
 from .hearing import with_ear
 from .muon import Muon
+from .precision import mixed_precision
 
 CHECKPOINT = "student-checkpoint.pt"
 MUON_RATE = 0.03
@@ -120,7 +121,7 @@ def flow_of(networks: Networks, batch: Batch, noise: Tensor, sigma: Tensor) -> T
     generator = networks.generator()
     s = sigma[:, None, None, None, None]
     noisy = (1 - s) * batch.clean + s * noise
-    with torch.autocast(generator.device.type, torch.bfloat16):
+    with mixed_precision(generator.device):
         segment = batch.segment(noisy, 1000 * sigma, networks.card.in_channels)
         (flow,) = generator.forward([segment], generator.read_text(None))
     return flow[:, :, -batch.clean.shape[2] :].float()
@@ -135,7 +136,7 @@ def descend(networks: Networks, optimisers: list[torch.optim.Optimizer], rate: f
     """One step along the gathered gradients at `rate` times the base rates."""
     nn.utils.clip_grad_norm_(networks.parameters(), MOST_GRADIENT)
     device = next(networks.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16):  # Muon's products; its result is rough by design
+    with mixed_precision(device):  # Muon's products; its result is rough by design
         for optimiser, base in zip(optimisers, (MUON_RATE, ADAM_RATE), strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = base * rate

@@ -1,0 +1,24 @@
+"""Training computes in bfloat16 where the machine does, and nowhere else."""
+
+import pytest
+import torch
+
+from kf_core.checkpoints.load import fast_dtype
+from kf_core.training.precision import mixed_precision
+
+
+def test_products_are_as_exact_as_the_machine_is_fast():
+    with mixed_precision("cpu"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == fast_dtype("cpu")
+
+
+@pytest.mark.parametrize("has_them", (True, False))
+def test_a_processor_without_bfloat16_never_emulates_it(monkeypatch, has_them):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_them)
+    with mixed_precision("cpu"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if has_them else torch.float32)
+
+
+def test_weights_that_were_cast_may_be_forgotten():
+    with mixed_precision("cpu", keep_cast_weights=False):
+        assert not torch.is_autocast_cache_enabled()
