@@ -182,7 +182,10 @@ def _summary(film: Film, loaded: model_arguments.LoadedModel, took: _Took) -> st
     facts = probe(film.path)
     lines = [f"file         {film.path}: {facts.seconds:.2f} s, {facts.pictures} pictures of {facts.width}x{facts.height}, with sound"]
     if took.pictures:
-        lines.append(f"speed        {_speed(took):.1f} FPS, {_speed(took) / facts.fps:.2f} x real time at {facts.fps:g} FPS")
+        share = _speed(took) / facts.fps
+        lines.append(f"speed        {_speed(took):.1f} FPS, {share:.2f} x real time at {facts.fps:g} FPS")
+        if share < 1 and loaded.has_faster_decoder():
+            lines.append("faster       --decoder small: a decoder of half the width makes the pictures, softer ones")
         lines.append(f"first frame  on the disk after {took.first_picture:.2f} s, {took.loading:.2f} s of it loading")
     precision = str(loaded.generator.dtype).removeprefix("torch.")
     lines.append(f"precision    {precision} on {loaded.generator.device.type}: {machine()}")

@@ -58,6 +58,11 @@ class LoadedModel:
     tuning: Plan
     remarks: tuple[str, ...] = ()  # what is to be said of the model and its file
 
+    def has_faster_decoder(self) -> bool:
+        """Whether the VAE makes the pictures on a CPU while kf-tiny's small decoder is there and would fit."""
+        by_vae = self.decoder.device.type == "cpu" and isinstance(self.decoder.vae, WanVAE)
+        return by_vae and small_decoder_for(self.vae.state_dict()) is not None
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
