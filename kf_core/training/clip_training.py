@@ -122,7 +122,7 @@ class ClipTraining(ABC):
         self, frames: int, clips: int, rate: float, crop: float = 1.0, mouths: bool = False, features: float = FEATURE_WEIGHT
     ) -> dict[str, float]:
         """One step on freshly drawn clips at `rate` times the base rate; returns what the progress bar shows."""
-        batch = cut(draw(clips, frames, self.size, self.generator), crop, self.generator, mouths).to(self.device)
+        batch = cut(draw(clips, frames, self.size, self.generator, device=self.device), crop, self.generator, mouths)
         warm = min(1.0, (self.step - self.first_step + 1) / WARM_UP_STEPS)
         for optimiser, base in zip(self.optimisers, (self.rate, self.rate * ADAM_SHARE), strict=True):
             for group in optimiser.param_groups:

@@ -75,13 +75,16 @@ class ClipLatents:
         return ClipLatents(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
-def sample_clip(seed: int, library: Library, *, pictures: int = max(LENGTHS), size: int = 128, split: Split = "train") -> Clip:
-    """The clip of this seed: `pictures` = 1 + 4n pictures of `size` x `size`."""
+def sample_clip(
+    seed: int, library: Library, *, pictures: int = max(LENGTHS), size: int = 128, split: Split = "train",
+    device: torch.device | str = "cpu",
+) -> Clip:  # fmt: skip
+    """The clip of this seed: `pictures` = 1 + 4n pictures of `size` x `size`, drawn on `device`."""
     generator = torch.Generator().manual_seed(seed)
     take = training_take(library, pictures, np.random.default_rng([seed, 1]))
     motion = sample_motion(1, pictures, generator, FPS, _motion_strength(pictures, generator))
     motion = with_mouth(motion, *torch.from_numpy(take.mouth)[:, None])
-    drawn = render(sample_identities(1, generator, split), motion, size)
+    drawn = render(sample_identities(1, generator, split), motion, size, device)
 
     steps = timeline.groups(LatentSpan(0, timeline.latent_frames(pictures)))
     grid = size // SPATIAL_STRIDE
@@ -126,9 +129,8 @@ def _thickness(generator: torch.Generator) -> float:
 @torch.no_grad()
 def encode(vae: WanVAE, clip: Clip) -> ClipLatents:
     """The clip in latents, one row."""
-    device = vae.conv1.weight.device
-    with mixed_precision(device):
-        pictures = clip.pictures[None].to(device)
+    with mixed_precision(vae.conv1.weight.device):
+        pictures = clip.pictures[None].to(vae.conv1.weight.device)
         latents = encode_clip(vae, pictures)
         reference = encode_clip(vae, pictures[:, :, -1:])
     half = lambda tensor: tensor.to("cpu", torch.float16)
@@ -136,7 +138,7 @@ def encode(vae: WanVAE, clip: Clip) -> ClipLatents:
         latents=half(latents),
         reference=half(reference),
         audio=half(clip.drivers.audio[None]),
-        pose=(clip.drivers.pose[None] * 255).round().byte(),
+        pose=(clip.drivers.pose[None] * 255).round().byte().cpu(),
         expression=half(clip.drivers.expression[None]),
         motion=half(clip.drivers.motion[None]),
         weights=half(clip.weights[None]),
@@ -192,7 +194,8 @@ def make_clips(
             shard, rows = folder.shards, []
             pictures = LENGTHS[shard % len(LENGTHS)]
             for seed in range(shard * SHARD, (shard + 1) * SHARD):
-                rows.append(encode(vae, sample_clip(seeds + seed, library, pictures=pictures, size=size, split=split)))
+                how = dict(pictures=pictures, size=size, split=split, device=vae.conv1.weight.device)
+                rows.append(encode(vae, sample_clip(seeds + seed, library, **how)))
                 bar.update()
             folder.write(joined(rows))
     return folder.shards * SHARD

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..conditioning.head import HeadPose, HeadShape, Keypoints, keypoints, place, turn, unplace
 from .portraits import Identities, Motion
 
+_RARE = ("beard", "moustache", "glasses")  # left out of a block of pictures in which nobody has them
 _BLOCK = 16  # pictures drawn at once: their planes stay in the processor's cache
 _WHITE, _INK, _MOUTH, _TONGUE, _BLUSH = (0.98, 0.98, 0.97), (0.13, 0.09, 0.10), (0.30, 0.06, 0.09), (0.86, 0.42, 0.44), (0.95, 0.42, 0.40)
 
@@ -36,7 +37,9 @@ class Rendering:
 
 @torch.no_grad()
 def render(identities: Identities, motion: Motion, size: int, device: str | torch.device = "cpu") -> Rendering:
-    """Draw identities [n] doing motion [n, frames]. Memory beyond the pictures themselves is that of one block."""
+    """Draw identities [n] doing motion [n, frames]. Memory beyond the pictures themselves is that of one block.
+
+    Who wears what is asked before it goes to the `device`, which is therefore never waited for."""
     n, frames = motion.yaw.shape
     if len(identities) != n:
         raise ValueError(f"{len(identities)} identities for the motion of {n}")
@@ -46,8 +49,10 @@ def render(identities: Identities, motion: Motion, size: int, device: str | torc
     drawn = []
     for start in range(0, n * frames, _BLOCK):
         block = slice(start, start + _BLOCK)
-        faces, moves = identities[who[block]].map(lambda t: t.to(device)), flat[block].map(lambda t: t.to(device))
-        pictures[block] = _draw(faces, moves, size)
+        faces, moves = identities[who[block]], flat[block].map(lambda t: t.to(device))
+        seen = [name for name in _RARE if bool(getattr(faces, name).any())]
+        faces = faces.map(lambda t: t.to(device))
+        pictures[block] = _draw(faces, moves, size, seen)
         drawn.append((keypoints(faces.shape, moves.head), *_boxes(faces, moves, size)))
     points, mouths, eyes = zip(*drawn, strict=True)
     unflatten = lambda parts: torch.cat(parts).unflatten(0, (n, frames))
@@ -102,7 +107,7 @@ def _ellipse(x: Tensor, y: Tensor, radius_x: Tensor | float, radius_y: Tensor | 
     return (a + b - 1) / (2 * (a / radius_x**2 + b / radius_y**2).sqrt() + 1e-3)
 
 
-def _draw(who: Identities, motion: Motion, size: int) -> Tensor:
+def _draw(who: Identities, motion: Motion, size: int, seen: list[str]) -> Tensor:
     n = len(motion)
     canvas = _Canvas.blank(n, size, motion.yaw.device)
     colours = who
@@ -112,12 +117,15 @@ def _draw(who: Identities, motion: Motion, size: int) -> Tensor:
     x, y = unplace(shape, pose, canvas.x, canvas.y)
     _behind(canvas, colours, who, motion, x, y)
     face_cover, skin = _face(canvas, colours, who, pose, x, y)
-    _cheeks_and_beard(canvas, colours, who, pose, x, y, face_cover)
+    if "beard" in seen:
+        _beard(canvas, colours, who, pose, x, y, face_cover)
+    _cheeks(canvas, colours, who, pose)
     for side in (-1, 1):
         _eye(canvas, colours, who, motion, side, skin)
-    _glasses(canvas, who, pose)
+    if "glasses" in seen:
+        _glasses(canvas, who, pose)
     _nose(canvas, colours, who, pose)
-    _mouth(canvas, colours, who, motion)
+    _mouth(canvas, colours, who, motion, "moustache" in seen)
     _fringe(canvas, colours, who, motion, x, y)
     for side in (-1, 1):
         _brow(canvas, colours, who, motion, side)
@@ -197,12 +205,15 @@ def _face(canvas: _Canvas, colours: Identities, who: Identities, pose: HeadPose,
     return cover, skin
 
 
-def _cheeks_and_beard(canvas: _Canvas, colours: Identities, who: Identities, pose: HeadPose, x: Tensor, y: Tensor, face: Tensor) -> None:
+def _beard(canvas: _Canvas, colours: Identities, who: Identities, pose: HeadPose, x: Tensor, y: Tensor, face: Tensor) -> None:
     shape = who.shape
-    if bool(who.beard.any()):
-        px, py, *_ = turn(shape, pose, torch.zeros_like(shape.width), shape.mouth_y - 0.04)
-        edge = y - py - 0.06 + 0.55 * ((x - px) / shape.width).square()
-        canvas.paint(colours.hair * 0.85, canvas.cover(-edge * 0.8) * face * who.beard * 0.9)
+    px, py, *_ = turn(shape, pose, torch.zeros_like(shape.width), shape.mouth_y - 0.04)
+    edge = y - py - 0.06 + 0.55 * ((x - px) / shape.width).square()
+    canvas.paint(colours.hair * 0.85, canvas.cover(-edge * 0.8) * face * who.beard * 0.9)
+
+
+def _cheeks(canvas: _Canvas, colours: Identities, who: Identities, pose: HeadPose) -> None:
+    shape = who.shape
     for side in (-1, 1):
         window, index, fx, fy, sx, _ = _feature(canvas, shape, pose, side * 0.36, shape.eye_y + 0.27, 0.24)
         blush = torch.exp(-((fx / (0.10 * sx)).square() + (fy / 0.075).square()))
@@ -248,8 +259,6 @@ def _eye(canvas: _Canvas, colours: Identities, who: Identities, motion: Motion, 
 
 
 def _glasses(canvas: _Canvas, who: Identities, pose: HeadPose) -> None:
-    if not bool(who.glasses.any()):
-        return
     shape = who.shape
     for side in (-1, 1):
         window, index, x, y, sx, sy = _feature(canvas, shape, pose, side * shape.eye_x, shape.eye_y + 0.02, 0.30)
@@ -271,7 +280,7 @@ def _nose(canvas: _Canvas, colours: Identities, who: Identities, pose: HeadPose)
     canvas.put_back(window, index)
 
 
-def _mouth(canvas: _Canvas, colours: Identities, who: Identities, motion: Motion) -> None:
+def _mouth(canvas: _Canvas, colours: Identities, who: Identities, motion: Motion, has_moustache: bool) -> None:
     """Lips round a line when shut; open, a dark room with teeth above and a tongue below. A bite lays the upper teeth on the lower lip."""
     shape, pose = who.shape, motion.head
     window, index, x, y, sx, sy = _feature(canvas, shape, pose, 0.0, shape.mouth_y + 0.04, 0.40)
@@ -290,7 +299,7 @@ def _mouth(canvas: _Canvas, colours: Identities, who: Identities, motion: Motion
     ends = (x.abs() - width) * 0.9
     lips = torch.maximum(torch.maximum(top - lip * bow * 1.1 - y, y - bottom - lip * bow * (1.5 - 0.9 * bite)) * 0.9, ends - 0.012)
     canvas_lips = cover(lips)
-    if bool(who.moustache.any()):
+    if has_moustache:
         hair = torch.maximum((y - line + 0.085 + 0.22 * height).abs() - 0.045 * room.sqrt(), ends * 1.0)
         window.paint(colours.hair * 0.85, cover(hair) * who.moustache)
     window.paint(colours.lips, canvas_lips)

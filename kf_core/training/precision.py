@@ -1,11 +1,14 @@
 """How exactly a training computes: bfloat16 products where the device has them in hardware, else float32."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from ..checkpoints.load import fast_dtype
 
 
-def mixed_precision(device: torch.device | str, *, keep_cast_weights: bool = True) -> torch.autocast:
+def mixed_precision(device: torch.device | str, *, keep_cast_weights: bool = True) -> AbstractContextManager:
     """bfloat16 products where they are 1.5 to 2 times as fast; nothing on a CPU without them, where they are a hundred times as slow."""
-    has_them = fast_dtype(device) != torch.float32
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=has_them, cache_enabled=keep_cast_weights)
+    if fast_dtype(device) == torch.float32:
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, torch.bfloat16, cache_enabled=keep_cast_weights)

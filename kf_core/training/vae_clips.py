@@ -22,14 +22,13 @@ class Clips:
     mouth: Tensor  # [b, 1, f, h, w] 1 inside the mouth's box
     eyes: Tensor  # [b, 1, f, h, w]
 
-    def to(self, device: str) -> "Clips":
-        return Clips(self.pictures.to(device), self.mouth.to(device), self.eyes.to(device))
 
-
-def draw(clips: int, frames: int, size: int, generator: torch.Generator, split: Split = "train") -> Clips:
-    """Fresh portraits, babbling, with heads from still to lively."""
+def draw(
+    clips: int, frames: int, size: int, generator: torch.Generator, split: Split = "train", device: torch.device | str = "cpu"
+) -> Clips:
+    """Fresh portraits, babbling, with heads from still to lively; drawn on `device`, by chance that is the CPU's."""
     motion = sample_motion(clips, frames, generator, strength=None)
-    drawn = render(sample_identities(clips, generator, split), motion, size)
+    drawn = render(sample_identities(clips, generator, split), motion, size, device)
     mouth = _inside(drawn.mouth_box[:, :, None], size)
     eyes = _inside(drawn.eye_boxes, size)
     return Clips(rearrange(drawn.pictures, "b f c h w -> b c f h w"), mouth, eyes)
@@ -42,7 +41,7 @@ def cut(clips: Clips, share: float, generator: torch.Generator, mouths: bool = F
     top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for _ in range(2))
     if mouths:
         density = clips.mouth.mean((0, 1, 2))  # [h, w]
-        centre = [(density.sum(1 - axis) @ torch.arange(size).float() / density.sum()).item() for axis in (0, 1)]
+        centre = [(density.sum(1 - axis) @ torch.arange(size, device=density.device).float() / density.sum()).item() for axis in (0, 1)]
         shift = torch.randint(-side // 4, side // 4 + 1, (2,), generator=generator).tolist()
         top, left = (min(max(0, round(c) + s - side // 2), size - side) for c, s in zip(centre, shift, strict=True))
     window = (..., slice(top, top + side), slice(left, left + side))
@@ -51,7 +50,7 @@ def cut(clips: Clips, share: float, generator: torch.Generator, mouths: bool = F
 
 def _inside(boxes: Tensor, size: int) -> Tensor:
     """Boxes [b, f, k, 4] of left, top, right, bottom in pixels -> 1 inside any of them: [b, 1, f, h, w]."""
-    centres = torch.arange(size) + 0.5
+    centres = torch.arange(size, device=boxes.device) + 0.5
     left, top, right, bottom = boxes[..., None].unbind(-2)
     across = (centres > left) & (centres < right)
     down = (centres > top) & (centres < bottom)
@@ -62,4 +61,4 @@ def held_out(size: int, device: str, clips: int, frames: int, seed: int = HELD_O
     """Clips of identities that training never draws, four at a time."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(0, clips, 4):
-        yield draw(4, frames, size, generator, "held-out").to(device)
+        yield draw(4, frames, size, generator, "held-out", device)

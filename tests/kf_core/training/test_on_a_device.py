@@ -1,0 +1,75 @@
+"""What training draws and computes on a device stays there, and drawing never waits for it.
+
+Held without a card: PyTorch's meta device has no numbers, so asking it for one is an error, and so is a product with a tensor elsewhere.
+"""
+
+import pytest
+import torch
+
+from kf_core.training.clips import sample_clip
+from kf_core.training.drawing import render
+from kf_core.training.portraits import sample_identities, sample_motion
+from kf_core.training.self_forcing import OwnRollouts, emitted_loss
+from kf_core.training.student import StudentTraining
+from kf_core.training.vae import VAETraining
+from kf_core.training.vae_clips import cut, draw
+from kf_core.training.vae_goals import reconstruction_loss
+
+from .test_hearing import library
+from .test_student import card, clips
+
+META = torch.device("meta")
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_a_tensor_elsewhere_is_noticed():
+    with pytest.raises(RuntimeError, match="device"):
+        torch.zeros(3, device=META) + torch.zeros(3)
+
+
+def test_portraits_are_drawn_where_they_are_needed():
+    many = render(sample_identities(16, seeded()), sample_motion(16, 2, seeded(), strength=1.0), 32, META)
+    assert {many.pictures.device, many.mouth_box.device, many.keypoints.face.device, many.weights().device} == {META}
+    batch = cut(draw(2, 5, 32, seeded(), device=META), 0.5, seeded())
+    assert {batch.pictures.device, batch.mouth.device, batch.eyes.device} == {META} and batch.pictures.shape[-1] == 16
+
+
+def test_who_wears_nothing_rare_is_drawn_the_same_beside_those_who_do():
+    who, motion = sample_identities(32, seeded()), sample_motion(32, 1, seeded(), strength=1.0)
+    together = render(who, motion, 32).pictures
+    alone = torch.cat([render(who[row : row + 1], motion[row : row + 1], 32).pictures for row in range(32)])
+    assert torch.allclose(together, alone, atol=1e-6)
+
+
+def test_a_clip_is_drawn_there_too():
+    clip = sample_clip(3, library(), pictures=9, size=32, device=META)
+    assert {clip.pictures.device, clip.drivers.pose.device, clip.weights.device, clip.mouth.device} == {META}
+    assert clip.drivers.audio.device.type == "cpu"  # heard by the processor
+
+
+def test_the_autoencoder_learns_there():
+    training = VAETraining(size=32, device="meta", dim=8)
+    batch = draw(2, 5, 32, training.generator, device=META)
+    mean, log_variance = training.encode(batch.pictures * 2 - 1)
+    loss = reconstruction_loss(training.decode(mean) / 2 + 0.5, batch)
+    for further in training.further_losses(mean, log_variance, batch):
+        loss = loss + further
+    loss.backward()
+    for optimiser in training.optimisers:
+        optimiser.step()
+    assert loss.device == META and all(p.grad is not None for p in training.vae.encoder.parameters())
+
+
+def test_own_rollouts_learn_there():
+    training = StudentTraining(card(), batch=4, device="meta")
+    training.sampler.add([clips()])
+    own = OwnRollouts(training)
+    rows = own.draw_clips()
+    for made in own._stream(rows, own._driving(rows, sees=1.0, knows=0.7), card().rollout):
+        loss = emitted_loss(made, rows)
+        loss.backward()
+    training.descend(1.0)
+    assert loss.device == META and training.step == 1
