@@ -53,7 +53,8 @@ def test_it_makes_the_film_and_kf_tinys_vae_encodes_the_portrait(host, own):
     decoder, state = VideoDecoder(load_alone(own, load_vae().state_dict(), dtype=fast_dtype("cpu"))), DecoderState()
     latents = to_model_space(ran.outputs["latent"][0]["samples"].float())
     expected = torch.cat([decoder.decode_latents(part, state) for part in latents.split((1, 2), dim=2)], dim=2)  # as a stream pushes them
-    assert torch.equal(pictures, expected[0].movedim(0, -1)[: len(pictures)])
+    # latents go out in the host's space and come back: where a CPU computes in float32 that rounding is seen
+    assert torch.allclose(pictures, expected[0].movedim(0, -1)[: len(pictures)], atol=1e-4)
     assert (pictures - plain.outputs["decode"][1]).abs().mean() > 0.05
 
 
