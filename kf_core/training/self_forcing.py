@@ -9,6 +9,7 @@ Source: Self Forcing, arXiv 2506.08009.
 """
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -162,7 +163,7 @@ class OwnRollouts:
             device=self.training.device,
         )
 
-    def _autocast(self) -> torch.autocast:
+    def _autocast(self) -> AbstractContextManager:
         """The cast weights must not be kept: those of the steps without gradients would be taken for the step that has them."""
         return mixed_precision(self.training.device, keep_cast_weights=False)
 
