@@ -1,9 +1,9 @@
 """Ten minutes in one stream: what the last minute is beside the first.
 
-Sitters are rolled out a few at a time and everything is decoded, but only the first and the last minute are measured, and only there is
-the truth drawn. A result is a line of `results.jsonl` as soon as its sitters are done; pictures are thrown away, but for some moments of
-each minute, which are kept as a strip. What is measured of the made pictures is measured of the truth, too: a head that turns changes
-the palette, and how far is the truth's to say. Source of the measures: `course.py`, `psnr.py`, `identity.py`.
+Sitters are rolled out a few at a time; only the first and the last minute are decoded and measured, and only there is the truth drawn.
+A result is a line of `results.jsonl` as soon as its sitters are done; pictures are thrown away, but for some moments of each minute,
+which are kept as a strip. What is measured of the made pictures is measured of the truth, too: a head that turns changes the palette,
+and how far is the truth's to say. Source of the measures: `course.py`, `psnr.py`, `identity.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,7 +71,8 @@ def _sit_for(equipment: Equipment, sitters: Sequence[Sitter], condition: str, se
     watched = [{end: _Minute(equipment.reader, portrait, span) for end, span in spans.items()} for portrait in portraits]
     names = ", ".join(str(sitter.seed) for sitter in sitters)
     with tqdm(total=count, unit="picture", desc=f"{condition}, {names}", mininterval=5) as bar:
-        for span, pictures in play(equipment.model, equipment.vae, sitters, own, with_pose=condition == POSE_AND_SOUND):
+        how = dict(with_pose=condition == POSE_AND_SOUND, only=tuple(spans.values()))
+        for span, pictures in play(equipment.model, equipment.vae, sitters, own, **how):
             for end, inside in spans.items():
                 common = PixelSpan(max(span.start, inside.start), min(span.stop, inside.stop)) if _meet(span, inside) else None
                 for sitter, made, minutes in zip(sitters, pictures, watched, strict=True) if common else ():

@@ -23,9 +23,11 @@ from ..sampling.rollout import BoundDriving, RolloutState, prefill, rollout
 from ..settings import RolloutSettings
 from ..timeline import LatentSpan, PixelSpan, pixels
 from ..vae.streaming import DecoderState, EncoderState, decode_latents, encode_clip, encode_pictures
-from ..vae.wan import WanVAE
+from ..vae.wan import SPATIAL_STRIDE, WanVAE
 
-Played = tuple[PixelSpan, Tensor]  # pictures of all sitters for one span: [b, f, h, w, 3] RGB 0..1
+Played = tuple[PixelSpan, Tensor]  # pictures of all sitters for one span: [b, f, h, w, 3] RGB 0..1; none where nobody asked for them
+
+RUN_UP = 39  # latent frames: further back no picture sees in Wan's decoder, so a decoder that begins there has forgotten nothing
 
 
 class Sitter(Protocol):
@@ -48,22 +50,64 @@ class Sitter(Protocol):
 
 
 def play(
-    model: Generator, vae: WanVAE, sitters: Sequence[Sitter], settings: RolloutSettings, *, with_pose: bool = True, idle: float = 0.0
+    model: Generator,
+    vae: WanVAE,
+    sitters: Sequence[Sitter],
+    settings: RolloutSettings,
+    *,
+    with_pose: bool = True,
+    idle: float = 0.0,
+    only: Sequence[PixelSpan] | None = None,
 ) -> Iterator[Played]:
     """What the model makes of the sitters, chunk after chunk; the first chunk is the truth through the autoencoder.
 
-    Sitters of one batch are equally long. `idle`: idle life 0..1 of those without a pose, each by its own seed.
-    Pictures are handed on and not kept."""
+    Sitters of one batch are equally long. `idle`: idle life 0..1 of those without a pose, each by its own seed. `only`: chunks that meet
+    none of these are drawn, not decoded, and come without pictures. Pictures are handed on and not kept."""
     state, anchor, driving, noise = begin(model, vae, sitters, settings, with_pose=with_pose, idle=idle)
-    decoder, count = DecoderState(), sitters[0].num_pictures
-    given = settings.emitted(0)
-    yield pixels(given), _pictures(vae, _true_latents(vae, sitters, given), decoder)
+    count, given = sitters[0].num_pictures, settings.emitted(0)
+    screen = _Screen(vae, (PixelSpan(0, count),) if only is None else tuple(only))
+    yield pixels(given), screen.show(given, _true_latents(vae, sitters, given))
     for item in rollout(model, anchor, driving, settings, noise, state):
         if isinstance(item, LatentChunk):
             span = pixels(item.span)
-            yield _cut(span, _pictures(vae, item.latents.to(anchor.latent), decoder), count)
+            yield _cut(span, screen.show(item.span, item.latents.to(anchor.latent)), count)
             if span.stop >= count:
                 return
+
+
+class _Screen:
+    """Decodes what is wanted of a stream, and before it as much as it takes for pictures that are what they would have been."""
+
+    def __init__(self, vae: WanVAE, wanted: Sequence[PixelSpan]) -> None:
+        self._vae, self._wanted, self._decoders = vae, wanted, _Decoders()
+
+    def show(self, span: LatentSpan, latents: Tensor) -> Tensor:
+        """[b, 16, f, h, w] -> [b, pf, 8h, 8w, 3], or none of them; spans come in order."""
+        if not self._is_wanted(pixels(LatentSpan(span.start, span.stop + RUN_UP))):
+            self._decoders = _Decoders()
+        else:
+            pictures = self._decoders.pictures(self._vae, latents)
+            if self._is_wanted(pixels(span)):
+                return pictures
+        b, _, _, h, w = latents.shape
+        return torch.zeros(b, 0, SPATIAL_STRIDE * h, SPATIAL_STRIDE * w, 3)
+
+    def _is_wanted(self, span: PixelSpan) -> bool:
+        return any(max(span.start, wanted.start) < min(span.stop, wanted.stop) for wanted in self._wanted)
+
+
+class _Decoders:
+    """One a sitter: on CPUs a batch takes 1.3 times as long, because what is in between grows beyond what memory is kept for."""
+
+    def __init__(self) -> None:
+        self._states: list[DecoderState] = []
+
+    @torch.no_grad()
+    def pictures(self, vae: WanVAE, latents: Tensor) -> Tensor:
+        """[b, 16, f, h, w] -> [b, pf, 8h, 8w, 3] RGB 0..1 on the CPU."""
+        self._states = self._states or [DecoderState() for _ in latents]
+        decoded = [decode_latents(vae, row[None], state) for row, state in zip(latents, self._states, strict=True)]
+        return rearrange(torch.cat(decoded).float().cpu(), "b c f h w -> b f h w c").contiguous()
 
 
 @torch.no_grad()
@@ -83,13 +127,13 @@ def begin(
 @torch.no_grad()
 def through_codec(vae: WanVAE, sitters: Sequence[Sitter], chunk: int = 15) -> Iterator[Played]:
     """The truth through the autoencoder and back, in the same form: the best that any generator on it could do."""
-    encoder, decoder, count, done = EncoderState(), DecoderState(), sitters[0].num_pictures, 0
+    encoder, decoders, count, done = EncoderState(), _Decoders(), sitters[0].num_pictures, 0
     while (span := pixels(LatentSpan(done, done + chunk))).start < count:
         inside = PixelSpan(span.start, min(span.stop, count))
         truth = torch.stack([sitter.pictures(inside) for sitter in sitters]).to(vae.conv1.weight.device)
         truth = torch.cat((truth, truth[:, -1:].expand(-1, span.length - inside.length, -1, -1, -1)), dim=1)  # whole latent frames
         latents = encode_pictures(vae, rearrange(truth, "b f h w c -> b c f h w"), encoder)
-        yield _cut(span, _pictures(vae, latents, decoder), count)
+        yield _cut(span, decoders.pictures(vae, latents), count)
         done += chunk
 
 
@@ -131,11 +175,6 @@ def _true_latents(vae: WanVAE, sitters: Sequence[Sitter], span: LatentSpan) -> T
     """The truth of the first frames in model space: [b, 16, f, h, w]."""
     truth = torch.stack([sitter.pictures(pixels(span)) for sitter in sitters]).to(vae.conv1.weight.device)
     return encode_pictures(vae, rearrange(truth, "b f h w c -> b c f h w"), EncoderState())
-
-
-def _pictures(vae: WanVAE, latents: Tensor, decoder: DecoderState) -> Tensor:
-    with torch.no_grad():
-        return rearrange(decode_latents(vae, latents, decoder).float().cpu(), "b c f h w -> b f h w c").contiguous()
 
 
 def _cut(span: PixelSpan, pictures: Tensor, count: int) -> Played:

@@ -117,13 +117,14 @@ def through_codec(pictures: Tensor, vae: WanVAE) -> Iterator[Tensor]:
         yield VideoDecoder(vae).decode(LatentChunk(0, span, latents), decoder).frames
 
 
-def measured(sitter: Sitter, made: Tensor, vae: WanVAE, reader: PortraitReader, chunk: int) -> Report:
+def measured(sitter: Sitter, made: Tensor, codec: Tensor, reader: PortraitReader, chunk: int) -> Report:
+    """`codec`: the sitter's pictures through the autoencoder, [f, h, w, 3]."""
     return evaluate(
         made,
         fps=FPS,
         chunk=chunk,
         truth=sitter.pictures[: len(made)],
-        codec=torch.cat(list(through_codec(sitter.pictures, vae)))[: len(made)],
+        codec=codec[: len(made)],
         portrait=sitter.pictures[0],
         opening=sitter.opening[: len(made)],
         mouth_boxes=sitter.mouth_boxes[: len(made)],
@@ -154,15 +155,16 @@ def measure(
     with tqdm(total=sum(len(conditions) for _, _, conditions in jobs), unit="clip", desc="measuring") as bar:
         for seed, length, conditions in jobs:
             sitter = sit(seed, length, size, library)
+            codec = torch.cat(list(through_codec(sitter.pictures, vae)))
             if len(rows) < 3 * 8 and "codec" in conditions:
                 rows[f"{seed} truth"] = sitter.pictures
             for condition in conditions:
                 if condition == "codec":
-                    made = torch.cat(list(through_codec(sitter.pictures, vae)))
+                    made = codec
                 else:
                     stream = stream_of(sitter, model, vae, with_pose=condition != "sound only", seed=seed)
                     made = torch.cat([chunk.frames for chunk in stream])
-                report = measured(sitter, made, vae, reader, chunk)
+                report = measured(sitter, made, codec, reader, chunk)
                 results[condition].append({"seed": seed, **{name: value for name, value, _ in report.rows}})
                 if condition == "long":
                     contact_sheet({"truth": sitter.pictures, "made": made}, fps=FPS, columns=12).save(folder / "long.png")

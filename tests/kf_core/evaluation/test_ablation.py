@@ -16,7 +16,7 @@ from kf_core.evaluation.course import COURSES
 from kf_core.evaluation.flicker import FlickerResult, compare
 from kf_core.evaluation.identity import verification_auc
 from kf_core.evaluation.reader import load_reader
-from kf_core.evaluation.sitting import play, through_codec
+from kf_core.evaluation.sitting import RUN_UP, play, through_codec
 from kf_core.evaluation.variants import Trained, variants
 from kf_core.model.adapters import Adapters
 from kf_core.model.causal import Generator
@@ -71,6 +71,29 @@ def test_who_sits_beside_whom_changes_nothing(own, sitters):
     for row, sitter in enumerate(sitters):
         torch.testing.assert_close(whole(play(own.model, own.vae, [sitter], settings))[0], together[row], rtol=0, atol=1e-4)
     assert together.shape == (2, 33, SIZE, SIZE, 3) and not torch.equal(together[0], together[1])
+
+
+def test_what_nobody_asked_for_is_not_decoded_and_the_rest_is_as_it_was(own, sitters, folder):
+    one, settings = [seat(3, 6, SIZE, folder)], own.model.card.rollout
+    wanted = PixelSpan(0, 5), PixelSpan(12 * 4 + 40, 97)
+    played = list(play(own.model, own.vae, one, settings, only=wanted))
+    everything = whole(play(own.model, own.vae, one, settings))
+    shown = [span for span, pictures in played if pictures.shape[1]]
+    assert shown == [PixelSpan(0, 9), PixelSpan(81, 93), PixelSpan(93, 97)] and len(played) > len(shown)
+    for span, pictures in played:
+        if pictures.shape[1]:
+            torch.testing.assert_close(pictures, everything[:, span.start : span.stop], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_decoder_that_begins_a_run_up_earlier_has_forgotten_nothing():
+    torch.manual_seed(0)
+    vae, frames = WanVAE(4).eval(), RUN_UP + 6
+    latents = torch.randn(1, 16, frames, 2, 2, dtype=torch.float64)
+    decoded = lambda begin: decode_latents(vae.double(), latents[:, :, begin:], DecoderState())[:, :, -4:]
+    whole_clip = decoded(0)
+    torch.testing.assert_close(decoded(frames - 1 - RUN_UP), whole_clip, rtol=0, atol=1e-14)
+    assert (decoded(frames - 1 - RUN_UP // 3) - whole_clip).abs().max() > 1e-12  # and that is not for want of a memory
 
 
 def test_every_variant_starts_on_the_truth_through_the_autoencoder(own, sitters):
