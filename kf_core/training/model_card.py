@@ -9,9 +9,10 @@ from ..checkpoints.decoder_card import DecoderCard
 from ..checkpoints.read import read_header
 from ..model.card import CARD_KEY, ModelCard
 from .goals import goals_table, read_protocols
+from .louder import KEY
 from .vae import HEADER_KEY
 
-VERSION = "0.4"
+VERSION = "0.5"
 
 # what to show of each condition, in this order
 SHOWN = (
@@ -68,7 +69,7 @@ def _about(card: ModelCard, trained: dict, codec: dict, small: DecoderCard | Non
         *_ear(trained.get("ear")),
         f"| student | {trained['training_clips']} clips of 3 to 5 s: a new face each, espeak-ng's voices with visemes from its phoneme "
         f"events, pose in half of the samples | {_grown(trained)}flow matching on [anchor, past, current] in one masked pass, then own "
-        f"4-step rollouts{_matched(trained)}; {trained['steps']} steps in all |",
+        f"4-step rollouts{_matched(trained)}; {trained['steps']} steps in all{_louder(trained)} |",
         *_teacher(trained),
         "",
         f"Weights of commit `{trained['commit']}`; what happened on the way is in [docs/experiments.md](../../docs/experiments.md). "
@@ -102,6 +103,10 @@ def _matched(trained: dict) -> str:
 
 def _without(trained: dict) -> str:
     return "" if trained.get("teacher_steps") else ", its stages one by one without `teacher`"
+
+
+def _louder(trained: dict) -> str:
+    return f"; the voice then taken {trained[KEY]:g} times as strong" if KEY in trained else ""
 
 
 def _teacher(trained: dict) -> list[str]:

@@ -24,6 +24,7 @@ from ..model.card import CARD_KEY, ModelCard
 from . import hearing, self_forcing, small_decoder, student
 from .clips import SHARD, ClipFolder, make_clips
 from .examples import write_examples
+from .louder import KEY, VOICE_GAIN, louder
 from .measure import measure
 from .model_card import write_card
 from .self_forcing import probe_rollout, train_on_own_rollouts
@@ -125,13 +126,13 @@ class KfTiny:
         checkpoint = checkpoint if checkpoint.exists() else self._needed(student.CHECKPOINT, "student")
         training = StudentTraining(self.card, device="cpu", batch=self.batch)
         training.load(checkpoint)
-        weights = {name: weight.half().contiguous() for name, weight in training.mean.tensors().items()}
+        weights = {name: weight.half().contiguous() for name, weight in louder(training.mean.tensors(), VOICE_GAIN).items()}
         training.mean.load_weights(weights)
         held_out = self._folder("held-out").read_new()
         report = probe_rollout(training.mean.generator(), held_out[0])
         about = {"steps": training.step, "commit": _commit(), "training_clips": self._folder("train").shards * SHARD, **report}
         about |= {"ear": hearing.report_of(self._needed(hearing.FILE, "ear"))}
-        about |= {"teacher_steps": steps_of(self.run), "grown_from": grown_from(self._smaller(FILE))}
+        about |= {"teacher_steps": steps_of(self.run), "grown_from": grown_from(self._smaller(FILE)), KEY: VOICE_GAIN}
         metadata = {"format": "pt", CARD_KEY: self.card.to_json(), "training": json.dumps(about)}
         save_file(weights, out / f"{FILE}.unfinished", metadata=metadata)
         os.replace(out / f"{FILE}.unfinished", out / FILE)

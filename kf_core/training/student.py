@@ -26,6 +26,7 @@ from ..model.wan import WanModel
 from .batches import Batch, Layout, Sampler, layouts
 from .clips import ClipFolder, ClipLatents
 from .hearing import with_ear
+from .louder import as_trained
 from .muon import Muon
 from .precision import mixed_precision
 
@@ -276,7 +277,7 @@ def train_student(
 
 def begin(training: StudentTraining, grow_from: Path | None, ear: Path | None) -> None:
     """The weights that a run begins with: its own or a finished model's, hearing with the ear if there is one."""
-    weights = training.networks.tensors() if grow_from is None else load_file(grow_from)
+    weights = training.networks.tensors() if grow_from is None else as_trained(grow_from)
     if ear is not None:
         audio = torch.cat([clip.audio[0] for clip in training.sampler.clips[:FITTED_CLIPS]])
         weights = with_ear(weights, training.card.audio, load_file(ear), audio.float())
