@@ -90,7 +90,7 @@ class AudioConditioning(io.ComfyNode):
                     tooltip="The voice, of any length and sample rate. Silence keeps the mouth still, and so does no voice at all.",
                 ),
                 io.Float.Input(
-                    "strength", **STRENGTH, tooltip="How much the voice moves the mouth: 0 not at all, 1 as trained, 2 exaggerated."
+                    "strength", **STRENGTH, tooltip="How much the voice moves the mouth: 0 not at all, 1 as usual, 2 exaggerated."
                 ),
                 DrivingWire.Input("driving", optional=True, tooltip=BEFORE),
                 io.AudioEncoder.Input(
@@ -138,7 +138,7 @@ class PoseConditioning(io.ComfyNode):
                 io.Float.Input("pitch", **angle, tooltip="Without pose_images: degrees downwards (upwards below 0)."),
                 io.Float.Input("roll", **angle, tooltip="Without pose_images: degrees tipped clockwise."),
                 io.Float.Input(
-                    "strength", **STRENGTH, tooltip="How closely the pose is followed: 0 not at all, 1 as trained, 2 exaggerated."
+                    "strength", **STRENGTH, tooltip="How closely the pose is followed: 0 not at all, 1 as usual, 2 exaggerated."
                 ),
                 DrivingWire.Input("driving", optional=True, tooltip=BEFORE),
             ],
@@ -170,7 +170,7 @@ class ExpressionAndMotion(io.ComfyNode):
                 io.Float.Input("gaze_x", **both, tooltip="-1 looks to the viewer's left, 1 to the right, 0 left to the model."),
                 io.Float.Input("gaze_y", **both, tooltip="-1 looks up, 1 looks down, 0 left to the model."),
                 io.Float.Input("motion", **STRENGTH, tooltip="How lively head and face move: 0 still, 1 usual, 2 lively."),
-                io.Float.Input("strength", **STRENGTH, tooltip="How much the expression shows: 0 not at all, 1 as trained, 2 exaggerated."),
+                io.Float.Input("strength", **STRENGTH, tooltip="How much the expression shows: 0 not at all, 1 as usual, 2 exaggerated."),
                 DrivingWire.Input("driving", optional=True, tooltip=BEFORE),
             ],
             outputs=[DrivingWire.Output(display_name="driving", tooltip=DRIVING_OUT)],

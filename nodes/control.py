@@ -41,7 +41,7 @@ class ControlVideo(io.ComfyNode):
                     tooltip="At how many pictures a second control_images play. They need not have the video's rate.",
                 ),
                 io.Float.Input(
-                    "strength", **STRENGTH, tooltip="How closely the control is followed: 0 not at all, 1 as trained, 2 exaggerated."
+                    "strength", **STRENGTH, tooltip="How closely the control is followed: 0 not at all, 1 as usual, 2 exaggerated."
                 ),
                 io.Boolean.Input(
                     "in_clean_pass",

@@ -47,7 +47,7 @@ IGNORED_SHOWN = 8  # words of a script quoted in a remark
 
 @dataclass(frozen=True, kw_only=True)
 class Driving:
-    """Sources and how strongly each is obeyed: 0 ignores it, 1 is as trained, 2 is the most."""
+    """Sources and how strongly each is obeyed: 0 ignores it, 1 is usual, 2 is the most."""
 
     audio: AudioSource | None = None
     pose: PoseSource | None = None
@@ -76,7 +76,7 @@ class Driving:
             raise KnotForcingError(f"The idle life is {self.idle:g}; it must lie between 0 (none) and {NATURAL:g} (natural).")
         for name, value in named.items():
             if not 0 <= value <= STRONGEST:
-                raise KnotForcingError(f"The {name} is {value:g}; it must lie between 0 and {STRONGEST:g}. 1 is as the model was trained.")
+                raise KnotForcingError(f"The {name} is {value:g}; it must lie between 0 and {STRONGEST:g}. 1 is usual.")
         _ = self.words  # a script that cannot be meant is refused here, not in the middle of a stream
 
     @property
