@@ -47,6 +47,7 @@ def test_what_was_not_measured_has_no_row_and_what_was_names_its_command(tmp_pat
     lines = goals_table(CODEC, MEASURES, read_protocols(tmp_path))
     assert "| mouth shut at m, b, p, sound only | >= 0.8 | 0.6 | **no** |" in lines
     assert any(ABOUT["command"] in line and ABOUT["code"] in line for line in lines)
+    assert any("not run with these weights: drift, ablation;" in line for line in lines)
 
 
 def test_without_the_knot_seams_must_be_larger_beyond_chance():
