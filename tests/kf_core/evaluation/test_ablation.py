@@ -9,7 +9,7 @@ from PIL import Image
 
 from kf_core.checkpoints.known import kf_tiny
 from kf_core.errors import KnotForcingError
-from kf_core.evaluation import ablation
+from kf_core.evaluation import ablation, sitting
 from kf_core.evaluation.ablation import CODEC, POSE_AND_SOUND, RESULTS, Equipment, Plan
 from kf_core.evaluation.ablation_page import KEPT, PALETTE, WORN, _table, rows_of, write_page
 from kf_core.evaluation.course import COURSES
@@ -73,16 +73,18 @@ def test_who_sits_beside_whom_changes_nothing(own, sitters):
     assert together.shape == (2, 33, SIZE, SIZE, 3) and not torch.equal(together[0], together[1])
 
 
-def test_what_nobody_asked_for_is_not_decoded_and_the_rest_is_as_it_was(own, sitters, folder):
-    one, settings = [seat(3, 6, SIZE, folder)], own.model.card.rollout
-    wanted = PixelSpan(0, 5), PixelSpan(12 * 4 + 40, 97)
-    played = list(play(own.model, own.vae, one, settings, only=wanted))
+def test_what_nobody_asked_for_is_not_decoded_and_the_rest_is_as_it_was(own, folder, monkeypatch):
+    one, settings = [seat(3, 16, SIZE, folder)], own.model.card.rollout
     everything = whole(play(own.model, own.vae, one, settings))
-    shown = [span for span, pictures in played if pictures.shape[1]]
-    assert shown == [PixelSpan(0, 9), PixelSpan(81, 93), PixelSpan(93, 97)] and len(played) > len(shown)
+    decoded = []
+    watch = lambda vae, latents, state: (decoded.append(latents.shape[2]), decode_latents(vae, latents, state))[1]
+    monkeypatch.setattr(sitting, "decode_latents", watch)
+    played = list(play(own.model, own.vae, one, settings, only=(PixelSpan(0, 5), PixelSpan(250, 257))))
+    assert [span for span, pictures in played if pictures.shape[1]] == [PixelSpan(0, 9), PixelSpan(249, 257)]
     for span, pictures in played:
         if pictures.shape[1]:
             torch.testing.assert_close(pictures, everything[:, span.start : span.stop], rtol=0, atol=1e-5)
+    assert 3 + RUN_UP < sum(decoded) < 3 + RUN_UP + 3 * settings.chunk and everything.shape[1] == 257
 
 
 @torch.no_grad()
