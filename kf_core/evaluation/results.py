@@ -4,6 +4,7 @@ A folder belongs to the weights whose results it holds. Several processes may ad
 """
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,4 +41,7 @@ def claim(folder: Path, weights: str) -> None:
         raise KnotForcingError(
             f"{folder} holds results of other weights ({known}; these are {weights}). Choose another folder, or delete that one."
         )
-    about.write_text(json.dumps({"weights": weights}))
+    if not about.exists():  # written once, and never half: another process may read it at this moment
+        half = about.with_name(f"{ABOUT}.{os.getpid()}")
+        half.write_text(json.dumps({"weights": weights}), encoding="utf-8")
+        half.replace(about)
