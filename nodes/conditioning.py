@@ -15,7 +15,7 @@ from ..kf_core.conditioning.portrait import advice_on, livetalk_portrait, prepar
 from ..kf_core.conditioning.pose import HeadAngles, PosePictures
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.vae.wan import SPATIAL_STRIDE
-from . import host, live
+from .host import live, models, vaes
 from .loaders import CATEGORY
 from .wires import AnchorWire, DrivingWire, Guidance
 
@@ -65,13 +65,13 @@ class EncodeReferenceAnchor(io.ComfyNode):
 
     @classmethod
     def execute(cls, portrait, model, vae, width: int, height: int) -> io.NodeOutput:
-        card = host.card_of(model)
+        card = models.card_of(model)
         width, height = _fitting("width", width or card.width), _fitting("height", height or card.height)
         picture = one_picture(portrait)
         cut = livetalk_portrait if card.picture == "portrait" else prepare_portrait
         prepared = cut(picture, width, height)
         live.say(cls.hidden.unique_id, "\n".join(advice_on(picture, width, height)))
-        return io.NodeOutput(host.encode_portrait(vae, prepared), prepared[0, :, 0].movedim(0, -1)[None])
+        return io.NodeOutput(vaes.encode_portrait(vae, prepared), prepared[0, :, 0].movedim(0, -1)[None])
 
 
 class AudioConditioning(io.ComfyNode):

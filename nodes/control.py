@@ -8,8 +8,8 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..kf_core.conditioning.control import ControlPictures
-from . import host, vace
 from .conditioning import BEFORE, DRIVING_OUT, STRENGTH
+from .host import vace, vaes
 from .loaders import CATEGORY
 from .wires import DrivingWire, Guidance
 
@@ -75,7 +75,7 @@ class ControlVideo(io.ComfyNode):
         driving: Guidance | None = None,
         restarts: bool = False,
     ) -> io.NodeOutput:
-        host.refuse_other_vae(vae)
+        vaes.refuse_other_vae(vae)
         before = driving or Guidance()
         control = ControlPictures(control_images[..., :3], fps)
         options = dict(control_strength=strength, control_in_clean_pass=in_clean_pass, control_restarts=restarts)

@@ -16,7 +16,8 @@ from ..kf_core.film import Film, film_name
 from ..kf_core.spool import Spool
 from ..kf_core.stream import Stream
 from ..kf_core.worker import Worker
-from . import host, live
+from .host import folders, live
+from .host.running import in_memory
 from .loaders import CATEGORY
 from .tuning import tuned
 from .wires import Recipe, StreamWire
@@ -68,13 +69,13 @@ class StreamingDecode(io.ComfyNode):
     def execute(cls, stream: Recipe, vae, filename_prefix: str, keep_pictures: bool, max_frames: int) -> io.NodeOutput:
         how = tuned(stream, vae)
         live.say(cls.hidden.unique_id, how.said)
-        with host.running(stream, how.vae, how.way) as running:
+        with in_memory(stream, how.vae, how.way) as running:
             if keep_pictures:
                 refuse_too_many(running.num_pictures, max_frames, running.anchor.latent.shape)
             film, subfolder = film_of(running, filename_prefix, partial(how.worker, running))
             pictures = make(film, cls.hidden.unique_id, keep_pictures, how.said)
         if not keep_pictures:
-            pictures = host.withheld("Streaming Decode gave no pictures, because `keep_pictures` is off. Switch it on, or use its VIDEO.")
+            pictures = live.withheld("Streaming Decode gave no pictures, because `keep_pictures` is off. Switch it on, or use its VIDEO.")
         shown = ui.PreviewVideo([ui.SavedResult(film.path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(InputImpl.VideoFromFile(str(film.path)), pictures, ui=shown)
 
@@ -83,8 +84,8 @@ def film_of(running: Stream, prefix: str, worker: Callable[[], Worker]) -> tuple
     """The file that a stream belongs in, and its subfolder. `worker`: who makes its pictures."""
     recipe = running.recipe()
     height, width = (8 * size for size in running.anchor.latent.shape[-2:])
-    path, subfolder = host.output_file(prefix, film_name(running, recipe), width, height)
-    folder = host.stream_folder()
+    path, subfolder = folders.output_file(prefix, film_name(running, recipe), width, height)
+    folder = folders.stream_folder()
     spool = Spool(folder, recipe)
     return Film(stream=running, path=path, state_file=folder / f"{path.stem}.state", spool=spool, worker=worker), subfolder
 

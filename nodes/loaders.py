@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..kf_core.errors import KnotForcingError
-from . import host, live
+from .host import folders, live, models, vaes
 
 CATEGORY = "Knot Forcing"
 NONE = "none"
@@ -22,15 +22,15 @@ class LoadKFModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=host.model_files(),
-                    default=host.BUNDLED,
+                    options=folders.model_files(),
+                    default=folders.BUNDLED,
                     tooltip="The generator: kf-tiny (bundled, cartoons, runs on a CPU), or a .safetensors, .pt or .pth file in "
                     "models/diffusion_models or models/knot_forcing.",
                 ),
                 io.Combo.Input(
                     "vae_name",
-                    options=host.vae_files(),
-                    default=host.BUNDLED,
+                    options=folders.vae_files(),
+                    default=folders.BUNDLED,
                     tooltip="The VAE that turns what the generator draws into pictures. kf-tiny has its own, and a small decoder for it "
                     "that is faster and softer, for CPUs; every other model needs wan_2.1_vae.safetensors in models/vae. "
                     "taew2_1.safetensors decodes faster and softer, but cannot encode the portrait.",
@@ -43,7 +43,7 @@ class LoadKFModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "lora_name",
-                    options=[NONE, *host.lora_files()],
+                    options=[NONE, *folders.lora_files()],
                     default=NONE,
                     optional=True,
                     advanced=True,
@@ -52,7 +52,7 @@ class LoadKFModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "known_as",
-                    options=[BY_ITSELF, *host.known_models()],
+                    options=[BY_ITSELF, *models.known_models()],
                     default=BY_ITSELF,
                     optional=True,
                     advanced=True,
@@ -79,12 +79,12 @@ class LoadKFModel(io.ComfyNode):
     ) -> io.NodeOutput:
         told = {"known_as": None if known_as == BY_ITSELF else known_as, "accept_licence": accept_licence}
         if model is not None:
-            model, remarks = host.adopt(model, **told)
+            model, remarks = models.adopt(model, **told)
         else:
-            model, remarks = host.load_model(model_name, lora=None if lora_name == NONE else lora_name, **told)
-        card = host.card_of(model)
-        vae = host.load_vae(vae_name)
-        if host.is_kf_tinys(vae_name, vae) and not host.is_bundled(card):
+            model, remarks = models.load_model(model_name, lora=None if lora_name == NONE else lora_name, **told)
+        card = models.card_of(model)
+        vae = vaes.load_vae(vae_name)
+        if vaes.is_kf_tinys(vae_name, vae) and not models.is_bundled(card):
             raise KnotForcingError(
                 f"{card.name} draws for Wan 2.1's own VAE, and kf-tiny's was chosen. "
                 f"Put wan_2.1_vae.safetensors in models/vae and choose it in `vae_name`."

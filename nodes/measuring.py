@@ -19,7 +19,8 @@ from ..kf_core.evaluation.speed import machine, measure
 from ..kf_core.media.playback import pictures, probe
 from ..kf_core.presets import TINY
 from ..kf_core.timeline import latent_frames
-from . import host, live
+from .host import live
+from .host.running import in_memory, peak_vram_mib
 from .loaders import CATEGORY
 from .tuning import tuned
 from .wires import Recipe, StreamWire
@@ -55,7 +56,7 @@ class PerformanceCard(io.ComfyNode):
     @classmethod
     def execute(cls, stream: Recipe, vae, chunks: int) -> io.NodeOutput:
         how = tuned(stream, vae)
-        with host.running(stream, how.vae, how.way) as running:
+        with in_memory(stream, how.vae, how.way) as running:
             possible = 1 + running.settings.chunk_of(latent_frames(running.num_pictures) - 1)
             chunks = min(chunks, possible)
             speed = measure(running, chunks, progress=lambda time: live.stop_if_cancelled())
@@ -68,7 +69,7 @@ class PerformanceCard(io.ComfyNode):
                 "times real time": round(speed.times_real_time, 3),
                 "first picture after, s": round(speed.first_picture, 3),
                 "RAM of the process, MiB": round(speed.chunks[-1].memory / MIB),
-                "VRAM at most, MiB": host.peak_vram_mib(),
+                "VRAM at most, MiB": peak_vram_mib(),
                 "chunks": chunks,
                 "machine": machine(),
             }

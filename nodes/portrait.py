@@ -10,8 +10,8 @@ from comfy_api.latest import io
 
 from ..kf_core.conditioning.portrait import advice_on, refuse_hopeless
 from ..kf_core.errors import KnotForcingError
-from . import host, live
 from .conditioning import one_picture
+from .host import live, models
 from .loaders import CATEGORY
 
 FACE_AT = 0.45  # of the crop's height, from the top: where the middle of the face comes
@@ -55,7 +55,7 @@ class PortraitCrop(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, model, margin: float, face: Any = None) -> io.NodeOutput:
-        card, picture = host.card_of(model), one_picture(image)
+        card, picture = models.card_of(model), one_picture(image)
         said = []
         if face is None:
             said.append("Face: not checked (connect a face detector's box to `face`).")

@@ -15,10 +15,10 @@ from ..kf_core.sampling.guidance import refuse_unread
 from ..kf_core.schedule import few_steps
 from ..kf_core.settings import STRONGEST_GUIDANCE, Ahead, AnchorRule, Behind, Fixed, RolloutSettings
 from ..kf_core.timeline import latent_frames, pixel_frames_in
-from . import host, live
-from .encoders import refuse_deaf
+from .host import live, models
+from .host.encoders import refuse_deaf
+from .host.vace import refuse_misled
 from .loaders import CATEGORY
-from .vace import refuse_misled
 from .wires import AnchorWire, DrivingWire, Guidance, Recipe, StreamWire
 
 OWN = "the model's own"
@@ -154,7 +154,7 @@ class Sampler(io.ComfyNode):
         idle: float = NATURAL,
         **switches,
     ) -> io.NodeOutput:
-        driven, card = driving or Guidance(), host.card_of(model)
+        driven, card = driving or Guidance(), models.card_of(model)
         if "blink" in card.expression:
             driven = replace(driven, driving=replace(driven.driving, idle=idle))
         refuse_deaf(card, driven)

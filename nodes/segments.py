@@ -7,10 +7,12 @@ face restorer with the memory of a few seconds. Stream to Latent hands out the l
 from contextlib import closing
 from functools import partial
 
+import numpy as np
 import torch
 from comfy_api.latest import InputImpl, io, ui
 
 from ..kf_core.chunks import FrameChunk, LatentChunk, Step
+from ..kf_core.conditioning.audio import AudioArray
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.film import CHANNELS, SAMPLE_RATE, film_name
 from ..kf_core.media.fragments import read_fragments
@@ -20,7 +22,8 @@ from ..kf_core.pieces import Pieces, sound_between
 from ..kf_core.spool import Spool
 from ..kf_core.timeline import latent_frames
 from ..kf_core.vae.wan import from_model_space
-from . import host, live
+from .host import folders, live
+from .host.running import in_memory
 from .loaders import CATEGORY
 from .tuning import tuned
 from .wires import Recipe, Segment, SegmentWire, StreamWire
@@ -68,8 +71,8 @@ class NextSegment(io.ComfyNode):
     def execute(cls, stream: Recipe, vae, index: int, seconds: float) -> io.NodeOutput:
         how = tuned(stream, vae)
         live.say(cls.hidden.unique_id, how.said)
-        with host.running(stream, how.vae, how.way) as running:
-            folder, recipe = host.stream_folder(), running.recipe()
+        with in_memory(stream, how.vae, how.way) as running:
+            folder, recipe = folders.stream_folder(), running.recipe()
             spool = Spool(folder, recipe)
             pieces = Pieces(stream=running, seconds=seconds, folder=folder, spool=spool, worker=partial(how.worker, running))
             span = pieces.span(index)
@@ -131,7 +134,7 @@ class AppendSegment(io.ComfyNode):
                 f"Connect nodes that give a picture for each picture; change the frame rate after the video is joined."
             )
         height, width = images.shape[1:3]
-        path, subfolder = host.output_file(filename_prefix, segment.stream, width, height)
+        path, subfolder = folders.output_file(filename_prefix, segment.stream, width, height)
         if segment.index == 0:
             path.unlink(missing_ok=True)
         there = _pictures_in(path)
@@ -187,7 +190,7 @@ class StreamToLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, stream: Recipe, vae, max_latents: int) -> io.NodeOutput:
-        with host.running(stream, vae) as running:
+        with in_memory(stream, vae) as running:
             needed = latent_frames(running.num_pictures)
             if needed > max_latents:
                 raise KnotForcingError(
@@ -196,7 +199,7 @@ class StreamToLatent(io.ComfyNode):
                 )
             latents = []
             with live.Show(cls.hidden.unique_id, running.num_pictures, 0, running.fps) as show:
-                for item in running.latents(Spool(host.stream_folder(), running.recipe())):
+                for item in running.latents(Spool(folders.stream_folder(), running.recipe())):
                     if isinstance(item, Step):
                         show.step(item)
                     else:
@@ -216,7 +219,7 @@ def _sound(segment: Segment, audio: dict | None, start: int, stop: int) -> torch
     """Samples [start, stop) of the stream's sound, with what was worked on in its place: [channels, n]."""
     sound = sound_between(segment.guidance.driving.audio, start, stop, SAMPLE_RATE, CHANNELS)
     if audio is not None:
-        worked = host.resampled(audio, SAMPLE_RATE, CHANNELS)
+        worked = _resampled(audio, SAMPLE_RATE, CHANNELS)
         first = round(segment.start * SAMPLE_RATE / segment.fps)
         left, right = max(start, first), min(stop, first + worked.shape[1])
         sound[:, left - start : right - start] = worked[:, left - first : right - first]
@@ -224,3 +227,9 @@ def _sound(segment: Segment, audio: dict | None, start: int, stop: int) -> torch
 
 
 NODES = [NextSegment, AppendSegment, StreamToLatent]
+
+
+def _resampled(audio: dict, sample_rate: int, channels: int) -> np.ndarray:
+    """The host's AUDIO at another rate: [channels, n]."""
+    source = AudioArray(audio["waveform"][0].float().cpu().numpy(), int(audio["sample_rate"]))
+    return np.concatenate(list(source.blocks(sample_rate, channels))).T

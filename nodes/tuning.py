@@ -13,8 +13,8 @@ from ..kf_core.presets import AUTO, TINY, Way, plan
 from ..kf_core.stream import Stream
 from ..kf_core.vae.wan import SPATIAL_STRIDE
 from ..kf_core.worker import Worker, worker_for
-from . import host
-from .small_decoder import with_small_decoder
+from .host import folders, models, vaes
+from .host.small_decoder import with_small_decoder
 from .wires import Recipe
 
 
@@ -33,14 +33,14 @@ class Tuned:
 
 def tuned(recipe: Recipe, vae) -> Tuned:
     """What the recipe's preset decides with `vae` connected. Raises KnotForcingError for a VAE that makes no pictures of these latents."""
-    host.refuse_undecodable(vae)
-    card, connected = host.card_of(recipe.model), host.decoder_kind(vae)
+    vaes.refuse_undecodable(vae)
+    card, connected = models.card_of(recipe.model), vaes.decoder_kind(vae)
     height, width = (SPATIAL_STRIDE * size for size in recipe.anchor.latent.shape[-2:])
-    tiny = None if connected == TINY or host.is_bundled(card) else host.tiny_decoder_file()
+    tiny = None if connected == TINY or models.is_bundled(card) else folders.tiny_decoder_file()
     may_change = recipe.tune != AUTO and tiny is not None
-    may_be_small = recipe.tune == "cpu" and host.is_bundled(card) and not connected.is_alone
+    may_be_small = recipe.tune == "cpu" and models.is_bundled(card) and not connected.is_alone
     small = with_small_decoder(vae) if may_be_small else None
-    others = (TINY,) if may_change else () if small is None else (host.decoder_kind(small),)
+    others = (TINY,) if may_change else () if small is None else (vaes.decoder_kind(small),)
     found = plan(
         recipe.tune,
         card,
@@ -57,7 +57,7 @@ def tuned(recipe: Recipe, vae) -> Tuned:
     if found.way.decoder != connected and small is not None:
         return Tuned(way=found.way, vae=small, said=said)
     if may_change and found.way.decoder == TINY:
-        return Tuned(way=found.way, vae=host.load_vae(tiny), said=f"{said} {tiny} makes the pictures.")
+        return Tuned(way=found.way, vae=vaes.load_vae(tiny), said=f"{said} {tiny} makes the pictures.")
     if tiny is not None and not found.fits:
         said += f" {tiny} is there: choose {found.preset} in `tune`, and it makes the pictures, faster and softer."
     return Tuned(way=found.way, vae=vae, said=said)

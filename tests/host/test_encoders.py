@@ -64,7 +64,7 @@ def test_the_hosts_encoder_hears_what_transformers_hears(host, transformers_enco
     ran = host.run(livetalk("heard", audio={"audio_encoder": ["ears", 0]}))
     assert ran.succeeded, ran.error
     encoder = ran.outputs["ears"][0]
-    wrapped = type(host.of_pack("encoders").HostWav2Vec2(encoder))
+    wrapped = type(host.of_pack("host.encoders").HostWav2Vec2(encoder))
     wave, places = torch.randn(16000), torch.linspace(0, 48.5, 17)
     theirs = wav2vec2.encode(wrapped(encoder), wave, places)
     ours = wav2vec2.encode(transformers_encoder, wave, places)
@@ -120,7 +120,7 @@ def test_what_the_script_says_is_read_by_the_hosts_umt5(host, transformers_encod
     changing = host.run(saying("[00:00-00:00.5] a man smiles\n[00:00.5-] a man looks", "changing"))
     assert torch.equal(changing.outputs["decode"][1][:8], one.outputs["decode"][1][:8])
     assert not torch.equal(changing.outputs["decode"][1][9:], one.outputs["decode"][1][9:])
-    embedding = host.of_pack("encoders").HostReader(one.outputs["umt5"][0], 512)("a man smiles")
+    embedding = host.of_pack("host.encoders").HostReader(one.outputs["umt5"][0], 512)("a man smiles")
     tokens = len("a man smiles") + 2  # a letter each, a mark in front, an end
     assert embedding.shape == (1, 512, 4096) and embedding[:, :tokens].isfinite().all()
     assert embedding[:, tokens - 1].any() and not embedding[:, tokens:].any(), "zeros after the prompt"

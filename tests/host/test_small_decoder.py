@@ -32,7 +32,7 @@ def own(host):
 @pytest.fixture
 def packs(host, own, monkeypatch):
     """The same file as if it were the pack's small decoder."""
-    monkeypatch.setattr(sys.modules[host.of_pack("small_decoder").load_alone.__module__], "SMALL_FILE", str(own))
+    monkeypatch.setattr(sys.modules[host.of_pack("host.small_decoder").load_alone.__module__], "SMALL_FILE", str(own))
 
 
 def made(host, prompt):
@@ -59,10 +59,10 @@ def test_it_makes_the_film_and_kf_tinys_vae_encodes_the_portrait(host, own):
 
 
 def test_the_packs_own_is_a_choice_beside_the_vae_and_missing_it_is_said(host, own, packs, monkeypatch):
-    assert host.of_pack("host").vae_files()[:2] == [BUNDLED, SMALL]
+    assert host.of_pack("host.folders").vae_files()[:2] == [BUNDLED, SMALL]
     small = made(host, speaking("chosen", SMALL)).outputs["decode"][1]
     assert torch.equal(small, made(host, speaking("own", "own.safetensors")).outputs["decode"][1])
-    monkeypatch.setattr(sys.modules[host.of_pack("small_decoder").load_alone.__module__], "SMALL_FILE", str(own.with_name("nowhere")))
+    monkeypatch.setattr(sys.modules[host.of_pack("host.small_decoder").load_alone.__module__], "SMALL_FILE", str(own.with_name("nowhere")))
     host.fresh()
     ran = host.run(speaking("missing", SMALL))
     assert ran.error["node_id"] == "load" and "comes without kf-tiny's small decoder" in ran.error["exception_message"]

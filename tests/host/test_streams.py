@@ -69,7 +69,7 @@ def test_cancel_leaves_a_playable_file_and_the_next_run_goes_on(host):
 def test_cancel_is_heard_within_one_denoising_step(host, monkeypatch):
     import nodes
 
-    show = host.of_pack("live").Show
+    show = host.of_pack("host.live").Show
     tell, steps = show.step, []
 
     def pressed_in_the_second_chunk(self, step) -> None:

@@ -24,8 +24,8 @@ from .conftest import talking
     ids=["kf-tiny", "pinned", "everything remembered", "guided"],
 )
 def test_the_room_that_is_asked_for_is_what_the_cache_takes(host, card, settings):
-    asked = host.of_pack("host").cache_bytes(card, settings, (8, 12), torch.bfloat16)
-    forward = host.of_pack("host").Generator
+    asked = host.of_pack("host.running").cache_bytes(card, settings, (8, 12), torch.bfloat16)
+    forward = host.of_pack("host.running").Generator
     found = footprint(card, settings, DecoderKind(dim=16), width=96, height=64, dtype=torch.bfloat16, forward=forward)
     assert asked == found.cache
 

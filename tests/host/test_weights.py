@@ -128,7 +128,7 @@ def test_a_quantised_file_that_lacks_a_tensor_is_refused_in_words(host, models):
 
 
 def test_generator_and_adapters_are_loaded_at_once_with_room_for_decoder_and_memory(host, monkeypatch):
-    management = host.of_pack("host").management
+    management = host.of_pack("host.models").management
     load, asked = management.load_models_gpu, []
 
     def listening(models, *words, **options):

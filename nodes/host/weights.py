@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kf_core.fingerprint import fingerprint
+from ...kf_core.fingerprint import fingerprint
 
 SAMPLED_VALUES = 64  # of each tensor
 

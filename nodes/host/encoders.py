@@ -10,14 +10,14 @@ import torch
 from comfy.audio_encoders.wav2vec2 import Wav2Vec2Model
 from torch import Tensor, nn
 
-from ..kf_core.conditioning.text import TextEncoder
-from ..kf_core.errors import KnotForcingError
-from ..kf_core.fingerprint import fingerprint
-from ..kf_core.model.card import ModelCard
-from ..kf_core.sampling.guidance import negative_prompt
-from ..kf_core.settings import RolloutSettings
+from ...kf_core.conditioning.text import TextEncoder
+from ...kf_core.errors import KnotForcingError
+from ...kf_core.fingerprint import fingerprint
+from ...kf_core.model.card import ModelCard
+from ...kf_core.sampling.guidance import negative_prompt
+from ...kf_core.settings import RolloutSettings
+from ..wires import Guidance
 from .weights import name_of_weights, patches_of
-from .wires import Guidance
 
 EAGER_PROMPTS = 64  # encoded before the generator is loaded; the prompts of longer scripts when their time comes
 

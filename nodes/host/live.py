@@ -8,13 +8,14 @@ import time
 
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.utils import ProgressBar
+from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.progress import get_progress_state
 from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..kf_core.chunks import FrameChunk, Step
-from ..kf_core.timeline import pixels
+from ...kf_core.chunks import FrameChunk, Step
+from ...kf_core.timeline import pixels
 
 SHOWN_SIZE = 512  # pixels, the longer side
 
@@ -29,6 +30,11 @@ def say(node_id: str, text: str) -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None and text:
         server.send_progress_text(text, node_id, server.client_id)
+
+
+def withheld(why: str) -> ExecutionBlocker:
+    """Stands for an output that was not made: nodes that wait for it stop, and show `why`."""
+    return ExecutionBlocker(why)
 
 
 class Show:

@@ -12,13 +12,13 @@ import comfy.ops
 import folder_paths
 import torch
 
-from ..kf_core.checkpoints.load import fill
-from ..kf_core.checkpoints.marks import VACE_KEY
-from ..kf_core.checkpoints.vace import module_tensors, refuse_other_size, vace_of
-from ..kf_core.errors import KnotForcingError
-from ..kf_core.model.card import ModelCard
-from ..kf_core.model.vace import Vace
-from .wires import Guidance
+from ...kf_core.checkpoints.load import fill
+from ...kf_core.checkpoints.marks import VACE_KEY
+from ...kf_core.checkpoints.vace import module_tensors, refuse_other_size, vace_of
+from ...kf_core.errors import KnotForcingError
+from ...kf_core.model.card import ModelCard
+from ...kf_core.model.vace import Vace
+from ..wires import Guidance
 
 FOLDERS = ("diffusion_models", "knot_forcing", "model_patches")
 NONE = "none found"

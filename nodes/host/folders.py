@@ -1,0 +1,80 @@
+"""The host's folders: which files can be chosen, where they lie, and where what is made belongs."""
+
+import time
+from pathlib import Path
+
+import folder_paths
+
+from ...kf_core.errors import KnotForcingError
+
+KEY = "knot_forcing"
+BUNDLED, BUNDLED_SMALL = "kf-tiny (bundled)", "kf-tiny, small decoder (bundled)"
+FOLDERS = ("diffusion_models", KEY)
+KEPT_BYTES = 16 * 2**30  # of latents and states; an hour at 832x480 is 6 GB of latents
+SETTLED_SECONDS = 3600.0  # what was touched within the last hour may be in use, and stays
+
+
+def model_files() -> list[str]:
+    """Generators that can be chosen: the bundled one, then models/diffusion_models and models/knot_forcing."""
+    _know_folder()
+    return [BUNDLED, *dict.fromkeys(name for folder in FOLDERS for name in folder_paths.get_filename_list(folder))]
+
+
+def lora_files() -> list[str]:
+    return folder_paths.get_filename_list("loras")
+
+
+def vae_files() -> list[str]:
+    """VAEs that can be chosen: the bundled one with either decoder, models/vae, tiny decoders for Wan 2.1 in models/vae_approx."""
+    tiny = filter(_is_tiny_file, folder_paths.get_filename_list("vae_approx"))
+    return [BUNDLED, BUNDLED_SMALL, *dict.fromkeys([*folder_paths.get_filename_list("vae"), *tiny])]
+
+
+def tiny_decoder_file() -> str | None:
+    """A tiny decoder for Wan 2.1 that can be loaded, if one is there."""
+    return next(filter(_is_tiny_file, vae_files()), None)
+
+
+def model_path(name: str) -> Path:
+    _know_folder()
+    found = next(filter(None, (folder_paths.get_full_path(folder, name) for folder in FOLDERS)), None)
+    if found is None:
+        raise KnotForcingError(f"The model {name} is not in models/diffusion_models or models/knot_forcing any more. Choose another one.")
+    return Path(found)
+
+
+def vae_path(name: str) -> Path:
+    return Path(folder_paths.get_full_path("vae", name) or folder_paths.get_full_path_or_raise("vae_approx", name))
+
+
+def output_file(prefix: str, name: str, width: int, height: int) -> tuple[Path, str]:
+    """Where a video called `prefix` and `name` belongs: its path and its subfolder of the host's output folder."""
+    try:
+        folder, stem, _, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory(), width, height)
+    except Exception as problem:  # the host raises a bare Exception for a place outside its output folder
+        raise KnotForcingError(
+            f"The video cannot be put at '{prefix}'. Give a name, or folder/name, inside ComfyUI's output folder."
+        ) from problem
+    return Path(folder) / f"{stem}_{name}.mp4", subfolder
+
+
+def stream_folder() -> Path:
+    """Where latents and states are kept, so that a stream outlives its run and the server. The oldest go when there are too many."""
+    folder = Path(folder_paths.get_output_directory()) / KEY / ".streams"
+    files = sorted(folder.glob("*"), key=lambda file: file.stat().st_mtime, reverse=True)
+    kept = 0
+    for file in files:
+        kept += file.stat().st_size
+        if kept > KEPT_BYTES and time.time() - file.stat().st_mtime > SETTLED_SECONDS:
+            file.unlink(missing_ok=True)
+    return folder
+
+
+def _is_tiny_file(name: str) -> bool:
+    return "taew2_1" in name.lower()
+
+
+def _know_folder() -> None:
+    if KEY not in folder_paths.folder_names_and_paths:
+        places = [str(Path(folder_paths.models_dir) / KEY)]
+        folder_paths.folder_names_and_paths[KEY] = (places, set(folder_paths.supported_pt_extensions))

@@ -1,0 +1,106 @@
+"""A recipe as a stream of kf_core, with everything that it needs in the host's memory while it lasts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management as management
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor, nn
+
+from ...kf_core.checkpoints.load import fast_dtype
+from ...kf_core.conditioning.anchor import Anchor
+from ...kf_core.fingerprint import fingerprint
+from ...kf_core.memory import give_back
+from ...kf_core.model.card import ModelCard
+from ...kf_core.model.causal import Generator
+from ...kf_core.model.kv_cache import KVCache
+from ...kf_core.model.protocol import Attention
+from ...kf_core.model.rope import Grid
+from ...kf_core.presets import Way
+from ...kf_core.settings import RolloutSettings
+from ...kf_core.stream import Stream
+from ..wires import Recipe
+from .encoders import encoders_for
+from .folders import KEY
+from .models import identity_of
+from .vaes import decoder_of, refuse_undecodable, wan_vae
+from .weights import patches_of
+
+
+@contextmanager
+def in_memory(recipe: Recipe, vae, way: Way | None = None) -> Iterator[Stream]:
+    """The recipe as a stream of kf_core, with generator, adapters and decoder in memory while it lasts.
+
+    `way`: how the pictures are made; None: a chunk at a time, beside the drawing."""
+    refuse_undecodable(vae)
+    model, identity = recipe.model, identity_of(recipe.model)
+    card, device = identity.card, recipe.model.load_device
+    dtype = model.model.get_dtype_inference()
+    beside = model.get_nested_additional_models()
+    latent = recipe.anchor.latent
+    decoder_dtype = fast_dtype(device) if management.is_device_cpu(device) else vae.vae_dtype
+    frames, at_once = recipe.settings.drawn, None if way is None else way.at_once
+    drawing = model.memory_required((1, card.in_channels, frames, *latent.shape[-2:]))
+    decoding = vae.memory_used_decode((1, 16, at_once or frames, *latent.shape[-2:]), decoder_dtype)
+    needed = cache_bytes(card, recipe.settings, latent.shape[-2:], dtype) + vae.model_size()
+    needed += drawing + decoding if way is None or way.is_beside else max(drawing, decoding)
+    encoders = encoders_for(card, recipe.guidance, recipe.settings)
+    led = () if recipe.guidance.vace is None else (recipe.guidance.vace.patcher,)
+    management.load_models_gpu([model, *beside, *encoders.patchers, *led], memory_required=needed)
+    model.pre_run()
+    try:
+        adapters = next((patcher.model for patcher in model.get_additional_models_with_key(KEY)), None)
+        tree = HostModules(model.model.diffusion_model, fingerprint(identity.weights, patches_of(model)))
+        attention = _attention(model.model_options.get("transformer_options", {}))
+        vace = None if recipe.guidance.vace is None else recipe.guidance.vace.network
+        yield Stream(
+            model=Generator(card, tree, adapters, vace=vace, attention=attention, dtype=dtype, device=device),
+            decoder=decoder_of(vae, decoder_dtype, device, at_once),
+            anchor=Anchor(latent.to(device)),
+            driving=recipe.guidance.driving,
+            settings=recipe.settings,
+            seed=recipe.seed,
+            seconds=recipe.seconds,
+            audio_encoder=encoders.hears,
+            text_encoder=encoders.reads,
+            control_encoder=None if vace is None else wan_vae(recipe.guidance.control_vae, decoder_dtype, device),
+        )
+    finally:
+        model.cleanup()
+        give_back()
+
+
+class HostModules:
+    """The host's module tree as the causal forward wants it: the same modules, called as the host calls them."""
+
+    def __init__(self, tree: nn.Module, weights: str) -> None:
+        self._tree = tree
+        self.name_for_recipe = weights
+
+    def patch_embedding(self, latents: Tensor) -> Tensor:
+        return self._tree.patch_embedding(latents.float()).to(latents.dtype)  # the host keeps this one in float32
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tree, name)
+
+
+def cache_bytes(card: ModelCard, settings: RolloutSettings, latent_size: tuple[int, int], dtype: torch.dtype) -> int:
+    """What the generator's memory of the past takes, with the room for the frames being drawn: as the cache itself counts it."""
+    heads = dict(layers=card.layers, heads=card.heads, head_dim=card.dim // card.heads)
+    grid = Grid(latent_size[0] // 2, latent_size[1] // 2)
+    one = KVCache(settings, batch=1, grid=grid, dtype=dtype, device="meta", **heads).num_bytes
+    return 2 * one if settings.is_guided else one
+
+
+def peak_vram_mib() -> int | None:
+    """The most graphics memory this process has held; None without a graphics card."""
+    return round(torch.cuda.max_memory_allocated() / 2**20) if torch.cuda.is_available() and not management.cpu_mode() else None
+
+
+def _attention(options: dict) -> Attention:
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        return optimized_attention(q, k, v, q.shape[1], mask=mask, skip_reshape=True, skip_output_reshape=True, transformer_options=options)
+
+    return attend
