@@ -124,6 +124,7 @@ class Pause:
     """One sitter's pause."""
 
     opening_share: float  # of the mean opening while it speaks
+    widest: float  # the largest opening in the pause; 1 is as far as a mouth opens
     blinks_per_minute: float  # in the pause
     head_share: float  # deviation of yaw, pitch and roll in the pause, as a share of that while it speaks
 
@@ -131,14 +132,16 @@ class Pause:
 def pause_of(tracks: Mapping[str, Tensor], silent: tuple[float, float], fps: float) -> Pause:
     """`silent`: from when to when nothing is said, in seconds."""
     first, last = round((silent[0] + EDGE_SECONDS) * fps), round((silent[1] - EDGE_SECONDS) * fps)
-    inside, count = slice(first, last), len(tracks["mouth_open"])
+    opening = tracks["mouth_open"]
+    inside, count = slice(first, last), len(opening)
     speaks = torch.ones(count, dtype=torch.bool)
     speaks[round(silent[0] * fps) : round(silent[1] * fps)] = False
     shut = (tracks["blink"][inside] > BLINK).int()
     blinks = int((shut.diff() > 0).sum() + shut[:1].sum())
     deviation = lambda where: fmean(tracks[name][where].double().std().item() for name in ("yaw", "pitch", "roll"))
     return Pause(
-        opening_share=tracks["mouth_open"][inside].mean().item() / max(1e-6, tracks["mouth_open"][speaks].mean().item()),
+        opening_share=opening[inside].mean().item() / max(1e-6, opening[speaks].mean().item()),
+        widest=opening[inside].max().item(),
         blinks_per_minute=60 * blinks / ((last - first) / fps),
         head_share=deviation(inside) / max(1e-9, deviation(speaks)),
     )

@@ -91,6 +91,7 @@ def _pause(pauses: Sequence[Pause]) -> dict:
     return {
         "opening, share of speech": fmean(pause.opening_share for pause in pauses),
         "largest of a sitter": max(pause.opening_share for pause in pauses),
+        "widest that any sitter opens": max(pause.widest for pause in pauses),
         "blinks per minute": fmean(pause.blinks_per_minute for pause in pauses),
         "head motion, share of speech": fmean(pause.head_share for pause in pauses),
     }

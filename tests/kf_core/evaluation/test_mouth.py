@@ -48,6 +48,14 @@ def test_a_pause_in_which_the_mouth_rests_and_the_face_lives_on():
     assert found.blinks_per_minute == pytest.approx(60 * 2 / 4.5)
 
 
+def test_a_mouth_that_opens_once_in_a_pause_shows_where_the_mean_hides_it():
+    tracks = speaking()
+    assert pause_of(tracks, (2.5, 7.5), FPS).widest == pytest.approx(0.05)
+    tracks["mouth_open"][80] = 0.9
+    found = pause_of(tracks, (2.5, 7.5), FPS)
+    assert found.opening_share < 0.15 and found.widest == pytest.approx(0.9)
+
+
 def test_a_head_that_freezes_in_a_pause_shows():
     tracks = speaking()
     tracks["yaw"][40:120] = tracks["pitch"][40:120] = tracks["roll"][40:120] = 0.3
