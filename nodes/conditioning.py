@@ -17,7 +17,7 @@ from ..kf_core.errors import KnotForcingError
 from ..kf_core.vae.wan import SPATIAL_STRIDE
 from .host import live, models, vaes
 from .loaders import CATEGORY
-from .wires import AnchorWire, DrivingWire, Guidance
+from .wires import AnchorWire, Driver, DrivingWire
 
 STRENGTH = dict(default=1.0, min=0.0, max=2.0, step=0.05)
 BEFORE = "What drives the stream so far, from another of these nodes. Their order does not matter."
@@ -103,8 +103,8 @@ class AudioConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, strength: float, audio=None, driving: Guidance | None = None, audio_encoder=None) -> io.NodeOutput:
-        before = driving or Guidance()
+    def execute(cls, strength: float, audio=None, driving: Driver | None = None, audio_encoder=None) -> io.NodeOutput:
+        before = driving or Driver()
         encoder = audio_encoder or before.audio_encoder
         voice = before.driving.audio if audio is None else heard(audio)
         return io.NodeOutput(replace(before, driving=replace(before.driving, audio=voice, audio_strength=strength), audio_encoder=encoder))
@@ -147,9 +147,9 @@ class PoseConditioning(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, pose_fps: float, yaw: float, pitch: float, roll: float, strength: float, pose_images=None, driving: Guidance | None = None
+        cls, pose_fps: float, yaw: float, pitch: float, roll: float, strength: float, pose_images=None, driving: Driver | None = None
     ) -> io.NodeOutput:
-        before = driving or Guidance()
+        before = driving or Driver()
         pose = HeadAngles(keys=((0.0, yaw, pitch, roll),)) if pose_images is None else PosePictures(pose_images[..., :3], pose_fps)
         return io.NodeOutput(replace(before, driving=replace(before.driving, pose=pose, pose_strength=strength)))
 
@@ -178,9 +178,9 @@ class ExpressionAndMotion(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, smile: float, brows: float, gaze_x: float, gaze_y: float, motion: float, strength: float, driving: Guidance | None = None
+        cls, smile: float, brows: float, gaze_x: float, gaze_y: float, motion: float, strength: float, driving: Driver | None = None
     ) -> io.NodeOutput:
-        before = driving or Guidance()
+        before = driving or Driver()
         wanted = {"smile": smile, "brows": brows, "gaze_x": gaze_x, "gaze_y": gaze_y}
         tracks = tuple(ExpressionTrack(name, value) for name, value in wanted.items() if value)
         return io.NodeOutput(
@@ -223,8 +223,8 @@ class ScriptNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, script: str, driving: Guidance | None = None, clip=None, negative_prompt: str = "") -> io.NodeOutput:
-        before = driving or Guidance()
+    def execute(cls, script: str, driving: Driver | None = None, clip=None, negative_prompt: str = "") -> io.NodeOutput:
+        before = driving or Driver()
         negative = negative_prompt.strip() or before.driving.negative_prompt
         said = replace(before.driving, script=script, negative_prompt=negative)
         return io.NodeOutput(replace(before, driving=said, clip=clip or before.clip))

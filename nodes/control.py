@@ -11,7 +11,7 @@ from ..kf_core.conditioning.control import ControlPictures
 from .conditioning import BEFORE, DRIVING_OUT, STRENGTH
 from .host import vace, vaes
 from .loaders import CATEGORY
-from .wires import DrivingWire, Guidance
+from .wires import Driver, DrivingWire
 
 
 class ControlVideo(io.ComfyNode):
@@ -72,11 +72,11 @@ class ControlVideo(io.ComfyNode):
         fps: float,
         strength: float,
         in_clean_pass: bool,
-        driving: Guidance | None = None,
+        driving: Driver | None = None,
         restarts: bool = False,
     ) -> io.NodeOutput:
         vaes.refuse_other_vae(vae)
-        before = driving or Guidance()
+        before = driving or Driver()
         control = ControlPictures(control_images[..., :3], fps)
         options = dict(control_strength=strength, control_in_clean_pass=in_clean_pass, control_restarts=restarts)
         led = replace(before.driving, control=control, **options)

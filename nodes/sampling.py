@@ -19,7 +19,7 @@ from .host import live, models
 from .host.encoders import refuse_deaf
 from .host.vace import refuse_misled
 from .loaders import CATEGORY
-from .wires import AnchorWire, DrivingWire, Guidance, Recipe, StreamWire
+from .wires import AnchorWire, Driver, DrivingWire, Recipe, StreamWire
 
 OWN = "the model's own"
 OWN_NUMBER = -1  # the same, where a number stands
@@ -147,31 +147,31 @@ class Sampler(io.ComfyNode):
         anchor,
         seconds: float,
         seed: int,
-        driving: Guidance | None = None,
+        driving: Driver | None = None,
         method: str = OWN,
         tune: str = AUTO,
         guidance: float = 0.0,
         idle: float = NATURAL,
         **switches,
     ) -> io.NodeOutput:
-        driven, card = driving or Guidance(), models.card_of(model)
+        driver, card = driving or Driver(), models.card_of(model)
         if "blink" in card.expression:
-            driven = replace(driven, driving=replace(driven.driving, idle=idle))
-        refuse_deaf(card, driven)
-        refuse_misled(card, driven)
-        seconds = seconds or driven.driving.seconds
+            driver = replace(driver, driving=replace(driver.driving, idle=idle))
+        refuse_deaf(card, driver)
+        refuse_misled(card, driver)
+        seconds = seconds or driver.driving.seconds
         if not seconds:
             raise KnotForcingError("How long should the video be? Connect Audio Conditioning to `driving`, or set `seconds`.")
-        live.say(cls.hidden.unique_id, remark_on_length(driven, seconds))
+        live.say(cls.hidden.unique_id, remark_on_length(driver, seconds))
         own = card.under_knot_forcing() if method == KNOT_FORCING else card.rollout
         settings = chosen(own, latent_frames(pixel_frames_in(seconds, card.fps)), guidance=guidance, **switches)
-        refuse_unread(card, settings, has_reader=driven.clip is not None)
-        return io.NodeOutput(Recipe(model=model, anchor=anchor, guidance=driven, settings=settings, seed=seed, seconds=seconds, tune=tune))
+        refuse_unread(card, settings, has_reader=driver.clip is not None)
+        return io.NodeOutput(Recipe(model=model, anchor=anchor, driver=driver, settings=settings, seed=seed, seconds=seconds, tune=tune))
 
 
-def remark_on_length(guidance: Guidance, seconds: float) -> str:
+def remark_on_length(driver: Driver, seconds: float) -> str:
     """What the user may want to know about sources that are not as long as the video; empty where nothing is to be said."""
-    pose, audio = guidance.driving.pose, guidance.driving.audio
+    pose, audio = driver.driving.pose, driver.driving.audio
     said = []
     if pose is not None and pose.seconds is not None and pose.seconds < seconds - 0.1:
         said.append(f"The pose lasts {pose.seconds:.1f} s of {seconds:.1f} s; after that the head is free.")

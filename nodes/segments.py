@@ -95,7 +95,7 @@ class NextSegment(io.ComfyNode):
                 pictures=span.length,
                 of=running.num_pictures,
                 fps=running.fps,
-                guidance=stream.guidance,
+                driver=stream.driver,
             )
             sound = torch.from_numpy(pieces.sound(index, SAMPLE_RATE, CHANNELS))[None]
         live.say(cls.hidden.unique_id, f"Segment {index} of 0 .. {pieces.count - 1}, {show.speed:.1f} FPS. {how.said}".rstrip())
@@ -217,7 +217,7 @@ def _pictures_in(path) -> int:
 
 def _sound(segment: Segment, audio: dict | None, start: int, stop: int) -> torch.Tensor:
     """Samples [start, stop) of the stream's sound, with what was worked on in its place: [channels, n]."""
-    sound = sound_between(segment.guidance.driving.audio, start, stop, SAMPLE_RATE, CHANNELS)
+    sound = sound_between(segment.driver.driving.audio, start, stop, SAMPLE_RATE, CHANNELS)
     if audio is not None:
         worked = _resampled(audio, SAMPLE_RATE, CHANNELS)
         first = round(segment.start * SAMPLE_RATE / segment.fps)

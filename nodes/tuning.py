@@ -65,7 +65,7 @@ def tuned(recipe: Recipe, vae) -> Tuned:
 
 def _weight_bytes(recipe: Recipe) -> int:
     """Of all that is in memory while the recipe is drawn, as it is kept there."""
-    guidance = recipe.guidance
-    led = () if guidance.vace is None else (guidance.vace.patcher,)
-    hears = () if guidance.audio_encoder is None else (guidance.audio_encoder.patcher,)
+    driver = recipe.driver
+    led = () if driver.vace is None else (driver.vace.patcher,)
+    hears = () if driver.audio_encoder is None else (driver.audio_encoder.patcher,)
     return sum(patcher.model_size() for patcher in (recipe.model, *recipe.model.get_nested_additional_models(), *led, *hears))

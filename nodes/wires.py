@@ -14,13 +14,13 @@ from ..kf_core.presets import AUTO
 from ..kf_core.settings import RolloutSettings
 
 AnchorWire = io.Custom("KF_ANCHOR")  # kf_core's Anchor
-DrivingWire = io.Custom("KF_DRIVING")  # Guidance
+DrivingWire = io.Custom("KF_DRIVING")  # Driver
 StreamWire = io.Custom("KF_STREAM")  # Recipe
 SegmentWire = io.Custom("KF_SEGMENT")  # Segment
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Guidance:
+class Driver:
     """What drives a stream, and the host's encoders that its sound and its words may need."""
 
     driving: Driving = Driving()
@@ -36,7 +36,7 @@ class Recipe:
 
     model: Any  # the host's MODEL, with a card attached
     anchor: Anchor  # on the CPU
-    guidance: Guidance
+    driver: Driver
     settings: RolloutSettings
     seed: int
     seconds: float
@@ -55,4 +55,4 @@ class Segment:
     pictures: int
     of: int  # pictures in the whole stream
     fps: float
-    guidance: Guidance  # has the sound of the whole stream
+    driver: Driver  # has the sound of the whole stream

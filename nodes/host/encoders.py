@@ -16,7 +16,7 @@ from ...kf_core.fingerprint import fingerprint
 from ...kf_core.model.card import ModelCard
 from ...kf_core.sampling.guidance import negative_prompt
 from ...kf_core.settings import RolloutSettings
-from ..wires import Guidance
+from ..wires import Driver
 from .weights import name_of_weights, patches_of
 
 EAGER_PROMPTS = 64  # encoded before the generator is loaded; the prompts of longer scripts when their time comes
@@ -31,32 +31,32 @@ class Encoders:
     patchers: tuple = ()
 
 
-def refuse_deaf(card: ModelCard, guidance: Guidance) -> None:
+def refuse_deaf(card: ModelCard, driver: Driver) -> None:
     """Raises KnotForcingError when the model hears through an encoder that is not connected, or is another one."""
-    if not _is_heard(card, guidance):
+    if not _is_heard(card, driver):
         return
-    if guidance.audio_encoder is None:
+    if driver.audio_encoder is None:
         raise KnotForcingError(
             f"{card.name} hears through wav2vec 2.0, silence too. Load wav2vec2-base-960h with Load Audio Encoder and connect it to "
             f"Audio Conditioning. Without a voice leave its `audio` open: then the mouth rests."
         )
-    if not isinstance(guidance.audio_encoder.model, Wav2Vec2Model):
+    if not isinstance(driver.audio_encoder.model, Wav2Vec2Model):
         raise KnotForcingError(
-            f"{card.name} hears through wav2vec 2.0, and the connected AUDIO_ENCODER is a {type(guidance.audio_encoder.model).__name__}. "
+            f"{card.name} hears through wav2vec 2.0, and the connected AUDIO_ENCODER is a {type(driver.audio_encoder.model).__name__}. "
             f"Load wav2vec2-base-960h with Load Audio Encoder instead."
         )
 
 
-def encoders_for(card: ModelCard, guidance: Guidance, settings: RolloutSettings) -> Encoders:
+def encoders_for(card: ModelCard, driver: Driver, settings: RolloutSettings) -> Encoders:
     """What this model needs of what is connected. Encodes the words of the script, and what guidance leads away from."""
     hears, patchers = None, ()
-    if _is_heard(card, guidance):
-        hears, patchers = HostWav2Vec2(guidance.audio_encoder), (guidance.audio_encoder.patcher,)
-    reads = None if card.text.kind == "none" or guidance.clip is None else HostReader(guidance.clip, card.text.tokens)
+    if _is_heard(card, driver):
+        hears, patchers = HostWav2Vec2(driver.audio_encoder), (driver.audio_encoder.patcher,)
+    reads = None if card.text.kind == "none" or driver.clip is None else HostReader(driver.clip, card.text.tokens)
     if reads is not None:
         # now, because later the text encoder would push the generator out of memory
-        against = negative_prompt(card, guidance.driving, settings)
-        reads.encode_ahead([*filter(None, [against]), *(line.words for line in guidance.driving.words.prompts())])
+        against = negative_prompt(card, driver.driving, settings)
+        reads.encode_ahead([*filter(None, [against]), *(line.words for line in driver.driving.words.prompts())])
     return Encoders(hears, reads, patchers)
 
 
@@ -99,5 +99,5 @@ class HostWav2Vec2(nn.Module):
         return self.theirs.feature_projection(heard), heard
 
 
-def _is_heard(card: ModelCard, guidance: Guidance) -> bool:
-    return card.audio is not None and card.audio.kind == "wav2vec2" and guidance.driving.audio_strength > 0
+def _is_heard(card: ModelCard, driver: Driver) -> bool:
+    return card.audio is not None and card.audio.kind == "wav2vec2" and driver.driving.audio_strength > 0

@@ -46,26 +46,26 @@ def in_memory(recipe: Recipe, vae, way: Way | None = None) -> Iterator[Stream]:
     decoding = vae.memory_used_decode((1, 16, at_once or frames, *latent.shape[-2:]), decoder_dtype)
     needed = cache_bytes(card, recipe.settings, latent.shape[-2:], dtype) + vae.model_size()
     needed += drawing + decoding if way is None or way.is_beside else max(drawing, decoding)
-    encoders = encoders_for(card, recipe.guidance, recipe.settings)
-    led = () if recipe.guidance.vace is None else (recipe.guidance.vace.patcher,)
+    encoders = encoders_for(card, recipe.driver, recipe.settings)
+    led = () if recipe.driver.vace is None else (recipe.driver.vace.patcher,)
     management.load_models_gpu([model, *beside, *encoders.patchers, *led], memory_required=needed)
     model.pre_run()
     try:
         adapters = next((patcher.model for patcher in model.get_additional_models_with_key(KEY)), None)
         tree = HostModules(model.model.diffusion_model, fingerprint(identity.weights, patches_of(model)))
         attention = _attention(model.model_options.get("transformer_options", {}))
-        vace = None if recipe.guidance.vace is None else recipe.guidance.vace.network
+        vace = None if recipe.driver.vace is None else recipe.driver.vace.network
         yield Stream(
             model=Generator(card, tree, adapters, vace=vace, attention=attention, dtype=dtype, device=device),
             decoder=decoder_of(vae, decoder_dtype, device, at_once),
             anchor=Anchor(latent.to(device)),
-            driving=recipe.guidance.driving,
+            driving=recipe.driver.driving,
             settings=recipe.settings,
             seed=recipe.seed,
             seconds=recipe.seconds,
             audio_encoder=encoders.hears,
             text_encoder=encoders.reads,
-            control_encoder=None if vace is None else wan_vae(recipe.guidance.control_vae, decoder_dtype, device),
+            control_encoder=None if vace is None else wan_vae(recipe.driver.control_vae, decoder_dtype, device),
         )
     finally:
         model.cleanup()

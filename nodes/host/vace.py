@@ -18,7 +18,7 @@ from ...kf_core.checkpoints.vace import module_tensors, refuse_other_size, vace_
 from ...kf_core.errors import KnotForcingError
 from ...kf_core.model.card import ModelCard
 from ...kf_core.model.vace import Vace
-from ..wires import Guidance
+from ..wires import Driver
 
 FOLDERS = ("diffusion_models", "knot_forcing", "model_patches")
 NONE = "none found"
@@ -36,10 +36,10 @@ class VaceModule:
         return self.patcher.model
 
 
-def refuse_misled(card: ModelCard, guidance: Guidance) -> None:
+def refuse_misled(card: ModelCard, driver: Driver) -> None:
     """Raises KnotForcingError when the connected VACE module is of another size than the model."""
-    if guidance.vace is not None:
-        refuse_other_size(guidance.vace.name, guidance.vace.network, card)
+    if driver.vace is not None:
+        refuse_other_size(driver.vace.name, driver.vace.network, card)
 
 
 def vace_files() -> list[str]:
