@@ -1,4 +1,1 @@
-"""Where ComfyUI begins: its folders, models, memory, progress. Nothing outside this folder imports the host, but for its schema of nodes.
-
-Source: design facts and versions in each file; kf_core knows none of this.
-"""
+"""Where ComfyUI begins: its folders, models, memory, progress. Outside this folder only its schema of nodes (comfy_api) is known."""
