@@ -52,10 +52,16 @@ def variants(own: RolloutSettings, latent_frames: int) -> dict[str, Variant]:
             "that runs ahead, a window). Choose a model that has all three, such as the bundled kf-tiny."
         )
     untied = replace(own, knot=None, fuse=False)
+    shorter = own.window - own.knot_length
     whole = -(-latent_frames // own.chunk) * own.chunk
     found = [
         Variant(name=FULL, settings=own, change="the method"),
         Variant(name="without-knot", settings=untied, change="chunks are not tied: nothing is drawn twice"),
+        Variant(
+            name=f"without-knot-window-{shorter}",
+            settings=replace(untied, window=shorter),
+            change=f"no knot, and {own.past} past frames in view as with it: without one the window has room for {untied.past}",
+        ),
         Variant(name="without-fusion", settings=replace(own, fuse=False), change="the knot enters, but the second drawing stands alone"),
         Variant(
             name="anchor-fixed",

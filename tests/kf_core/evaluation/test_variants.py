@@ -26,6 +26,11 @@ def test_what_the_method_itself_does_is_no_variant():
     assert not {f"window-{OWN.window}", f"stride-{OWN.anchor.stride}"} & set(ALL)
 
 
+def test_a_knot_is_also_compared_at_as_many_past_frames():
+    assert ALL["without-knot-window-5"].settings.past == OWN.past < ALL["without-knot"].settings.past
+    assert "as with it: without one the window has room for 3" in ALL["without-knot-window-5"].change
+
+
 def test_self_forcing_remembers_the_whole_stream():
     assert variants(OWN, 80)["self-forcing"].settings.max_frames == 81
 
