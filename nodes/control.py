@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..kf_core.conditioning.control import ControlPictures
 from .conditioning import BEFORE, DRIVING_OUT, STRENGTH
-from .host import vace, vaes
+from .host import folders, vace, vaes
 from .loaders import CATEGORY
 from .wires import Driver, DrivingWire
 
@@ -29,7 +29,7 @@ class ControlVideo(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="A Wan 2.1 VAE that encodes them: wan_2.1_vae.safetensors. A tiny decoder cannot."),
                 io.Combo.Input(
                     "module_name",
-                    options=vace.vace_files(),
+                    options=folders.vace_files(),
                     tooltip="The VACE module: Wan2_1-VACE_module_1_3B_bf16.safetensors in models/diffusion_models.",
                 ),
                 io.Float.Input(

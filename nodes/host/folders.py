@@ -1,6 +1,7 @@
 """The host's folders: which files can be chosen, where they lie, and where what is made belongs."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import folder_paths
@@ -9,6 +10,7 @@ from ...kf_core.errors import KnotForcingError
 
 KEY = "knot_forcing"
 BUNDLED, BUNDLED_SMALL = "kf-tiny (bundled)", "kf-tiny, small decoder (bundled)"
+NO_VACE = "none found"
 FOLDERS = ("diffusion_models", KEY)
 KEPT_BYTES = 16 * 2**30  # of latents and states; an hour at 832x480 is 6 GB of latents
 SETTLED_SECONDS = 3600.0  # what was touched within the last hour may be in use, and stays
@@ -35,16 +37,35 @@ def tiny_decoder_file() -> str | None:
     return next(filter(_is_tiny_file, vae_files()), None)
 
 
+def vace_files() -> list[str]:
+    """Files that may hold a VACE module: those that have it in their name."""
+    found = [name for folder in _vace_folders() for name in folder_paths.get_filename_list(folder)]
+    return list(dict.fromkeys(name for name in found if "vace" in name.lower())) or [NO_VACE]
+
+
 def model_path(name: str) -> Path:
     _know_folder()
-    found = next(filter(None, (folder_paths.get_full_path(folder, name) for folder in FOLDERS)), None)
-    if found is None:
+    if (found := _found(name, FOLDERS)) is None:
         raise KnotForcingError(f"The model {name} is not in models/diffusion_models or models/knot_forcing any more. Choose another one.")
-    return Path(found)
+    return found
+
+
+def lora_path(name: str) -> Path:
+    return Path(folder_paths.get_full_path_or_raise("loras", name))
 
 
 def vae_path(name: str) -> Path:
-    return Path(folder_paths.get_full_path("vae", name) or folder_paths.get_full_path_or_raise("vae_approx", name))
+    return _found(name, ("vae",)) or Path(folder_paths.get_full_path_or_raise("vae_approx", name))
+
+
+def vace_path(name: str) -> Path:
+    if name == NO_VACE:
+        raise KnotForcingError(
+            "No VACE module was found. Put Wan2_1-VACE_module_1_3B_bf16.safetensors in models/diffusion_models and choose it here."
+        )
+    if (found := _found(name, _vace_folders())) is None:
+        raise KnotForcingError(f"The VACE module {name} is not there any more. Choose another one.")
+    return found
 
 
 def output_file(prefix: str, name: str, width: int, height: int) -> tuple[Path, str]:
@@ -68,6 +89,15 @@ def stream_folder() -> Path:
         if kept > KEPT_BYTES and time.time() - file.stat().st_mtime > SETTLED_SECONDS:
             file.unlink(missing_ok=True)
     return folder
+
+
+def _found(name: str, folders: Iterable[str]) -> Path | None:
+    found = next(filter(None, (folder_paths.get_full_path(folder, name) for folder in folders)), None)
+    return None if found is None else Path(found)
+
+
+def _vace_folders() -> list[str]:
+    return [folder for folder in (*FOLDERS, "model_patches") if folder in folder_paths.folder_names_and_paths]
 
 
 def _is_tiny_file(name: str) -> bool:

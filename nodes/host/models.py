@@ -11,7 +11,6 @@ import comfy.model_management as management
 import comfy.model_patcher
 import comfy.ops
 import comfy.utils
-import folder_paths
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +23,7 @@ from ...kf_core.errors import KnotForcingError
 from ...kf_core.model.adapters import Adapters
 from ...kf_core.model.card import ModelCard
 from ...kf_core.model.wan import WanModel
-from .folders import BUNDLED, KEY, model_path
+from .folders import BUNDLED, KEY, lora_path, model_path
 from .weights import name_of_weights, shape_of
 
 BUNDLED_FILE = "kf-tiny.safetensors"
@@ -50,7 +49,7 @@ def load_model(name: str, *, lora: str | None = None, known_as: str | None = Non
 
     Opened as the command line opens it. Raises KnotForcingError."""
     path = bundled(BUNDLED_FILE) if name == BUNDLED else model_path(name)
-    second = None if lora is None else Path(folder_paths.get_full_path_or_raise("loras", lora))
+    second = None if lora is None else lora_path(lora)
     opened = open_checkpoint(path, lora=second, known_as=known_as, accept_licence=accept_licence)
     with torch.device("meta"):
         adapters = Adapters(opened.card, comfy.ops.manual_cast)

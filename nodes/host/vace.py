@@ -4,24 +4,19 @@ What the module does is `kf_core/model/vace.py`'s. Its file is read once, when t
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import comfy.model_management as management
 import comfy.model_patcher
 import comfy.ops
-import folder_paths
 import torch
 
 from ...kf_core.checkpoints.load import fill
 from ...kf_core.checkpoints.marks import VACE_KEY
 from ...kf_core.checkpoints.vace import module_tensors, refuse_other_size, vace_of
-from ...kf_core.errors import KnotForcingError
 from ...kf_core.model.card import ModelCard
 from ...kf_core.model.vace import Vace
 from ..wires import Driver
-
-FOLDERS = ("diffusion_models", "knot_forcing", "model_patches")
-NONE = "none found"
+from .folders import vace_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,23 +37,9 @@ def refuse_misled(card: ModelCard, driver: Driver) -> None:
         refuse_other_size(driver.vace.name, driver.vace.network, card)
 
 
-def vace_files() -> list[str]:
-    """Files that may hold a VACE module: those that have it in their name."""
-    found = [name for folder in FOLDERS if folder in folder_paths.folder_names_and_paths for name in folder_paths.get_filename_list(folder)]
-    return list(dict.fromkeys(name for name in found if "vace" in name.lower())) or [NONE]
-
-
 def load_vace(name: str) -> VaceModule:
     """A file's module, its weights as they lie in the file. Raises KnotForcingError."""
-    if name == NONE:
-        raise KnotForcingError(
-            "No VACE module was found. Put Wan2_1-VACE_module_1_3B_bf16.safetensors in models/diffusion_models and choose it here."
-        )
-    known = [folder for folder in FOLDERS if folder in folder_paths.folder_names_and_paths]
-    found = next(filter(None, (folder_paths.get_full_path(folder, name) for folder in known)), None)
-    if found is None:
-        raise KnotForcingError(f"The VACE module {name} is not there any more. Choose another one.")
-    path = Path(found)
+    path = vace_path(name)
     tensors = module_tensors(path)
     shapes = tensors.shapes
     with torch.device("meta"):
