@@ -68,7 +68,8 @@ class RolloutSettings:
     anchor: AnchorRule | None = Ahead()  # where the portrait stands in time; None: no anchor is cached
     pinned: int = 0  # the first committed frames that are never evicted (others call them a sink)
     pinned_place: Literal["absolute", "in front"] = "absolute"  # "in front": just before the window (LongLive's endless mode)
-    first_frame: Literal["free", "pin"] = "free"  # "pin": frame 0 is the portrait at every step and in the result (LiveTalk)
+    # "pin": frame 0 is the portrait at every step and in the result (LiveTalk); "tie": the portrait is the first chunk's knot
+    first_frame: Literal["free", "pin", "tie"] = "free"
     schedule: tuple[tuple[float, float], ...]  # (sigma, t) of each step; t is what the network is told
     first_schedule: tuple[tuple[float, float], ...] | None = None  # for the first chunk, where it differs (Causal-Forcing++)
     max_frames: int | None = None  # only with an unlimited window: its cache is allocated once
@@ -113,6 +114,11 @@ class RolloutSettings:
     def knot_length(self) -> int:
         """Frames that each chunk draws beyond those it emits."""
         return self.knot_frames if self.knot is not None else 0
+
+    @property
+    def begins_on_portrait(self) -> bool:
+        """Whether the portrait is handed to the first chunk as its knot; a stream that has none begins freely."""
+        return self.first_frame == "tie" and self.knot is not None
 
     @property
     def is_guided(self) -> bool:

@@ -94,7 +94,12 @@ class Sampler(io.ComfyNode):
                 choice(
                     "pinned_place", ["absolute", "in front"], "Where pinned frames stand in time: at their own place, or before the window."
                 ),
-                choice("first_frame", ["free", "pin"], "pin: the first picture is the portrait itself."),
+                choice(
+                    "first_frame",
+                    ["free", "pin", "tie"],
+                    "How the video begins. free: with whatever is drawn. tie: on the portrait, which the first chunk takes up as its knot. "
+                    "pin: with the portrait itself.",
+                ),
                 io.Combo.Input(
                     "method",
                     options=[OWN, KNOT_FORCING],

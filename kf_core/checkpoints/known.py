@@ -50,7 +50,7 @@ def kf_tiny(size: int = 128) -> ModelCard:
         pose=PoseSpec(),
         expression=EXPRESSION,
         motion_strength=True,
-        rollout=RolloutSettings(schedule=warped(), anchor=Ahead(20, 20)),
+        rollout=RolloutSettings(schedule=warped(), anchor=Ahead(20, 20), first_frame="tie"),
         width=size,
         height=size,
         note="kf-tiny draws cartoons: it was trained on procedural cartoon portraits and is not meant for photographs.",

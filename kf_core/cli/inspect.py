@@ -135,5 +135,5 @@ def _rollout(rollout: RolloutSettings) -> str:
     knot = "no knot" if rollout.knot is None else f"knot {rollout.knot_frames} ({rollout.knot}{', fused' if rollout.fuse else ''})"
     anchor = "no anchor" if rollout.anchor is None else f"anchor {type(rollout.anchor).__name__.lower()}"
     pinned = f" + the first {rollout.pinned} pinned ({rollout.pinned_place})" if rollout.pinned else ""
-    first = ", frame 0 is the portrait" if rollout.first_frame == "pin" else ""
+    first = {"free": "", "pin": ", frame 0 is the portrait", "tie": ", begins on the portrait"}[rollout.first_frame]
     return f"{chunk}, {steps}{guidance}, {knot}, {anchor}, window {rollout.window or 'unlimited'}{pinned}{first}"

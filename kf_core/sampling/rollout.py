@@ -132,7 +132,7 @@ def prefill(model: Generator, anchor: Anchor, driving: BoundDriving, settings: R
     state = RolloutState.start(model, anchor, settings)
     model = guided(model, settings)
     while settings.emitted(state.chunk).stop <= latents.shape[2]:
-        span = settings.emitted(state.chunk)
+        span, state.knot = settings.emitted(state.chunk), None
         conditioning = driving.window(span)
         state.read_prompt(model, anchor, conditioning)
         memory = state.cache.place(anchor_position(settings, LatentSpan(span.start, span.stop + settings.knot_length)))
@@ -149,13 +149,14 @@ class RolloutState:
 
     cache: KVCache
     chunk: int = 0  # the next one to be drawn
-    knot: Tensor | None = None  # [b, c, k, h, w] drawn by the last chunk, not emitted yet
+    knot: Tensor | None = None  # [b, c, k, h, w] drawn by the last chunk, not emitted yet; at the start it may be the portrait
     text: TextKeys | None = None  # keys of the current prompt: made from the driving, not saved
 
     @classmethod
     def start(cls, model: Generator, anchor: Anchor, settings: RolloutSettings) -> "RolloutState":
         batch, _, _, height, width = anchor.latent.shape
-        return cls(guided(model, settings).new_cache(settings, batch, height, width))
+        cache = guided(model, settings).new_cache(settings, batch, height, width)
+        return cls(cache, knot=anchor.latent if settings.begins_on_portrait else None)
 
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], model: Generator, anchor: Anchor, settings: RolloutSettings) -> "RolloutState":
@@ -220,7 +221,7 @@ def anchor_segment(model: Generator, anchor: Anchor) -> Segment:
 
 def pin_portrait(latents: Tensor, anchor: Anchor, settings: RolloutSettings, span: LatentSpan) -> Tensor:
     """Frame 0 is the portrait itself, for models that were trained so (LiveTalk)."""
-    if settings.first_frame == "free" or span.start > 0:
+    if settings.first_frame != "pin" or span.start > 0:
         return latents
     return torch.cat((anchor.latent.to(latents), latents[:, :, 1:]), dim=2)
 

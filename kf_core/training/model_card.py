@@ -12,7 +12,7 @@ from .goals import goals_table, read_protocols
 from .louder import KEY
 from .vae import HEADER_KEY
 
-VERSION = "0.5"
+VERSION = "0.6"
 
 # what to show of each condition, in this order
 SHOWN = (

@@ -76,7 +76,10 @@ class ClipDriving:
 def own_chunks(
     generator: Generator, clips: ClipLatents, driving: ClipDriving, settings: RolloutSettings, seed: int, exits=None
 ):  # fmt: skip
-    """Stream the clips' identities for as many whole chunks as the clips have: LatentChunks."""
+    """Stream the clips' identities for as many whole chunks as the clips have: LatentChunks.
+
+    The reference is how a clip ends, so no stream begins on it."""
+    settings = replace(settings, first_frame="free")
     reference = clips.reference.to(generator.device, torch.float32)
     b, c, _, h, w = reference.shape
     chunks = (clips.latents.shape[2] - settings.knot_length) // settings.chunk

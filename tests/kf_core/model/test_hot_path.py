@@ -22,6 +22,7 @@ from tests.kf_core.tiny import CARD, HEIGHT, SETTINGS, WIDTH, Waves, chunks, fra
 FORMS = {
     "knot forcing": {},
     "blended knot": dict(knot="blend"),
+    "tied to the portrait": dict(first_frame="tie"),
     "pinned knot": dict(knot="pin", fuse=False, first_frame="pin"),
     "without an anchor": dict(anchor=None),
     "wide window": dict(window=12, anchor=Ahead(4, 2)),

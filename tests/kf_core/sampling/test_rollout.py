@@ -32,6 +32,7 @@ FORMS = {
     "short first chunk": replace(SETTINGS, first_chunk=1),
     "other steps first": replace(SETTINGS, first_schedule=warped((1000, 750, 250))),
     "pinned portrait": replace(SETTINGS, first_frame="pin"),
+    "tied to the portrait": replace(SETTINGS, first_frame="tie"),
 }
 
 
@@ -179,6 +180,28 @@ def test_the_pinned_portrait_is_frame_0():
     settings = FORMS["pinned portrait"]
     made = frames(6, settings)
     assert torch.equal(made[:, :, :1], portrait().latent)
+
+
+@pytest.mark.parametrize("knot", ["inpaint", "blend"])
+def test_a_stream_tied_to_the_portrait_begins_on_it_as_on_a_knot(knot):
+    """Frame 0 is predicted again and averaged with the portrait; what was drawn before goes on as it would anyway."""
+    settings = replace(SETTINGS, knot=knot, first_frame="tie")
+    steps, model = [], generator()
+    for out in rollout(model, portrait(), Waves(), settings, noise()):
+        if isinstance(out, LatentChunk):
+            break
+        steps.append(out.clean)
+    torch.testing.assert_close(out.latents[:, :, :1], (portrait().latent + steps[-1][:, :, :1]) / 2)
+    assert torch.equal(out.latents[:, :, 1:], steps[-1][:, :, 1:3])
+    free = replace(settings, first_frame="free")
+    first = frames(3, free, model=model)
+    states = [prefill(model, portrait(), Waves(), each, first) for each in (free, settings)]
+    assert all(torch.equal(*pair) for pair in zip(*(state.tensors().values() for state in states), strict=True))
+
+
+def test_a_stream_without_a_knot_begins_freely():
+    settings = FORMS["no knot"]
+    assert torch.equal(frames(6, settings), frames(6, replace(settings, first_frame="tie")))
 
 
 def test_identity_reaches_the_frames_through_the_anchor_alone():

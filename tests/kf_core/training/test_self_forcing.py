@@ -37,6 +37,14 @@ def test_own_chunks_are_those_of_the_shipped_rollout():
     assert len(mine) == 4 and all(torch.equal(a, b) for a, b in zip(mine, shipped, strict=True))
 
 
+def test_own_rollouts_do_not_begin_on_the_reference_which_is_how_the_clip_ends():
+    generator, rows = training().networks.generator(), clips(2)
+    tied = replace(card().rollout, first_frame="tie")
+    driving = ClipDriving.everything(rows)
+    both = [[chunk.latents for chunk in own_chunks(generator, rows, driving, each, seed=5)] for each in (card().rollout, tied)]
+    assert all(torch.equal(a, b) for a, b in zip(*both, strict=True))
+
+
 def test_a_chunk_carries_gradient_and_the_next_one_does_not_reach_back_into_it():
     made = training()
     rows = clips(1)
