@@ -132,7 +132,8 @@ def prefill(model: Generator, anchor: Anchor, driving: BoundDriving, settings: R
     state = RolloutState.start(model, anchor, settings)
     model = guided(model, settings)
     while settings.emitted(state.chunk).stop <= latents.shape[2]:
-        span, state.knot = settings.emitted(state.chunk), None
+        span = settings.emitted(state.chunk)
+        state.knot = None  # frames that are given begin as they do, tied to no portrait
         conditioning = driving.window(span)
         state.read_prompt(model, anchor, conditioning)
         memory = state.cache.place(anchor_position(settings, LatentSpan(span.start, span.stop + settings.knot_length)))
