@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kf_core.checkpoints.known import KNOWN
 from kf_core.evaluation.random_model import PRESETS as RANDOM
 from kf_core.footprint import DecoderKind, footprint
 from kf_core.presets import CHOICES, PRESETS, TINY, Plan, plan, preset_for, reads_on_device, usable
@@ -40,6 +41,13 @@ def test_only_the_cpu_asked_for_by_name_takes_the_small_decoder():
     assert planned("auto", VAE, small).way.decoder == VAE and planned("auto", VAE, small).is_usual
     for decoders in ((VAE,), (VAE, TINY), (small,)):  # a tiny decoder is for want of memory, and what was given is kept
         assert planned("cpu", *decoders).way.decoder == decoders[0] and planned("cpu", *decoders).is_usual
+
+
+@pytest.mark.parametrize("row", [row for row in KNOWN if row.key != "krea"], ids=lambda row: row.key)
+def test_every_known_model_of_this_size_fits_a_card_of_16_gb(row):
+    card = row.card()
+    found = plan("16gb", card, card.rollout, device=CPU, dtype=torch.bfloat16, width=512, height=512, decoders=(VAE, TINY))
+    assert found.fits and 3 * 2**30 < found.needed
 
 
 def test_auto_takes_what_the_machine_is():
