@@ -101,12 +101,14 @@ class ControlLatents:
         """Grey latents and the control's for the frames of `span`: [1, f, 32, h, w] in model space."""
         if span.start < self._next and span.start not in self._kept:
             self._begin()
+        oldest = span.stop - KEPT * span.length
         while self._next < span.stop:
-            self._kept[self._next] = torch.cat((self._grey.next(), self._encoded(self._next)), dim=1)
+            latents = torch.cat((self._grey.next(), self._encoded(self._next)), dim=1)
+            if self._next >= oldest:
+                self._kept[self._next] = latents
             self._next += 1
+        self._kept = {frame: latents for frame, latents in self._kept.items() if frame >= oldest}
         answer = torch.cat([self._kept[frame] for frame in span], dim=2)
-        for frame in [frame for frame in self._kept if frame < span.stop - KEPT * span.length]:
-            del self._kept[frame]
         return rearrange(answer, "b c f h w -> b f c h w")
 
     def _begin(self) -> None:

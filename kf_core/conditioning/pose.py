@@ -157,11 +157,10 @@ class PoseVideoReader:
             own < self._next and own not in self._kept for own in wanted if not self._past_end(own)
         ):
             self._restart((latent_h, latent_w))
+        if wanted:
+            self._read_to(wanted[-1], oldest=min(wanted[0], wanted[-1] - _KEPT_SECONDS * own_fps))
         black = torch.zeros(3, latent_h, latent_w)
-        answer = [self._read_to(own).get(own, black) for own in wanted]
-        oldest = self._next - max(_KEPT_SECONDS * own_fps, len(wanted))
-        for own in list(itertools.takewhile(lambda own: own < oldest, self._kept)):
-            del self._kept[own]
+        answer = [self._kept.get(own, black) for own in wanted]
         return torch.stack(answer) if answer else torch.zeros(0, 3, latent_h, latent_w)
 
     def _past_end(self, own: int) -> bool:
@@ -170,15 +169,17 @@ class PoseVideoReader:
     def _restart(self, grid: tuple[int, int]) -> None:
         self._grid, self._source, self._kept, self._next = grid, pictures(self._video.path), {}, 0
 
-    def _read_to(self, own: int) -> dict[int, Tensor]:
-        while self._next <= own and not self._past_end(self._next):
+    def _read_to(self, last: int, oldest: float) -> None:
+        while self._next <= last and not self._past_end(self._next):
             picture = next(self._source, None)
             if picture is None:
                 self._count = self._next
                 break
-            self._kept[self._next] = reduce_pose(picture[None], *self._grid)[0]
+            if self._next >= oldest:
+                self._kept[self._next] = reduce_pose(picture[None], *self._grid)[0]
             self._next += 1
-        return self._kept
+        for own in list(itertools.takewhile(lambda own: own < oldest, self._kept)):
+            del self._kept[own]
 
 
 def blinks(times: Tensor, every: float) -> Tensor:

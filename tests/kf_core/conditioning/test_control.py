@@ -57,6 +57,22 @@ def test_memory_does_not_grow_and_grey_is_soon_known_by_heart(vae):
     assert len(control._kept) <= 8 and control._grey._repeats and not control._grey._state.past
 
 
+def test_a_stream_that_is_taken_up_late_holds_no_more_and_gets_the_same(vae):
+    control, late = latents(vae, clip(60)), latents(vae, clip(60))
+    for start in range(0, 12, 3):
+        whole = control.frames(LatentSpan(start, start + 4))
+    encoded, most = late._encoded, 0
+
+    def watched(frame: int) -> torch.Tensor:
+        nonlocal most
+        most = max(most, len(late._kept))
+        return encoded(frame)
+
+    late._encoded = watched
+    assert torch.equal(late.frames(LatentSpan(9, 13)), whole)
+    assert most <= 8 and late._kept.keys() == control._kept.keys()
+
+
 def test_a_control_of_another_rate_and_shape_is_fitted_in(vae):
     slow = latents(vae, clip(9, (64, 64)), fps=8.0)  # a square at half the rate: covers the frame, each picture twice
     middle = clip(9, (64, 64)).permute(0, 3, 1, 2)

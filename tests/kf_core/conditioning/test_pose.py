@@ -127,6 +127,20 @@ def test_a_video_answers_the_same_whatever_was_asked_before(video):
         assert torch.equal(reader.between(PixelSpan(start, stop), 16, 2, 2), whole[start:stop])
 
 
+def test_a_video_that_is_taken_up_late_is_read_to_there_and_not_kept(video, monkeypatch):
+    whole, reader, most = video.open().between(PixelSpan(0, 30), 16, 2, 2), video.open(), 0
+    monkeypatch.setattr("kf_core.conditioning.pose._KEPT_SECONDS", 0.25)
+
+    def watched(*words):
+        nonlocal most
+        most = max(most, len(reader._kept) + 1)
+        return reduce_pose(*words)
+
+    monkeypatch.setattr("kf_core.conditioning.pose.reduce_pose", watched)
+    assert torch.equal(reader.between(PixelSpan(26, 30), 16, 2, 2), whole[26:])
+    assert most <= 7  # a quarter of a second at 24 pictures a second
+
+
 def test_a_video_equals_the_same_pictures_in_memory_and_ends_in_black(video):
     frames = (torch.linspace(0.1, 0.9, 48)).view(-1, 1, 1, 1).expand(48, 32, 32, 3)
     span = PixelSpan(0, 36)
