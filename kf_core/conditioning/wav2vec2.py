@@ -155,12 +155,12 @@ class Wav2Vec2:
     def _step(self, picture: int) -> Tensor:
         index = self._layout.last_with(picture)
         window = self._layout.window(index)
-        step = self._encoded(index)[picture - window.start]
         share = (picture - window.start + 1) / (window.fade + 1)
         if share >= 1:
-            return step
+            return self._encoded(index)[picture - window.start]
         earlier = self._layout.window(index - 1)
-        return torch.lerp(self._encoded(index - 1)[picture - earlier.start], step, share)
+        before = self._encoded(index - 1)[picture - earlier.start]  # first: a file is read forwards
+        return torch.lerp(before, self._encoded(index)[picture - window.start], share)
 
     def _laid_out(self) -> _Layout:
         length, overlap = round(WINDOW_SECONDS * self._fps), round(OVERLAP_SECONDS * self._fps)
@@ -194,9 +194,11 @@ class Wav2Vec2:
         """Window `index`, [pictures, width]."""
         if index not in self._remembered:
             window = self._layout.window(index)
-            mean, deviation = self._sums(index).normal()
             start, stop = self._samples(window)
+            if index:
+                self._sums(index - 1)  # what lies before is heard before
             heard = self._listener.samples(start, stop)
+            mean, deviation = self._sums(index).normal()
             heard = heard if heard.std() >= QUIETEST else np.zeros_like(heard)
             wave = torch.from_numpy(((heard - mean) / deviation).astype(np.float32))
             places = [self._stretching.place(picture) - start // STRIDE for picture in range(window.start, window.stop)]

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from kf_core.conditioning import wav2vec2
-from kf_core.conditioning.audio import SAMPLE_RATE, AudioArray, LiveAudio, Silence
+from kf_core.conditioning.audio import SAMPLE_RATE, AudioArray, AudioFile, LiveAudio, Silence
 from kf_core.conditioning.driving import Driving
 from kf_core.conditioning.wav2vec2 import Wav2Vec2, read_encoder
 from kf_core.errors import KnotForcingError
+from kf_core.media.sound import SoundFile
 from kf_core.model.card import AudioSpec, ModelCard, TextSpec
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan, PixelSpan
@@ -108,6 +110,18 @@ def test_memory_holds_a_few_windows_whatever_the_length(encoder):
     for second in range(0, 120, 3):
         features.steps(PixelSpan(16 * second, 16 * second + 16))
     assert len(features._remembered) == wav2vec2.REMEMBERED
+
+
+@pytest.mark.parametrize("begins", [0, 60])
+def test_a_long_file_is_read_once_from_front_to_back(encoder, tmp_path, monkeypatch, begins):
+    soundfile.write(tmp_path / "long.wav", voice(100), SAMPLE_RATE)
+    openings, blocks = [], SoundFile.blocks
+    monkeypatch.setattr(SoundFile, "blocks", lambda *words: openings.append(words) or blocks(*words))
+    features = Wav2Vec2(AudioFile(tmp_path / "long.wav"), FPS, encoder)
+    heard = [features.steps(PixelSpan(start, start + 12)) for start in range(16 * begins, 16 * 100, 12)]
+    assert len(openings) == 1
+    at_once = Wav2Vec2(AudioFile(tmp_path / "long.wav"), FPS, encoder).steps(PixelSpan(16 * begins, 16 * 100))
+    assert torch.equal(torch.cat(heard)[: len(at_once)], at_once)
 
 
 def test_a_live_source_is_heard_once_a_window_has_come_and_however_it_comes(encoder):
