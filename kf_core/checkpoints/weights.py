@@ -25,8 +25,10 @@ def whole(opened: Checkpoint, name: str, dtype: torch.dtype) -> Tensor:
         tensor *= _broadcast(file.read(parts.scale), tensor)
     for source, lora in corrections:
         down, up = (source.read(side).to(tensor.dtype) for side in (lora.down, lora.up))
-        alpha = source.read(lora.alpha).item() if lora.alpha else _alpha(opened, down.shape[0])
-        tensor += alpha / down.shape[0] * (up @ down)
+        rank = down.shape[0]
+        unsaid = _alpha(opened, rank) if source is opened.file else rank  # what is known of a model holds for its own corrections
+        alpha = source.read(lora.alpha).item() if lora.alpha else unsaid
+        tensor += alpha / rank * (up @ down)
     return tensor.to(dtype)
 
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from kf_core.checkpoints import recognise
 from kf_core.checkpoints.checkpoint import identify
 from kf_core.checkpoints.key_maps import wan_name
 from kf_core.checkpoints.known import KNOWN, self_forcing
 from kf_core.checkpoints.load import load_generator
 from kf_core.checkpoints.vaes import load_vae
-from kf_core.checkpoints.weights import as_stored
+from kf_core.checkpoints.weights import as_stored, whole
 from kf_core.errors import KnotForcingError
 from kf_core.model.card import CARD_KEY, ModelCard
 from kf_core.model.wan import WanModel
@@ -154,6 +155,14 @@ def test_a_lora_must_fit_the_model_it_corrects(wan, tmp_path):
         load_generator(base, known_as="longlive", lora=other)
     assert "its authors with a second file, models/lora.pt" in identify(base, known_as="longlive").remarks[-1]
     assert not identify(base, lora=lora, known_as="longlive").remarks
+
+
+def test_what_is_known_of_a_models_own_corrections_does_not_scale_another_lora(wan, tmp_path, monkeypatch):
+    monkeypatch.setattr(recognise, "KNOWN", tuple(replace(row, lora_alpha=64) for row in KNOWN))
+    base, lora = containers.with_lora_beside(wan, tmp_path)
+    opened = identify(base, lora=lora, known_as="longlive")
+    assert opened.recognised.row.lora_alpha == 64
+    assert all(torch.allclose(whole(opened, name, torch.float32), wan[name], atol=1e-6) for name in opened.lora.parts)
 
 
 def test_a_host_is_handed_what_lies_in_the_file_and_no_half_corrections(wan, tmp_path):
