@@ -1,16 +1,22 @@
-"""How sure a mean over sitters is: percentile bootstrap intervals, paired where two variants sat the same sitters.
+"""How sure a mean over sitters is: bootstrap intervals, paired where two variants sat the same sitters.
 
-A sitter's difference between two variants is resampled whole, so that what makes one face harder than another cancels.
-Source: Efron, "Bootstrap methods: another look at the jackknife", 1979.
+A sitter's difference between two variants is resampled whole, so that what makes one face harder than another cancels. The plain
+percentile interval is too narrow for few sitters (16: zero is excluded by chance 8 times in 100, 8: 11, 4: 21), so its percentiles are
+moved outwards as far as Student's t lies outside the normal distribution. Below eight sitters resampling does not reach far enough,
+whatever percentile is taken, and the interval is Student's own.
+Sources: Efron, "Bootstrap methods: another look at the jackknife", 1979; the expanded percentile interval: Hesterberg, "What teachers
+should know about the bootstrap", The American Statistician 69, 2015.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm, t  # librosa brings it
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+FEWEST_RESAMPLED = 8  # sitters
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,15 @@ def interval(values: Sequence[float], seed: int = 0) -> Interval:
         raise ValueError("no value to take the mean of")
     if len(values) < 3:
         return Interval(float(values.mean()), None, None, len(values))
-    drawn = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(values[drawn].mean(1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(values.mean()), float(low), float(high), len(values))
+    n, mean = len(values), float(values.mean())
+    reach = t.ppf((1 + CONFIDENCE) / 2, n - 1)  # in standard errors
+    if n < FEWEST_RESAMPLED:
+        half = float(reach * values.std(ddof=1) / np.sqrt(n))
+        return Interval(mean, mean - half, mean + half, n)
+    outside = norm.cdf(-reach * np.sqrt(n / (n - 1)))  # resampled means vary less than means do, by that root
+    drawn = np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
+    low, high = np.quantile(values[drawn].mean(1), [outside, 1 - outside])
+    return Interval(mean, float(low), float(high), n)
 
 
 def paired(values: Mapping[int, float], reference: Mapping[int, float], seed: int = 0) -> Interval | None:

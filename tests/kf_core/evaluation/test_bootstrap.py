@@ -14,6 +14,14 @@ def test_the_interval_of_a_mean_holds_it_and_narrows_with_sitters():
     assert few.high - few.low > 2 * (many.high - many.low)
 
 
+@pytest.mark.parametrize("sitters", [3, 4, 7, 8, 16])
+def test_where_nothing_is_different_zero_is_excluded_one_time_in_twenty(sitters, monkeypatch):
+    monkeypatch.setattr("kf_core.evaluation.bootstrap.RESAMPLES", 2000)
+    chance = np.random.default_rng(0)
+    excluded = sum(interval(chance.standard_normal(sitters)).excludes_zero for _ in range(1000))
+    assert 30 <= excluded <= 72  # 50 +- 3 standard deviations
+
+
 def test_what_makes_one_sitter_harder_than_another_cancels_in_pairs():
     generator = np.random.default_rng(1)
     hardness = {who: generator.normal(0, 10) for who in range(16)}
