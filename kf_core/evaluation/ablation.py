@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from ..vae.wan import WanVAE
 from .course import Course
 from .reader import OneReading, PortraitReader
 from .report import Examination
-from .results import Results, claim
+from .results import Results, claim, written_once
 from .sitting import Played, Sitter, play, through_codec
 from .variants import Variant
 
@@ -126,8 +127,7 @@ def _sit_for(
         place = strips / f"{seconds:g}s" / condition
         watcher.save(place / f"{_name(variant)}-{sitter.seed}.webp", watcher.made)
         truth = strips / f"{seconds:g}s" / TRUTH / f"{TRUTH}-{sitter.seed}.webp"
-        if not truth.exists():
-            watcher.save(truth, watcher.true)
+        written_once(truth, partial(watcher.save, pictures=watcher.true))
     return lines
 
 

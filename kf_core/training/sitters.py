@@ -4,7 +4,6 @@ A sitter is its seed: the same face, motion and noise for ever. Its speech is ke
 differently the second time. Source of all numbers: `portraits.py`, `speech.py`, `visemes.py`.
 """
 
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from ..conditioning.audio import SAMPLE_RATE, AudioArray
 from ..conditioning.head import keypoints
 from ..conditioning.openpose import draw_pose
+from ..evaluation.results import written_once
 from ..timeline import PixelSpan, latent_frames, pixel_frames
 from .drawing import render
 from .portraits import Identities, Motion, sample_identities, sample_motion, with_mouth
@@ -45,13 +45,10 @@ class Voiced:
         return cls(speech.samples, np.stack(mouth_track(speech, pictures, FPS)), closures, voice)
 
     def save(self, path: Path) -> None:
-        """Whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = dict(samples=torch.from_numpy(self.samples).half(), mouth=torch.from_numpy(self.mouth))
         tensors["closures"] = torch.tensor(self.closures, dtype=torch.int64)
         tensors["voice"] = torch.tensor(list(self.voice.encode()), dtype=torch.uint8)
-        save_file(tensors, path.with_suffix(".unfinished"))
-        os.replace(path.with_suffix(".unfinished"), path)
+        save_file(tensors, path)
 
     @classmethod
     def load(cls, path: Path) -> "Voiced":
@@ -144,9 +141,9 @@ def seat(seed: int, seconds: float, size: int, folder: Path) -> HeldOutSitter:
     """The held-out sitter of this seed, `seconds` long; what is said is kept in `folder`."""
     count = pixel_frames(latent_frames(round(seconds * FPS)))
     file = folder / f"speech-{seconds:g}s-{seed}.safetensors"
-    if not file.exists():
-        voice = HELD_OUT_VOICES[seed % len(HELD_OUT_VOICES)]
-        Voiced.of(monologue(voice, seconds + SECONDS_BEYOND, seed, held_out=True), count, voice.name).save(file)
+    voice = HELD_OUT_VOICES[seed % len(HELD_OUT_VOICES)]
+    speech = lambda: monologue(voice, seconds + SECONDS_BEYOND, seed, held_out=True)
+    written_once(file, lambda path: Voiced.of(speech(), count, voice.name).save(path))
     return _seated(seed, size, count, Voiced.load(file))
 
 
@@ -154,11 +151,14 @@ def seat_with_pause(seed: int, seconds: float, size: int, silent: tuple[float, f
     """A sitter who says nothing between two moments (seconds)."""
     count = pixel_frames(latent_frames(round(seconds * FPS)))
     file = folder / f"pause-{seconds:g}s-{seed}.safetensors"
-    if not file.exists():
-        voice = HELD_OUT_VOICES[seed % len(HELD_OUT_VOICES)]
+    voice = HELD_OUT_VOICES[seed % len(HELD_OUT_VOICES)]
+
+    def speech() -> Speech:
         before = _cut(monologue(voice, silent[0], seed, held_out=True), silent[0])
         after = monologue(voice, seconds + SECONDS_BEYOND - silent[1], seed + 1, held_out=True)
-        Voiced.of(join([before, pause(silent[1] - before.seconds), after]), count, voice.name).save(file)
+        return join([before, pause(silent[1] - before.seconds), after])
+
+    written_once(file, lambda path: Voiced.of(speech(), count, voice.name).save(path))
     return _seated(seed, size, count, Voiced.load(file))
 
 
