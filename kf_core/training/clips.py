@@ -26,13 +26,13 @@ from ..timeline import PIXELS_PER_LATENT, LatentSpan, PixelSpan
 from ..vae.streaming import encode_clip
 from ..vae.wan import SPATIAL_STRIDE, WanVAE
 from .drawing import render
-from .portraits import Split, sample_identities, sample_motion, with_mouth
+from .portraits import Identities, Motion, Split, sample_identities, sample_motion, with_mouth
 from .precision import mixed_precision
 from .takes import FPS, Library, training_take
 
 LENGTHS = (49, 49, 81)  # pictures of the clips in one shard after another: faces matter more than length, long rollouts need some length
 SHARD = 10  # clips per file, all of one length
-HELD_OUT_SEED = 2**32
+HELD_OUT_SEED = 2**31  # beyond any clip, and within the 32 bits of a seed that PyTorch's generator reads on a CPU
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,9 +82,8 @@ def sample_clip(
     """The clip of this seed: `pictures` = 1 + 4n pictures of `size` x `size`, drawn on `device`."""
     generator = torch.Generator().manual_seed(seed)
     take = training_take(library, pictures, np.random.default_rng([seed, 1]))
-    motion = sample_motion(1, pictures, generator, FPS, _motion_strength(pictures, generator))
-    motion = with_mouth(motion, *torch.from_numpy(take.mouth)[:, None])
-    drawn = render(sample_identities(1, generator, split), motion, size, device)
+    who, motion = who_and_how(pictures, generator, split)
+    drawn = render(who, with_mouth(motion, *torch.from_numpy(take.mouth)[:, None]), size, device)
 
     steps = timeline.groups(LatentSpan(0, timeline.latent_frames(pictures)))
     grid = size // SPATIAL_STRIDE
@@ -104,6 +103,12 @@ def sample_clip(
         weights=pool(drawn.weights()),
         mouth=pool(only_mouth.weights(extra=1.0) - 1),
     )
+
+
+def who_and_how(pictures: int, generator: torch.Generator, split: Split = "train") -> tuple[Identities, Motion]:
+    """The face of a clip and how it moves, but for the mouth."""
+    motion = sample_motion(1, pictures, generator, FPS, _motion_strength(pictures, generator))
+    return sample_identities(1, generator, split), motion
 
 
 def by_frame(track: Tensor, steps: PixelSpan) -> Tensor:

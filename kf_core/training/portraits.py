@@ -1,7 +1,9 @@
 """Who is drawn and how they move: procedural cartoon portraits as numbers, before anything is drawn.
 
-An identity is a pure function of its seed. Seeds of the `train` split lie below 2**40 and those of `held-out` from 2**40 on, so no
-identity of one split can be met in the other. Knows nothing of pixels (see `drawing.py`).
+An identity is a pure function of its seed, of which PyTorch's generator reads 32 bits. So there are 2**32 faces, and both splits draw
+from all of them: seeds of `held-out` lie from 2**40 on and show by that what they are meant for, but a held-out face is another than all
+that were trained on by chance only (one in a million for some thousands of those), and where it is drawn by a stream of its own. A test
+looks at those that are measured. Knows nothing of pixels (see `drawing.py`).
 """
 
 import math
@@ -102,12 +104,12 @@ def with_mouth(motion: Motion, open: Tensor, wide: Tensor, bite: Tensor | None =
 
 
 def sample_identities(n: int, generator: torch.Generator | None = None, split: Split = "train") -> Identities:
-    """`n` faces that are unlikely to have been seen, and cannot have been seen in the other split."""
+    """`n` faces that are unlikely to have been seen, or to be seen in the other split, if that draws from another generator."""
     return identities(torch.randint(_SEEDS, (n,), generator=generator) + (_SEEDS if split == "held-out" else 0))
 
 
 def identities(seeds: Tensor) -> Identities:
-    """The faces of these seeds [n]: the same seed is the same face, for ever."""
+    """The faces of these seeds [n]: the same seed is the same face, for ever (and so are seeds whose lower 32 bits are the same)."""
     rows = [torch.rand(_Dice.SIDES, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
     dice = _Dice(torch.stack(rows) if rows else torch.zeros(0, _Dice.SIDES))
     between, pick, chance = dice.between, dice.pick, dice.chance

@@ -1,6 +1,7 @@
 """Training clips: pure functions of their seed, driven as a stream is driven, kept in a folder that may grow while it is read."""
 
 from dataclasses import fields
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from kf_core.model.card import AudioSpec, ModelCard, TextSpec
 from kf_core.schedule import warped
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan
-from kf_core.training.clips import SHARD, ClipFolder, encode, joined, make_clips, sample_clip
+from kf_core.training.clips import HELD_OUT_SEED, SHARD, ClipFolder, encode, joined, make_clips, sample_clip, who_and_how
 from kf_core.training.disturb import disturb
+from kf_core.training.examples import FACES
+from kf_core.training.portraits import identities, sample_identities
 from kf_core.training.speech import TRAINING_VOICES, monologue
 from kf_core.training.takes import Library, training_take
 from kf_core.vae.streaming import prepare
@@ -38,6 +41,22 @@ def test_a_clip_is_a_pure_function_of_its_seed(library):
     assert torch.equal(first.pictures, again.pictures) and not torch.equal(first.pictures, other.pictures)
     for field in fields(first.drivers):
         assert torch.equal(getattr(first.drivers, field.name), getattr(again.drivers, field.name))
+
+
+def test_faces_that_are_measured_or_bundled_are_none_that_clips_show():
+    seeded = lambda seed: torch.Generator().manual_seed(seed)
+    shown = lambda faces: {int(face.seed) % 2**32 for face in faces}  # the bits of a seed that a generator reads
+    trained = [who_and_how(9, seeded(seed)) for seed in range(200)]
+    probed = [who_and_how(9, seeded(HELD_OUT_SEED + seed), "held-out") for seed in range(30)]
+    measured = [sample_identities(1, seeded(seed), "held-out") for seed in (*range(1000, 1004), *range(2000, 2016), *range(4000, 4008))]
+    faces = [
+        shown(face for face, _ in trained),
+        shown(face for face, _ in probed),
+        shown(measured),
+        shown(identities(torch.tensor([*FACES.values()]))),
+    ]
+    assert [len(each) for each in faces] == [200, 30, 28, 3] and len(set.union(*faces)) == 200 + 30 + 28 + 3
+    assert not any(torch.equal(a.yaw, b.yaw) for (_, a), (_, b) in product(trained[:30], probed))
 
 
 def test_a_clip_is_driven_by_the_same_numbers_as_a_stream(library):
