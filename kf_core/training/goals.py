@@ -67,6 +67,11 @@ def goals_table(codec: Mapping, measures: Mapping, protocols: Mapping[str, Mappi
     lines = ["## Beside what was asked", "", "| | asked | found | reached |", "|---|---:|---:|---|", *rows, ""]
     if "drift" in protocols:
         lines += [f"![Eight faces in the first and in the tenth minute, beside their portraits]({SHEET})", ""]
+    if protocols:
+        lines += [
+            "Streams of these protocols begin on their true first chunk: how one begins on a portrait makes no difference to them.",
+            "",
+        ]
     for name, protocol in protocols.items():
         about = protocol["about"]
         lines.append(f"- {name}: `{about['command']}`, commit {about['code']}, {about['date']}, {about['machine']}")
@@ -85,7 +90,8 @@ def _mouth(found: Mapping) -> Iterator[Goal]:
         yield Goal(f"mouth r, {WITH_IDLE}, shifted by 0.5 s", -1, 0.2, abs(alive["mouth r, shifted 0.5 s"]))
     for condition in (*CONDITIONS, WITH_IDLE):
         if condition in closures:
-            yield Goal(f"mouth shut at m, b, p, {condition}", 1, 0.8, closures[condition]["mouth shut at m, b, p"])
+            shut, control = closures[condition]["mouth shut at m, b, p"], closures[condition]["shut 0.5 s away"]
+            yield Goal(f"mouth shut at m, b, p (half a second away: {control:.2f}), {condition}", 1, 0.8, shut)
         if condition in pauses:
             yield Goal(f"opening in a pause, share of speech, {condition}", -1, 0.15, pauses[condition]["opening, share of speech"])
             yield Goal(f"the same, the worst face, {condition}", -1, 0.15, pauses[condition]["largest of a sitter"])
