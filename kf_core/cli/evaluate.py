@@ -20,6 +20,7 @@ from ..media.picture import read_picture
 from ..media.playback import pictures, probe
 from ..settings import RolloutSettings
 from . import protocols
+from .words import given, option, refuse
 
 SHEET_COLUMNS = 10
 
@@ -37,16 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    if chosen.ablation is not None:
-        return protocols.run_ablation(chosen)
-    if chosen.attention is not None:
-        return protocols.run_attention(chosen)
-    if chosen.mouth is not None:
-        return protocols.run_mouth(chosen)
-    if chosen.drift is not None:
-        return protocols.run_drift(chosen)
-    if chosen.video is None:
-        raise KnotForcingError("There is nothing to measure. Give a video, or a protocol with its folder, such as --ablation DIR.")
+    if (protocol := _protocol(chosen)) is not None:
+        return protocols.run(protocol, chosen)
     facts = probe(chosen.video)
     needs_reader = chosen.portrait is not None or chosen.audio is not None
     report = evaluate(
@@ -72,6 +65,24 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.sheet is not None:
         _sheet(chosen, facts.pictures, facts.fps).save(chosen.sheet)
     return 0
+
+
+def _protocol(chosen: argparse.Namespace) -> str | None:
+    """The protocol that is asked for; None: a video is measured. Raises KnotForcingError for what would not be used."""
+    words = given(chosen, add_arguments)
+    asked = [name for name in protocols.TAKES if name in words]
+    if not asked and chosen.video is None:
+        raise KnotForcingError("There is nothing to measure. Give a video, or a protocol with its folder, such as --ablation DIR.")
+    if not asked:
+        refuse(words, set().union(*protocols.TAKES.values()), "only a protocol uses it. Leave it out, or give one, such as --mouth DIR.")
+        return None
+    if len(asked) > 1:
+        raise KnotForcingError(f"{', '.join(map(option, asked))}: each is a run of its own. Give one at a time.")
+    protocol = asked[0]
+    if chosen.video is not None:
+        raise KnotForcingError(f"{chosen.video}: {option(protocol)} draws what it measures. Leave out the video, or {option(protocol)}.")
+    refuse(words, words.keys() - protocols.TAKES[protocol] - {protocol}, f"{option(protocol)} does not use it. Leave it out.")
+    return protocol
 
 
 def _blocks(path: Path):

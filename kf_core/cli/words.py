@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..errors import KnotForcingError
@@ -27,6 +28,13 @@ def refuse(names: Iterable[str], unused: Collection[str], why: str) -> None:
 def option(name: str) -> str:
     """As it is typed."""
     return f"--{name.replace('_', '-')}"
+
+
+def typed(name: str, value: Any) -> list[str]:
+    """An option with its value, as they are typed; of files the names alone."""
+    values = [] if value is True else value if isinstance(value, list) else [value]
+    plain = lambda one: one.name if isinstance(one, Path) else f"{one:g}" if isinstance(one, float) else str(one)
+    return [option(name), *(plain(one) for one in values)]
 
 
 def shell_line(words: Sequence[str]) -> str:
