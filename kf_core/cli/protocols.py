@@ -6,6 +6,7 @@ The pack that ComfyUI installs comes without `kf_core/training`; there these pro
 import argparse
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..evaluation import ablation, attention, first_and_last, first_and_last_pag
 from ..evaluation.ablation import CONDITIONS, POSE_AND_SOUND, Equipment, Plan
 from ..evaluation.ablation_page import write_page
 from ..evaluation.line_plot import need_matplotlib
-from ..evaluation.lip_sync import opening_from_sound
+from ..evaluation.lip_sync import fewest_pictures, opening_from_sound
 from ..evaluation.speed import machine
 from ..evaluation.variants import chosen as chosen_variants
 from ..evaluation.variants import variants
@@ -204,7 +205,15 @@ def _prepare(chosen: argparse.Namespace) -> "tuple[_Training, MeasuredFiles, Equ
     training = _training()
     set_threads(chosen.threads)
     files = MeasuredFiles.of(chosen.checkpoint, chosen.vae)
-    return training, files, files.load()
+    equipment = files.load()
+    fps = equipment.model.card.fps
+    pictures, needed = pixel_frames(latent_frames(round(chosen.seconds * fps))), fewest_pictures(fps)
+    if pictures < needed:
+        raise KnotForcingError(
+            f"Clips of {pictures} pictures are too short to say whether a mouth follows: {needed} are needed at {fps:g} FPS. "
+            f"Give --seconds {math.ceil(needed / fps)} or more."
+        )
+    return training, files, equipment
 
 
 def _seeds(chosen: argparse.Namespace) -> tuple[int, ...]:

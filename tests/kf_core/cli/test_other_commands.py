@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shlex
 
 import pytest
@@ -30,6 +31,24 @@ def test_evaluate_measures_a_video(files, capsys):
     assert report["pictures"] == 24 and Image.open(folder / "a.png").size[0] > 300
 
 
+def test_what_cannot_be_measured_of_a_video_is_said_in_one_sentence(files, capsys):
+    short = dict(duration=0.5, quiet=True)
+    assert files.animate(**short) == 0 and files.animate("wide.mp4", **short, width=48) == 0 and files.animate("long.mp4", quiet=True) == 0
+    out, wide, long, voice = (str(files.folder / name) for name in ("out.mp4", "wide.mp4", "long.mp4", "voice.wav"))
+    too_few = "8 pictures are too few to say whether the mouth follows the voice: 18 are needed at 16 FPS"
+    for words, sentence in (
+        ([out, "--truth", wide], "out.mp4 is 32x32 and .*wide.mp4 is 48x32"),
+        ([out, "--audio", voice], too_few),
+        ([long, "--audio", voice, "--truth", out], too_few),  # of two videos the shorter one counts
+        ([out, "--chunk", "0"], "A chunk of 0 latent frames"),
+    ):
+        capsys.readouterr()
+        assert main(["evaluate", *words]) == 1
+        said = capsys.readouterr().err
+        assert re.search(sentence, said) and said.count("\n") == 1
+    assert main(["evaluate", long, "--audio", voice]) == 0 and "mouth r" in capsys.readouterr().out
+
+
 def test_evaluate_without_anything_says_what_it_takes(capsys):
     assert main(["evaluate"]) == 1
     assert "Give a video, or a protocol" in capsys.readouterr().err
@@ -53,6 +72,7 @@ def test_an_ablation_names_variants_that_do_not_exist(capsys, tmp_path):
         (["--mouth", "{run}", "--identities", "0"], "0 sitters show nothing. Give --identities 1 or more"),
         (["--drift", "{run}", "--together", "0"], "0 sitters show nothing. Give --together 1 or more"),
         (["--ablation", "{run}", "--seconds", "0"], "Clips of 0 s cannot be made"),
+        (["--mouth", "{run}", "--seconds", "1"], "Clips of 17 pictures are too short to say whether a mouth follows: 18 are needed"),
     ],
 )
 def test_what_a_protocol_does_not_use_is_refused_before_it_begins(capsys, tmp_path, words, sentence):
