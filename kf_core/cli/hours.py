@@ -1,7 +1,6 @@
 """`bench --seconds`: one long run in one process, every chunk's time and memory, with or without writing the video."""
 
 import argparse
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,6 +23,7 @@ from ..stream import Stream
 from ..vae.wan import SPATIAL_STRIDE
 from ..worker import InTurn
 from . import model as model_arguments
+from .words import shell_line
 
 HELD_EVERY = 12  # chunks from one reading of what is held to the next; each takes some milliseconds
 
@@ -41,7 +41,7 @@ def run(chosen: argparse.Namespace, endless: Stream, tuning: Plan) -> LongRun:
         "model": f"{stream.model.card.name}, {width}x{height}, {str(stream.model.dtype).removeprefix('torch.')}{how}",
         "pictures": f"made {order}, {'written to an MP4' if chosen.film else 'thrown away'}",
         "machine": f"{machine()}, {date.today():%d %B %Y}",
-        "command": shlex.join(["python", "-m", "kf_core", *sys.argv[1:]]),
+        "command": shell_line(["python", "-m", "kf_core", *sys.argv[1:]]),
     }
     with closing(_items(chosen, stream, tuning)) as items, tqdm(total=stream.num_pictures, unit=" pictures", file=sys.stderr) as bar:
         made = follow(laps(items, HELD_EVERY), facts, stream.fps, lambda lap: bar.update(lap.pictures))
