@@ -125,7 +125,8 @@ def run(chosen: argparse.Namespace) -> int:
         text_encoder=text_encoder,
         control_encoder=loaded.vae,
     )
-    notes = (*loaded.remarks, getattr(audio, "note", ""), *advice_on(picture, loaded.width, loaded.height), *stream.remarks())
+    notes = (model_arguments.remark_on_device(chosen), *loaded.remarks, getattr(audio, "note", ""))
+    notes += (*advice_on(picture, loaded.width, loaded.height), *stream.remarks())
     for note in filter(None, notes):
         print(f"Note: {note}", file=sys.stderr)
     film = _film(chosen, stream, loaded.tuning)

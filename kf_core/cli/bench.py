@@ -60,6 +60,7 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.threads is not None:
         model_arguments.set_threads(chosen.threads)
     model_arguments.device_called(chosen.device)
+    _note(filter(None, [model_arguments.remark_on_device(chosen)]))
     if chosen.seconds is not None:
         stream, tuning = stream_of(chosen, _precisions(chosen)[0])
         long_run = hours.run(chosen, as_plain(stream) if chosen.plain else stream, tuning)

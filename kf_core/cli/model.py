@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="record each pass as a CUDA graph, for cards that wait for the host; goes with --compile and --fp8; says so without a card",
     )
-    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu, also where there is a graphics card)")
     group.add_argument(
         "--tune", choices=CHOICES, default=AUTO, help="what to fit the decoding to; auto looks at the device and says what it takes"
     )
@@ -256,6 +256,15 @@ def size_of(chosen: argparse.Namespace, generator: Generator) -> tuple[int, int]
                 f"A {name} of {size} pixels does not fit {generator.card.name}: it must be a multiple of {step}. Give {nearest}."
             )
     return width, height
+
+
+def remark_on_device(chosen: argparse.Namespace) -> str | None:
+    """Says that there is a graphics card where the processor is to do the work."""
+    if torch.device(chosen.device).type != "cpu":
+        return None
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    name = next((name for name, is_there in there.items() if is_there), None)
+    return None if name is None else f"This runs on the processor, and there is a graphics card: --device {name} uses it."
 
 
 def device_called(name: str) -> torch.device:
