@@ -68,17 +68,27 @@ def prepare(modules: tuple[str, ...]) -> None:
     """Make .venv and install what is missing; a second call finds everything and does nothing."""
     if sys.version_info < (3, 10):  # noqa: UP036  run by whatever Python is at hand
         raise SystemExit(f"Python 3.10 or newer is needed, and this is {platform.python_version()}.")
-    if not PYTHON.exists():
-        print(f"Making {VENV.name} ...", flush=True)
-        if subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode:
-            raise SystemExit("Python's venv could not be made. On Debian and Ubuntu, install python3-venv first.")
-    look = f"import importlib.util as u, sys; sys.exit(not all(u.find_spec(name) for name in {modules!r}))"
-    if run("-c", look) == 0:
+    if PYTHON.exists() and has(modules):
         return
+    make_venv()
     print("Installing (once; PyTorch is a large download) ...", flush=True)
     what = "." if modules == NEEDED else ".[test]"
     if run("-m", "pip", "install", "--quiet", "--disable-pip-version-check", *torch_words(), "--editable", what):
         raise SystemExit("The packages could not be installed; pip says why above. Is the internet there?")
+
+
+def make_venv() -> None:
+    """Make .venv, or make it whole: a Python without ensurepip (Debian's, before python3-venv is there) leaves one behind without pip."""
+    if PYTHON.exists() and subprocess.run([str(PYTHON), "-m", "pip", "--version"], capture_output=True).returncode == 0:
+        return
+    print(f"Making {VENV.name} ...", flush=True)
+    if subprocess.run([sys.executable, "-m", "venv", str(VENV)]).returncode:
+        raise SystemExit("Python's venv could not be made. On Debian and Ubuntu, install python3-venv first.")
+
+
+def has(modules: tuple[str, ...]) -> bool:
+    """Whether .venv has all of them."""
+    return run("-c", f"import importlib.util as u, sys; sys.exit(not all(u.find_spec(name) for name in {modules!r}))") == 0
 
 
 def torch_words() -> list[str]:

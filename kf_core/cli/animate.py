@@ -5,7 +5,6 @@ whatever ends it, the video plays, and `--resume` goes on from its last picture.
 """
 
 import argparse
-import shlex
 import signal
 import sys
 import time
@@ -38,6 +37,7 @@ from ..stream import Stream
 from ..timeline import latent_frames, pixel_frames_in
 from ..vae.streaming import encode_clip
 from . import model as model_arguments
+from .words import shell_line
 
 STOPPED = 130
 STRENGTHS = {"audio": "the voice moves the mouth", "pose": "the pose is followed", "expression": "the script's looks show"}
@@ -125,7 +125,8 @@ def run(chosen: argparse.Namespace) -> int:
         text_encoder=text_encoder,
         control_encoder=loaded.vae,
     )
-    notes = (*loaded.remarks, getattr(audio, "note", ""), *advice_on(picture, loaded.width, loaded.height), *stream.remarks())
+    notes = (model_arguments.remark_on_device(chosen), *loaded.remarks, getattr(audio, "note", ""))
+    notes += (*advice_on(picture, loaded.width, loaded.height), *stream.remarks())
     for note in filter(None, notes):
         print(f"Note: {note}", file=sys.stderr)
     film = _film(chosen, stream, loaded.tuning)
@@ -270,11 +271,6 @@ def _anchor(picture: torch.Tensor, loaded: model_arguments.LoadedModel) -> Ancho
     return Anchor(encode_clip(loaded.vae, cut(picture, loaded.width, loaded.height).to(generator.device)))
 
 
-def _progress(chosen: argparse.Namespace, stream: Stream, there: int) -> tqdm:
-    form = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
-    return tqdm(total=stream.num_pictures, initial=there, bar_format=form, disable=chosen.quiet, mininterval=0.2)
-
-
 @contextmanager
 def _stop_on_request():
     """A list that is empty until Ctrl-C (or a termination) asks for the end; the second time it is asked, the end comes at once."""
@@ -295,4 +291,5 @@ def _stop_on_request():
 
 
 def _command(words: list[str]) -> str:
-    return shlex.join(["python", "-m", "kf_core", *(word for word in words[1:] if word not in ("--resume", "--overwrite")), "--resume"])
+    kept = [word for word in words[1:] if word not in ("--resume", "--overwrite")]
+    return shell_line(["python", "-m", "kf_core", *kept, "--resume"])

@@ -21,22 +21,28 @@ from ..evaluation.laps import laps, pictures_per_second
 from ..evaluation.random_model import PRESETS, random_decoder, random_generator
 from ..evaluation.speed import Speed, drawn_in_turn, machine, measure
 from ..evaluation.work import chunk_work, measure_limits
+from ..model.attention import attention_called
+from ..presets import Plan
 from ..stream import Stream
 from ..timeline import pixel_frames
-from ..vae.streaming import VideoDecoder, encode_clip
+from ..vae.streaming import encode_clip
 from ..vae.wan import SPATIAL_STRIDE, Z_DIM
 from ..worker import InTurn
 from . import hours
 from . import model as model_arguments
+from .words import given, refuse
 
 FORWARDS_COMPARED = 10  # chunks, at most
 ACCELERATORS = ("compile", "fp8", "graphs")
+OF_FILES = {"checkpoint", "lora", "known_as", "accept_licence", "vae", "decoder", "audio_encoder"}  # or of what is in them
+UNREAD = {"text_encoder", "control_module"}
 EACH = ((), *((name,) for name in ACCELERATORS), ("compile", "graphs"), ACCELERATORS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--chunks", type=int, default=20, metavar="N", help="chunks to make; 2000 show whether it stays flat (default: 20)")
-    parser.add_argument("--seconds", type=float, metavar="N", help="instead of --chunks: one run of so much video; 3600 is an hour")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--chunks", type=int, default=20, metavar="N", help="chunks to make; 2000 show whether it stays flat (default: 20)")
+    length.add_argument("--seconds", type=float, metavar="N", help="instead of --chunks: one run of so much video; 3600 is an hour")
     parser.add_argument("--film", type=Path, metavar="FILE", help="with --seconds: write the video, too, an .mp4")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every chunk's numbers here")
     parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead of a model file: nothing to download")
@@ -48,21 +54,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
+    _refuse_unused(chosen)
     if chosen.size is not None:
         chosen.width, chosen.height = _size(chosen.size)
     if chosen.threads is not None:
         model_arguments.set_threads(chosen.threads)
+    model_arguments.device_called(chosen.device)
+    _note(filter(None, [model_arguments.remark_on_device(chosen)]))
     if chosen.seconds is not None:
-        long_run = hours.run(chosen, stream_of(chosen, _precisions(chosen)[0]))
+        stream, tuning = stream_of(chosen, _precisions(chosen)[0])
+        long_run = hours.run(chosen, as_plain(stream) if chosen.plain else stream, tuning)
         if chosen.json is not None:
             chosen.json.write_text(long_run.to_json() + "\n", encoding="utf-8")
         return 0
     results, combinations = {}, _combinations(chosen)
     for precision in _precisions(chosen):
-        exact = first_latents(as_plain(stream_of(accelerated(chosen), precision, is_noted=False)), chosen.chunks)
+        exact = first_latents(as_plain(stream_of(accelerated(chosen), precision, is_noted=False)[0]), chosen.chunks)
         for accelerators in combinations:
             name = " ".join((precision, *accelerators))
-            stream = stream_of(accelerated(chosen, *accelerators), precision)
+            stream, tuning = stream_of(accelerated(chosen, *accelerators), precision)
             if chosen.plain:
                 stream = as_plain(stream)
             off = difference(first_latents(stream, chosen.chunks), exact)  # first: what is compiled is compiled now
@@ -73,7 +83,7 @@ def run(chosen: argparse.Namespace) -> int:
                 f"off the plain forward, {name.removeprefix(precision).strip() or 'nothing accelerated'}: {off['largest']:.2g} of the "
                 f"largest value at most, {off['root_mean_square']:.2g} root mean square over root mean square"
             )
-            beside = _beside(stream, speed, chosen)
+            beside = _beside(stream, speed, chosen, tuning)
             results[name] = dataclasses.asdict(speed) | {"difference": off, "limit": limit(stream, speed), "beside": beside}
             if not chosen.plain:
                 results[name]["forwards"] = _forwards(stream, min(chosen.chunks, FORWARDS_COMPARED))
@@ -82,6 +92,24 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.json is not None:
         chosen.json.write_text(json.dumps({"machine": machine(), **results}) + "\n", encoding="utf-8")
     return 0
+
+
+def _refuse_unused(chosen: argparse.Namespace) -> None:
+    """Raises KnotForcingError for what would change nothing of what is measured."""
+    words = given(chosen, add_arguments)
+    refuse(words, UNREAD, "the stream that is measured has no words and no control video. Leave it out.")
+    if chosen.preset is None:
+        refuse(words, {"tiny_vae"}, "it is the decoder of a --preset. Give a --preset, or the file of a tiny decoder by --decoder.")
+    else:
+        refuse(words, OF_FILES, "a --preset has random weights and reads no file. Leave it out, or leave out --preset.")
+    if chosen.plain:
+        refuse(words, {"each", "compile", "graphs"}, "the plain forward is not compiled or recorded. Leave it out, or leave out --plain.")
+    if chosen.seconds is None:
+        refuse(words, {"film"}, "only a run of --seconds writes a video. Say how long: --seconds 60.")
+    else:
+        refuse(words, {"each"}, "a run of --seconds is one run. Leave out one of them; --compile, --graphs and --fp8 go with --seconds.")
+    if chosen.chunks < 1:
+        raise KnotForcingError(f"{chosen.chunks} chunks show nothing. Give --chunks 1 or more.")
 
 
 def accelerated(chosen: argparse.Namespace, *accelerators: str) -> argparse.Namespace:
@@ -128,9 +156,9 @@ def _forwards(stream: Stream, chunks: int) -> dict[str, float]:
     return {"plain": plain, "hot": hot}
 
 
-def _beside(stream: Stream, speed: Speed, chosen: argparse.Namespace) -> float | None:
+def _beside(stream: Stream, speed: Speed, chosen: argparse.Namespace, tuning: Plan) -> float | None:
     """Says, and returns, the pictures a second where they are made while the next chunk is drawn; None where that is not done."""
-    with model_arguments.worker(chosen, stream) as worker:
+    with model_arguments.worker(chosen, stream, tuning) as worker:
         if isinstance(worker, InTurn):
             return None
         end = pixel_frames(stream.settings.emitted(chosen.chunks - 1).stop)
@@ -150,34 +178,36 @@ def _precisions(chosen: argparse.Namespace) -> list[str]:
     return [fast] if chosen.preset else list(dict.fromkeys((fast, "fp32")))
 
 
-def stream_of(chosen: argparse.Namespace, precision: str, *, is_noted: bool = True) -> Stream:
-    """A grey portrait in silence, without end; a preset's portrait is noise."""
+def stream_of(chosen: argparse.Namespace, precision: str, *, is_noted: bool = True) -> tuple[Stream, Plan]:
+    """A grey portrait in silence, without end, and how its pictures are made; a preset's portrait is noise."""
     driving = Driving(audio=Silence())
     if chosen.preset is None:
         loaded = model_arguments.load_model(argparse.Namespace(**{**vars(chosen), "precision": precision}))
         _note(loaded.remarks if is_noted else ())
         grey = torch.full((1, 3, 1, loaded.height, loaded.width), 0.5, device=loaded.generator.device)
-        return Stream(
+        stream = Stream(
             model=loaded.generator,
-            decoder=VideoDecoder(loaded.vae) if chosen.decoder is None else loaded.decoder,
+            decoder=loaded.decoder,
             anchor=Anchor(encode_clip(loaded.vae, grey)),
             driving=driving,
             settings=loaded.settings,
             audio_encoder=loaded.audio_encoder,
         )
-    preset, dtype, device = PRESETS[chosen.preset], model_arguments.PRECISIONS[precision], torch.device(chosen.device)
+        return stream, loaded.tuning
+    preset, dtype = PRESETS[chosen.preset], model_arguments.PRECISIONS[precision]
     card = preset.card
-    width, height = chosen.width or card.width, chosen.height or card.height
+    settings = model_arguments.settings_for(chosen, card)
+    device = model_arguments.device_called(chosen.device)
+    place = device if chosen.decoder_device is None else model_arguments.device_called(chosen.decoder_device)
+    attention, fallback = attention_called(chosen.attention, device)
+    generator = random_generator(card, dtype=dtype, device=device, attention=attention)
+    width, height = model_arguments.size_of(chosen, generator)
     latent = torch.randn(1, Z_DIM, 1, height // SPATIAL_STRIDE, width // SPATIAL_STRIDE, generator=torch.Generator().manual_seed(0))
-    generator = random_generator(card, dtype=dtype, device=device)
-    _note(model_arguments.accelerate(chosen, generator))
-    return Stream(
-        model=generator,
-        decoder=random_decoder(tiny=chosen.tiny_vae, dim=preset.vae_dim, dtype=dtype, device=device),
-        anchor=Anchor(latent.to(device)),
-        driving=driving,
-        settings=card.rollout,
-    )
+    at_hand = random_decoder(tiny=chosen.tiny_vae, dim=preset.vae_dim, dtype=dtype, device=place)
+    decoder, tuning, remarks = model_arguments.fit(chosen, generator, settings, [at_hand], width=width, height=height)
+    _note(filter(None, (fallback, *remarks)) if is_noted else ())
+    stream = Stream(model=generator, decoder=decoder, anchor=Anchor(latent.to(device)), driving=driving, settings=settings)
+    return stream, tuning
 
 
 def _note(remarks: Iterable[str]) -> None:

@@ -12,14 +12,15 @@ from ..conditioning.audio import SAMPLE_RATE, AudioFile
 from ..conditioning.portrait import prepare_portrait
 from ..errors import KnotForcingError
 from ..evaluation.contact_sheet import contact_sheet
-from ..evaluation.lip_sync import opening_from_sound
+from ..evaluation.lip_sync import fewest_pictures, opening_from_sound
 from ..evaluation.reader import load_reader
 from ..evaluation.report import evaluate
 from ..evaluation.vbench import vbench
 from ..media.picture import read_picture
-from ..media.playback import pictures, probe
+from ..media.playback import VideoFacts, pictures, probe
 from ..settings import RolloutSettings
 from . import protocols
+from .words import given, option, refuse
 
 SHEET_COLUMNS = 10
 
@@ -37,17 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    if chosen.ablation is not None:
-        return protocols.run_ablation(chosen)
-    if chosen.attention is not None:
-        return protocols.run_attention(chosen)
-    if chosen.mouth is not None:
-        return protocols.run_mouth(chosen)
-    if chosen.drift is not None:
-        return protocols.run_drift(chosen)
-    if chosen.video is None:
-        raise KnotForcingError("There is nothing to measure. Give a video, or a protocol with its folder, such as --ablation DIR.")
+    if (protocol := _protocol(chosen)) is not None:
+        return protocols.run(protocol, chosen)
     facts = probe(chosen.video)
+    _refuse_unmeasurable(chosen, facts)
     needs_reader = chosen.portrait is not None or chosen.audio is not None
     report = evaluate(
         _blocks(chosen.video),
@@ -72,6 +66,42 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.sheet is not None:
         _sheet(chosen, facts.pictures, facts.fps).save(chosen.sheet)
     return 0
+
+
+def _protocol(chosen: argparse.Namespace) -> str | None:
+    """The protocol that is asked for; None: a video is measured. Raises KnotForcingError for what would not be used."""
+    words = given(chosen, add_arguments)
+    asked = [name for name in protocols.TAKES if name in words]
+    if not asked and chosen.video is None:
+        raise KnotForcingError("There is nothing to measure. Give a video, or a protocol with its folder, such as --ablation DIR.")
+    if not asked:
+        refuse(words, set().union(*protocols.TAKES.values()), "only a protocol uses it. Leave it out, or give one, such as --mouth DIR.")
+        return None
+    if len(asked) > 1:
+        raise KnotForcingError(f"{', '.join(map(option, asked))}: each is a run of its own. Give one at a time.")
+    protocol = asked[0]
+    if chosen.video is not None:
+        raise KnotForcingError(f"{chosen.video}: {option(protocol)} draws what it measures. Leave out the video, or {option(protocol)}.")
+    refuse(words, words.keys() - protocols.TAKES[protocol] - {protocol}, f"{option(protocol)} does not use it. Leave it out.")
+    return protocol
+
+
+def _refuse_unmeasurable(chosen: argparse.Namespace, facts: VideoFacts) -> None:
+    """Raises KnotForcingError before a picture is read."""
+    if chosen.chunk < 1:
+        raise KnotForcingError(f"A chunk of {chosen.chunk} latent frames cannot be. Give --chunk 1 or more, as the video was made with.")
+    true = facts if chosen.truth is None else probe(chosen.truth)
+    if (true.width, true.height) != (facts.width, facts.height):
+        raise KnotForcingError(
+            f"{chosen.video} is {facts.width}x{facts.height} and {chosen.truth} is {true.width}x{true.height}, so they cannot be compared "
+            f"picture by picture. Scale one of them to the size of the other."
+        )
+    common, needed = min(facts.pictures, true.pictures), fewest_pictures(facts.fps)
+    if chosen.audio is not None and common < needed:
+        raise KnotForcingError(
+            f"{common} pictures are too few to say whether the mouth follows the voice: {needed} are needed at {facts.fps:g} FPS. "
+            f"Leave out --audio, or give a longer video."
+        )
 
 
 def _blocks(path: Path):

@@ -1,7 +1,6 @@
 """`bench --seconds`: one long run in one process, every chunk's time and memory, with or without writing the video."""
 
 import argparse
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,36 +17,40 @@ from ..evaluation.hours import LongRun, follow
 from ..evaluation.laps import laps
 from ..evaluation.speed import machine
 from ..film import Film
+from ..model.hot_path import HotGenerator
+from ..presets import Plan
 from ..stream import Stream
 from ..vae.wan import SPATIAL_STRIDE
 from ..worker import InTurn
 from . import model as model_arguments
+from .words import shell_line
 
 HELD_EVERY = 12  # chunks from one reading of what is held to the next; each takes some milliseconds
 
 
-def run(chosen: argparse.Namespace, endless: Stream) -> LongRun:
+def run(chosen: argparse.Namespace, endless: Stream, tuning: Plan) -> LongRun:
     """Make so many seconds of it, say how it went, and keep the numbers. Ctrl-C ends it with what there is."""
     if not chosen.seconds > 0:
         raise KnotForcingError(f"A run of {chosen.seconds:g} s shows nothing. Give --seconds more than 0: 3600 is an hour.")
     stream = replace(endless, seconds=chosen.seconds, driving=replace(endless.driving, audio=Silence(chosen.seconds)))
     height, width = (side * SPATIAL_STRIDE for side in stream.anchor.latent.shape[-2:])
-    with model_arguments.worker(chosen, stream) as worker:
+    with model_arguments.worker(chosen, stream, tuning) as worker:
         order = "in turn" if isinstance(worker, InTurn) else "beside the drawing"
+    how = "" if isinstance(stream.model, HotGenerator) else ", by the plain forward"
     facts = {
-        "model": f"{stream.model.card.name}, {width}x{height}, {str(stream.model.dtype).removeprefix('torch.')}",
+        "model": f"{stream.model.card.name}, {width}x{height}, {str(stream.model.dtype).removeprefix('torch.')}{how}",
         "pictures": f"made {order}, {'written to an MP4' if chosen.film else 'thrown away'}",
         "machine": f"{machine()}, {date.today():%d %B %Y}",
-        "command": shlex.join(["python", "-m", "kf_core", *sys.argv[1:]]),
+        "command": shell_line(["python", "-m", "kf_core", *sys.argv[1:]]),
     }
-    with closing(_items(chosen, stream)) as items, tqdm(total=stream.num_pictures, unit=" pictures", file=sys.stderr) as bar:
+    with closing(_items(chosen, stream, tuning)) as items, tqdm(total=stream.num_pictures, unit=" pictures", file=sys.stderr) as bar:
         made = follow(laps(items, HELD_EVERY), facts, stream.fps, lambda lap: bar.update(lap.pictures))
     print(made.summary())
     return made
 
 
-def _items(chosen: argparse.Namespace, stream: Stream) -> Iterator[Step | LatentChunk | FrameChunk]:
-    worker = partial(model_arguments.worker, chosen, stream)
+def _items(chosen: argparse.Namespace, stream: Stream, tuning: Plan) -> Iterator[Step | LatentChunk | FrameChunk]:
+    worker = partial(model_arguments.worker, chosen, stream, tuning)
     if chosen.film is not None:
         state = chosen.film.with_name(chosen.film.name + ".resume")
         for file in (chosen.film, state):

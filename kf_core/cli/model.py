@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="record each pass as a CUDA graph, for cards that wait for the host; goes with --compile and --fp8; says so without a card",
     )
-    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu)")
+    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu, also where there is a graphics card)")
     group.add_argument(
         "--tune", choices=CHOICES, default=AUTO, help="what to fit the decoding to; auto looks at the device and says what it takes"
     )
@@ -144,7 +144,7 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
     """Load what the arguments name. `opened`: the generator's file, where it was opened before. Raises KnotForcingError."""
     if chosen.threads is not None:
         set_threads(chosen.threads)
-    device = _device(chosen.device)
+    device = device_called(chosen.device)
     dtype = PRECISIONS[chosen.precision] or fast_dtype(device)
     opened = opened or open_model(chosen)
     attention, fallback = attention_called(chosen.attention, device)
@@ -152,7 +152,7 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
     card = generator.card
     if chosen.control_module is not None:
         generator = generator.led_by(load_vace(chosen.control_module, card, dtype=dtype, device=device))
-    width, height = _size(chosen, generator)
+    width, height = size_of(chosen, generator)
     settings = settings_for(chosen, card)
     encoder = None
     if card.audio is not None and card.audio.kind == "wav2vec2":
@@ -163,28 +163,34 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
         encoder = read_encoder(chosen.audio_encoder).to(device)
     vae = load_vae(_vae_file(chosen, card.name), dtype=dtype, device=device)
     decoders = _decoders(chosen, vae, dtype, device)
-    kinds = tuple(DecoderKind.of(decoder.vae) for decoder in decoders)
-    words = dict(device=device, dtype=dtype, width=width, height=height, decoders=kinds)
-    rounded = [with_float8(generator)] if chosen.fp8 else []  # first: what fits depends on what the weights take
-    tuning = plan(chosen.tune, card, settings, weights=weight_bytes(generator) if chosen.fp8 else None, **words)
-    accelerated = [*rounded, *hasten(chosen, generator, has_room=tuning.way.is_beside)]
-    decoder = decoders[kinds.index(tuning.way.decoder)]
-    decoder.at_once = tuning.way.at_once
-    said = "" if tuning.is_usual else tuning.why
-    remarks = tuple(filter(None, (card.note, card.restricted, *opened.remarks, said, fallback, *accelerated)))
+    decoder, tuning, fitted = fit(chosen, generator, settings, decoders, width=width, height=height)
+    remarks = tuple(filter(None, (card.note, card.restricted, *opened.remarks, fallback, *fitted)))
     return LoadedModel(generator, vae, decoder, encoder, width, height, settings, tuning, remarks)
 
 
-def accelerate(chosen: argparse.Namespace, generator: HotGenerator) -> list[str]:
-    """Make the generator as fast as was asked for; sentences say what came of it."""
-    return [*([with_float8(generator)] if chosen.fp8 else []), *hasten(chosen, generator)]
+def fit(
+    chosen: argparse.Namespace,
+    generator: HotGenerator,
+    settings: RolloutSettings,
+    decoders: Sequence[VideoDecoder],
+    *,
+    width: int,
+    height: int,
+) -> tuple[VideoDecoder, Plan, list[str]]:
+    """Make the generator as fast as was asked for, and choose by which of `decoders`, the better one first, and how pictures are made.
 
-
-def hasten(chosen: argparse.Namespace, generator: HotGenerator, *, has_room: bool = True) -> list[str]:
-    """`accelerate` without what changes the weights. `has_room`: whether a chunk can be drawn and another one decoded at once."""
-    record = partial(record_passes, has_room=has_room)
+    Sentences say what came of it."""
+    rounded = [with_float8(generator)] if chosen.fp8 else []  # first: what fits depends on what the weights take
+    weights = weight_bytes(generator) if chosen.fp8 else None
+    kinds = tuple(DecoderKind.of(decoder.vae) for decoder in decoders)
+    words = dict(device=generator.device, dtype=generator.dtype, width=width, height=height, decoders=kinds, weights=weights)
+    tuning = plan(chosen.tune, generator.card, settings, **words)
+    record = partial(record_passes, has_room=tuning.way.is_beside)  # whether a chunk can be drawn and another one decoded at once
     deeds = ((chosen.compile, compile_blocks), (chosen.graphs, record))
-    return [deed(generator) for is_wanted, deed in deeds if is_wanted]
+    accelerated = [*rounded, *(deed(generator) for is_wanted, deed in deeds if is_wanted)]
+    decoder = decoders[kinds.index(tuning.way.decoder)]
+    decoder.at_once = tuning.way.at_once
+    return decoder, tuning, [*([] if tuning.is_usual else [tuning.why]), *accelerated]
 
 
 def worker(chosen: argparse.Namespace, stream: Stream, tuning: Plan | None = None) -> Worker:
@@ -202,7 +208,7 @@ def read_prompts(chosen: argparse.Namespace, prompts: Sequence[str]) -> TextEnco
     if chosen.text_encoder is None:
         return None
     dtype = torch.float32 if chosen.precision == "fp32" else torch.bfloat16
-    device = _device(chosen.device)
+    device = device_called(chosen.device)
     place = device if reads_on_device(chosen.tune, device) else torch.device("cpu")
     return encoded_ahead(UMT5(*read_umt5(chosen.text_encoder, dtype=dtype, device=place)), prompts)
 
@@ -218,7 +224,7 @@ def _decoders(chosen: argparse.Namespace, vae: WanVAE, dtype: torch.dtype, devic
     """What can make the pictures, the better one first: what was given, and nothing else; else the VAE and its small decoder.
 
     The VAE is there once more where it works on another device than the encoder."""
-    place = device if chosen.decoder_device is None else _device(chosen.decoder_device)
+    place = device if chosen.decoder_device is None else device_called(chosen.decoder_device)
     words = dict(beside=vae, dtype=dtype, device=place)
     if chosen.decoder is not None:
         return [load_decoder(small_decoder_file() if str(chosen.decoder) == SMALL else chosen.decoder, **words)]
@@ -239,7 +245,8 @@ def _vae_file(chosen: argparse.Namespace, name: str) -> Path | None:
     return None
 
 
-def _size(chosen: argparse.Namespace, generator: Generator) -> tuple[int, int]:
+def size_of(chosen: argparse.Namespace, generator: Generator) -> tuple[int, int]:
+    """Width and height of the video in pixels. Raises KnotForcingError."""
     width, height = chosen.width or generator.card.width, chosen.height or generator.card.height
     _, p, q = generator.modules.patch_size
     for name, size, step in (("width", width, q * SPATIAL_STRIDE), ("height", height, p * SPATIAL_STRIDE)):
@@ -251,7 +258,17 @@ def _size(chosen: argparse.Namespace, generator: Generator) -> tuple[int, int]:
     return width, height
 
 
-def _device(name: str) -> torch.device:
+def remark_on_device(chosen: argparse.Namespace) -> str | None:
+    """Says that there is a graphics card where the processor is to do the work."""
+    if torch.device(chosen.device).type != "cpu":
+        return None
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    name = next((name for name, is_there in there.items() if is_there), None)
+    return None if name is None else f"This runs on the processor, and there is a graphics card: --device {name} uses it."
+
+
+def device_called(name: str) -> torch.device:
+    """Raises KnotForcingError where it is not there."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -6,6 +6,7 @@ The pack that ComfyUI installs comes without `kf_core/training`; there these pro
 import argparse
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -19,19 +20,28 @@ from ..evaluation import ablation, attention, first_and_last, first_and_last_pag
 from ..evaluation.ablation import CONDITIONS, POSE_AND_SOUND, Equipment, Plan
 from ..evaluation.ablation_page import write_page
 from ..evaluation.line_plot import need_matplotlib
-from ..evaluation.lip_sync import opening_from_sound
+from ..evaluation.lip_sync import fewest_pictures, opening_from_sound
 from ..evaluation.speed import machine
 from ..evaluation.variants import chosen as chosen_variants
 from ..evaluation.variants import variants
 from ..timeline import latent_frames, pixel_frames
 from .measured_files import MeasuredFiles
 from .model import set_threads
+from .words import given, option, shell_line, typed
 
 FIRST_SEED = 2000  # of the sitters; those of the model card have others
 SECONDS, SITTERS, TOGETHER = 20.0, 16, 4
 WATCHED = "full,without-fusion,without-knot"  # by the attention protocol, where nothing else is asked for
 PAUSE_CLIP, SILENT = 16.0, (5.5, 10.5)  # seconds: of a clip with a pause, and from when to when it is silent
 LONG = 300.0  # seconds from which on a stream is driven by pose and sound only
+ALL_TAKE = {"seconds", "identities", "first_seed", "checkpoint", "vae", "threads"}
+PAGE = {"page", "note"}
+TAKES = {  # the options that each protocol uses
+    "ablation": ALL_TAKE | {"variants", "conditions", "together"} | PAGE,
+    "attention": ALL_TAKE | {"variants", "conditions"},
+    "mouth": ALL_TAKE | {"voice", "idle", "together"},
+    "drift": ALL_TAKE | {"conditions", "together"},
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--page", type=Path, metavar="FILE", help="write the page here, pictures beside it (default: DIR/ablation.md)")
     group.add_argument("--note", default="", metavar="TEXT", help="a sentence for the top of the page, such as what it is not")
     group.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
+
+
+def run(protocol: str, chosen: argparse.Namespace) -> int:
+    return {"ablation": run_ablation, "attention": run_attention, "mouth": run_mouth, "drift": run_drift}[protocol](chosen)
 
 
 def run_ablation(chosen: argparse.Namespace) -> int:
@@ -183,10 +197,23 @@ def _samples(path: Path) -> np.ndarray:
 
 def _prepare(chosen: argparse.Namespace) -> "tuple[_Training, MeasuredFiles, Equipment]":
     """What every protocol begins with: who draws the sitters, the files that are measured, and their networks."""
+    if not 0 < chosen.seconds < float("inf"):
+        raise KnotForcingError(f"Clips of {chosen.seconds:g} s cannot be made. Give --seconds more than 0.")
+    for name in ("identities", "together"):
+        if (count := getattr(chosen, name)) < 1:
+            raise KnotForcingError(f"{count} sitters show nothing. Give {option(name)} 1 or more.")
     training = _training()
     set_threads(chosen.threads)
     files = MeasuredFiles.of(chosen.checkpoint, chosen.vae)
-    return training, files, files.load()
+    equipment = files.load()
+    fps = equipment.model.card.fps
+    pictures, needed = pixel_frames(latent_frames(round(chosen.seconds * fps))), fewest_pictures(fps)
+    if pictures < needed:
+        raise KnotForcingError(
+            f"Clips of {pictures} pictures are too short to say whether a mouth follows: {needed} are needed at {fps:g} FPS. "
+            f"Give --seconds {math.ceil(needed / fps)} or more."
+        )
+    return training, files, equipment
 
 
 def _seeds(chosen: argparse.Namespace) -> tuple[int, ...]:
@@ -194,11 +221,10 @@ def _seeds(chosen: argparse.Namespace) -> tuple[int, ...]:
 
 
 def command_of(chosen: argparse.Namespace, protocol: str) -> str:
-    """The words that repeat a run, without those that say where it is kept."""
-    words = [f"python -m kf_core evaluate --{protocol} DIR", f"--seconds {chosen.seconds:g}", f"--identities {chosen.identities}"]
-    words += [f"--{name} {value!r}" for name in ("variants", "conditions") if (value := getattr(chosen, name)) is not None]
-    words += ["--idle"] if chosen.idle else []
-    return " ".join(words)
+    """The words that repeat a run, without those that say where it is kept and what is said of it; of files the names alone."""
+    repeated = {"seconds": chosen.seconds, "identities": chosen.identities} | given(chosen, add_arguments)
+    words = [word for name, value in repeated.items() if name in TAKES[protocol] - PAGE for word in typed(name, value)]
+    return shell_line(["python", "-m", "kf_core", "evaluate", option(protocol), "DIR", *words])
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def laps(items: Iterable[Step | LatentChunk | FrameChunk], held_every: int = 0) 
 
 
 def pictures_per_second(run: Iterable[Lap]) -> float:
-    """Sustained: without chunk 0, which warms up."""
-    settled = [lap for lap in run if lap.chunk > 0]
+    """Sustained: without chunk 0, which warms up, unless there is no other."""
+    every = list(run)
+    settled = [lap for lap in every if lap.chunk > 0] or every
     return sum(lap.pictures for lap in settled) / sum(lap.seconds for lap in settled)

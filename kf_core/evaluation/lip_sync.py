@@ -45,12 +45,17 @@ def lip_sync(video: Video, reader: PortraitReader, opening: Tensor, fps: float) 
     return meter.result()
 
 
+def fewest_pictures(fps: float) -> int:
+    """How many can be compared, with two left when the control shifts them both ways."""
+    return 2 * round(CONTROL_SECONDS * fps) + 2
+
+
 def compare_openings(read: Tensor, true: Tensor, fps: float) -> LipSyncResult:
     """Two tracks of the mouth's opening [f], the longer one cut."""
     common = min(len(read), len(true))
     read, true = read[:common], true[:common]
     reach = round(CONTROL_SECONDS * fps)
-    if common < 2 * reach + 2:
+    if common < fewest_pictures(fps):
         raise ValueError(f"{common} pictures are too few to compare with a shift of {reach}")
     by_lag = {
         lag: correlation(read[max(0, lag) : common + min(0, lag)], true[max(0, -lag) : common - max(0, lag)])

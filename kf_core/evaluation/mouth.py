@@ -100,9 +100,10 @@ def _tracks(equipment: Equipment, sitters: Sequence[Sitter], condition: str) -> 
 # ---- closures ----
 
 
-def shut_below(openings: Mapping[int, Tensor], closures: Mapping[int, Sequence[int]]) -> float:
-    """The opening that SHUT_SHARE of the true closures stay within; keys are sitters."""
-    return torch.cat([_at(openings[seed], closures[seed]) for seed in openings]).quantile(SHUT_SHARE).item()
+def shut_below(openings: Mapping[int, Tensor], closures: Mapping[int, Sequence[int]]) -> float | None:
+    """The opening that SHUT_SHARE of the true closures stay within; keys are sitters. None where nobody says an m, b or p."""
+    true = [_at(openings[seed], closures[seed]) for seed in openings if closures[seed]]
+    return torch.cat(true).quantile(SHUT_SHARE).item() if true else None
 
 
 def share_shut(opening: Tensor, closures: Sequence[int], threshold: float, shift: int = 0) -> float | None:

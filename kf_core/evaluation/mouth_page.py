@@ -63,6 +63,8 @@ def _of(tracks: Mapping[str, Mapping[int, dict]], seeds: Collection[int]) -> dic
 def _closures(tracks: Mapping[str, Mapping[int, Mapping[str, Tensor]]], closures: Mapping[int, Sequence[int]], fps: float) -> dict:
     opening = {condition: {seed: t["mouth_open"] for seed, t in sitters.items()} for condition, sitters in tracks.items()}
     threshold = shut_below(opening["truth"], closures)
+    if threshold is None:
+        return {condition: {} for condition in opening}
     shift = round(CONTROL_SECONDS * fps)
     found = {}
     for condition, sitters in opening.items():

@@ -8,8 +8,10 @@ from torch import nn
 
 from ..checkpoints.known import WAN_1_3B
 from ..model.adapters import Adapters
+from ..model.attention import sdpa
 from ..model.card import ModelCard, TextSpec
 from ..model.hot_path import HotGenerator
+from ..model.protocol import Attention
 from ..model.wan import WanModel
 from ..schedule import warped
 from ..settings import Ahead, RolloutSettings
@@ -45,12 +47,14 @@ PRESETS = {
 
 
 @torch.no_grad()
-def random_generator(card: ModelCard, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> HotGenerator:
+def random_generator(
+    card: ModelCard, *, dtype: torch.dtype, device: torch.device | str = "cpu", attention: Attention = sdpa
+) -> HotGenerator:
     """A generator of this card whose hidden states neither grow nor fade."""
     with torch.device("meta"):
         modules, adapters = WanModel(card), Adapters(card)
     modules, adapters = (_filled(network, dtype, device) for network in (modules, adapters))
-    return HotGenerator(card, modules, adapters, dtype=dtype, device=device)
+    return HotGenerator(card, modules, adapters, attention=attention, dtype=dtype, device=device)
 
 
 @torch.no_grad()

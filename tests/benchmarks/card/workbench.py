@@ -49,7 +49,7 @@ class Workbench:
     def stream(self, accelerators: Accelerators, size: tuple[int, int]) -> Stream:
         """Without end, in silence, its portrait noise."""
         if accelerators not in self._streams:
-            self._streams[accelerators] = bench.stream_of(bench.accelerated(self.chosen, *accelerators), self.scale.precision)
+            self._streams[accelerators], _ = bench.stream_of(bench.accelerated(self.chosen, *accelerators), self.scale.precision)
         width, height = size
         generator = torch.Generator().manual_seed(0)
         latent = torch.randn(1, Z_DIM, 1, height // SPATIAL_STRIDE, width // SPATIAL_STRIDE, generator=generator)

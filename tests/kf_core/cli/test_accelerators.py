@@ -6,6 +6,7 @@ import torch
 from torch._inductor.utils import fresh_cache
 
 from kf_core.cli import model
+from kf_core.cli.main import main
 
 from .commands import made
 
@@ -31,6 +32,19 @@ def test_without_a_card_there_are_no_graphs_a_sentence_says_so_and_the_video_is_
     assert files.animate("graphs.mp4", duration=0.5, graphs=True) == 0
     assert "Note: No CUDA graphs are recorded: they need an NVIDIA or AMD card, and this runs on cpu." in capsys.readouterr().err
     assert torch.equal(made(files.folder / "plain.mp4"), made(files.folder / "graphs.mp4"))
+
+
+def test_who_draws_on_the_processor_beside_a_graphics_card_is_told_of_it(files, capsys, monkeypatch):
+    said = "Note: This runs on the processor, and there is a graphics card: --device mps uses it."
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for is_there in (True, False):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=is_there: there)
+        capsys.readouterr()
+        assert files.animate(f"{is_there}.mp4", duration=0.5, quiet=True) == 0
+        assert (said in capsys.readouterr().err) == is_there
+        words = ["bench", "--checkpoint", str(files.folder / "tiny.safetensors"), "--precision", "fp32", "--seconds", "0.1"]
+        assert main(words) == 0 and capsys.readouterr().err.count(said) == is_there
+    assert torch.equal(made(files.folder / "True.mp4"), made(files.folder / "False.mp4"))
 
 
 def test_what_accelerates_is_said_in_the_order_in_which_it_is_done(files, capsys):

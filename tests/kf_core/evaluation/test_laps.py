@@ -1,7 +1,7 @@
 """Laps: pictures, times and memory of each chunk, whoever makes the pictures and when."""
 
 from kf_core.chunks import FrameChunk, LatentChunk
-from kf_core.evaluation.laps import laps, pictures_per_second
+from kf_core.evaluation.laps import Lap, laps, pictures_per_second
 from kf_core.worker import Beside, InTurn
 
 from ..test_stream import stream  # noqa: F401  a fixture
@@ -21,3 +21,8 @@ def test_what_piles_up_is_counted(stream):  # noqa: F811
     items = list(stream.steps())
     drawn, made = ([item for item in items if isinstance(item, kind)] for kind in (LatentChunk, FrameChunk))
     assert [lap.waiting for lap in laps([*drawn, *made])] == [3, 2, 2, 1]
+
+
+def test_the_speed_is_that_of_settled_chunks_and_of_a_single_chunk_its_own():
+    first, second = Lap(0, 9, 3.0, 0, 0), Lap(1, 12, 2.0, 0, 0)
+    assert pictures_per_second([first, second]) == 6 and pictures_per_second([first]) == 3

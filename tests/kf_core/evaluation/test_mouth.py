@@ -9,6 +9,7 @@ import torch
 from kf_core.evaluation import mouth, mouth_page
 from kf_core.evaluation.ablation import POSE_AND_SOUND, SOUND_ONLY, TRUTH
 from kf_core.evaluation.mouth import WITH_IDLE, Protocol, joined, pause_of, r_inside, share_shut, shut_below, voiced
+from kf_core.evaluation.results import Results
 from kf_core.training.sitters import seat, seat_with_pause
 
 from .test_ablation import SIZE, equipment
@@ -31,6 +32,22 @@ def test_the_threshold_is_what_most_true_closures_stay_within():
     track[list(closures)] = torch.linspace(0, 0.08, 9)
     threshold = shut_below({1: track}, {1: closures})
     assert 0.06 < threshold < 0.08 and share_shut(track, closures, threshold) == pytest.approx(8 / 9)
+
+
+def test_a_sitter_without_closures_is_not_asked_and_where_none_has_any_there_is_no_threshold():
+    track = torch.rand(40, generator=torch.Generator().manual_seed(0))
+    assert shut_below({1: track, 2: track}, {1: (10, 20), 2: ()}) == shut_below({1: track}, {1: (10, 20)})
+    assert shut_below({1: track}, {1: ()}) is None
+
+
+def test_sitters_who_say_no_m_b_or_p_are_still_measured_by_how_their_mouths_follow(tmp_path):
+    track = torch.rand(40, generator=torch.Generator().manual_seed(0))
+    line = dict(protocol=mouth_page.CLOSURES, of="2 s", condition=TRUTH, tracks={"mouth_open": track.tolist()})
+    Results(tmp_path / mouth.RESULTS).append([line | {"seed": 1}])
+    protocol = Protocol(mouth_page.CLOSURES, "2 s", lambda seed: None)
+    known = dict(fps=FPS, closures={1: ()}, silent=(0.5, 1.5), true_openings={1: track})
+    found = mouth_page.numbers(tmp_path, [protocol], **known)
+    assert found[mouth_page.CLOSURES][TRUTH]["mouth r"] == pytest.approx(1) and "m, b, p" not in mouth_page.table(found)
 
 
 def speaking(pause=slice(40, 120)):
