@@ -156,7 +156,8 @@ class AppendSegment(io.ComfyNode):
                 resume=True,
             ) as video:
                 start, stop = video.sound_for(len(missing))
-                video.write(missing, _sound(segment, audio, start, stop).T)
+                before = None if audio is None else video.sound_there()
+                video.write(missing, _sound(segment, audio, start, stop, before).T)
         give_back()  # of what others made of the pictures
         there = _pictures_in(path)
         live.say(cls.hidden.unique_id, f"{there / segment.fps:.1f} of {segment.of / segment.fps:.1f} s in {path}")
@@ -215,10 +216,13 @@ def _pictures_in(path) -> int:
         return read_fragments(file).pictures
 
 
-def _sound(segment: Segment, audio: dict | None, start: int, stop: int) -> torch.Tensor:
-    """Samples [start, stop) of the stream's sound, with what was worked on in its place: [channels, n]."""
+def _sound(segment: Segment, audio: dict | None, start: int, stop: int, before: np.ndarray | None) -> np.ndarray:
+    """Samples [start, stop) of the stream's sound, with what was worked on in its place: [channels, n].
+
+    `before`: what the file plays from `start` on, which earlier segments were worked on, too: [n, channels]."""
     sound = sound_between(segment.driver.driving.audio, start, stop, SAMPLE_RATE, CHANNELS)
     if audio is not None:
+        sound[:, : len(before)] = before.T
         worked = _resampled(audio, SAMPLE_RATE, CHANNELS)
         first = round(segment.start * SAMPLE_RATE / segment.fps)
         left, right = max(start, first), min(stop, first + worked.shape[1])

@@ -14,6 +14,7 @@ import io
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -115,6 +116,23 @@ class VideoWriter:
         if self.sample_rate is None:
             return 0, 0
         return self._next_sample, round((self.num_pictures + pictures) * self.sample_rate / self.fps)
+
+    def sound_there(self) -> np.ndarray:
+        """What a resumed file plays from the beginning of that span on, to be asked before the first `write`: [samples, channels].
+
+        For those who have no sound from before their pictures. It ends where the pictures do; earlier where the file broke off."""
+        heard = np.zeros((self.channels, 0), np.float32)
+        start, end = self.sound_for(0)
+        with self.path.open("rb") as file:
+            last = _last_sound(file, start - AAC_BLOCK)
+        if last is None or start >= end:
+            return heard.T
+        with av.open(io.BytesIO(last)) as container:
+            for frame in container.decode(audio=0):
+                block, first = frame.to_ndarray(), frame.pts
+                if heard.shape[1] or first <= start < first + frame.samples:
+                    heard = np.concatenate((heard, block[:, max(0, start - first) :]), axis=1)
+        return heard[:, : end - start].T
 
     def write(self, frames: FrameChunk | Tensor, sound: np.ndarray | None = None) -> None:
         """Put pictures [f, h, w, 3] (0..1) and their sound [samples] or [samples, channels] (-1..1) at the end of the file.
@@ -290,6 +308,20 @@ class VideoWriter:
     def _wanted(self, packets: list[av.Packet]) -> list[av.Packet]:
         """Those that are not in the file yet; a warmed-up encoder repeats a few."""
         return [packet for packet in packets if packet.pts >= self._sound_from]
+
+
+def _last_sound(file: BinaryIO, start: int) -> bytes | None:
+    """A small file of a large one: its header, and its fragments from the last one on whose sound begins before sample `start`."""
+    found = read_fragments(file)
+    sounding = [fragment for fragment in found.whole if fragment.sound_packets]
+    if not sounding:
+        return None
+    before = [fragment for fragment in sounding if fragment.sound_time - AAC_BLOCK < start]
+    first = (before or sounding[:1])[-1].start
+    file.seek(0)
+    header = file.read(found.header_length)
+    file.seek(first)
+    return header + file.read(found.whole[-1].stop - first)
 
 
 def _kind(width: int, height: int, fps: float, sample_rate: int | None, channels: int | None) -> str:

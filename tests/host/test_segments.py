@@ -1,7 +1,10 @@
 """A stream through other people's nodes, segment by segment, and what the meters say of it, in a real ComfyUI."""
 
 import json
+import wave
 
+import av
+import numpy as np
 import pytest
 import torch
 
@@ -35,6 +38,27 @@ def test_joined_segments_are_the_stream_with_its_sound_in_place(host):
     for made, true in zip(pictures(path), whole, strict=True):
         assert (made[::2, ::2] - true).abs().mean() < 0.2  # H.264, and noise does not compress well
     assert runs[-1].said("join")[-1] == f"2.0 of 2.0 s in {path}"
+
+
+def test_sound_that_was_worked_on_goes_on_over_every_joint(host):
+    """The stream itself is silent; each segment comes with half a second of a tone."""
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(24000) / 48000)  # whole periods, so segments go on where the last one ended
+    with wave.open(str(host.folder / "input" / "tone.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(48000)
+        file.writeframes((tone * 32767).astype("<i2").tobytes())
+    for index in range(4):
+        prompt = also(segments(index, prefix="worked"), tone=("LoadAudio", {"audio": "tone.wav"}))
+        del prompt["sampler"]["inputs"]["driving"], prompt["voice"], prompt["audio"]
+        prompt["sampler"]["inputs"]["seconds"] = 2.0
+        prompt["join"]["inputs"]["audio"] = ["tone", 0]
+        ran = host.run(prompt)
+        assert ran.succeeded, ran.messages[-1]
+    with av.open(str(next((host.folder / "output").glob("worked_*.mp4")))) as file:
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in file.decode(audio=0)])
+    loudness = np.sqrt((heard[: 4 * 24000].reshape(-1, 480) ** 2).mean(1))[:-1]  # an encoder fades the last moment
+    assert loudness.min() > 0.9 * loudness.max(), f"silence at {loudness.argmin() / 100:.2f} s"
 
 
 def test_the_models_and_the_recipe_are_cached_from_segment_to_segment(host):

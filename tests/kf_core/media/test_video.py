@@ -131,6 +131,49 @@ def test_a_continued_file_holds_every_picture_once_and_its_sound_without_a_seam(
     assert np.abs(np.diff(back[around])).max() < 1.2 * np.abs(np.diff(sound[around])).max()  # no click
 
 
+@pytest.mark.parametrize("count", [1, 4, 12])
+def test_who_has_no_sound_before_his_pictures_goes_on_with_what_the_file_plays_there(tmp_path, count):
+    path, tone = tmp_path / "a.mp4", sine(4 * count / FPS)
+    for first in range(0, 4 * count, count):
+        with VideoWriter(path, width=SIZE, height=SIZE, fps=FPS, sample_rate=RATE, resume=True) as video:
+            (start, stop), joint = video.sound_for(count), round(first * RATE / FPS)
+            own = np.zeros((stop - start, 1), np.float32)
+            own[joint - start :, 0] = tone[joint:stop]
+            there = video.sound_there()
+            assert there.shape == (joint - start, 1), "from the beginning of the span to the first picture"
+            own[: len(there)] = there
+            video.write(frames(first, count), own)
+    assert np.abs(loudness(heard(path)[: len(tone)]) - loudness(tone)).max() < 0.03
+
+
+def test_a_file_that_broke_off_plays_less_than_was_asked_for_and_nothing_wrong(tmp_path):
+    path, tone = tmp_path / "a.mp4", sine(2.0)
+    write(path, tone, (12, 12, 8))
+    with open(path, "rb") as file:
+        second = read_fragments(file).whole[1]
+    path.write_bytes(path.read_bytes()[: second.stop + 100])
+    with VideoWriter(path, width=SIZE, height=SIZE, fps=FPS, sample_rate=RATE, resume=True) as video:
+        start, joint = video.sound_for(0)
+        there = video.sound_there()[:, 0]
+    assert joint == 24 * RATE // FPS and 8 * 1024 <= len(there) < joint - start
+    assert np.abs(there - tone[start : start + len(there)]).max() < 0.03
+
+
+def test_a_film_that_begins_plays_nothing_yet(tmp_path):
+    for resume in (False, True):
+        with VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=FPS, sample_rate=RATE, channels=2, resume=resume) as video:
+            assert video.sound_there().shape == (0, 2)
+
+
+def sine(seconds: float) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def loudness(sound: np.ndarray) -> np.ndarray:
+    """Of each hundredth of a second but the last, which an encoder fades."""
+    return np.sqrt((sound[: len(sound) // 480 * 480].reshape(-1, 480) ** 2).mean(1))[:-1]
+
+
 def test_a_fragment_depends_on_its_own_pictures_only(tmp_path):
     write(tmp_path / "whole.mp4", rate=None)
     write(tmp_path / "joined.mp4", rate=None, chunks=CHUNKS[:2])
