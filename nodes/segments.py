@@ -135,9 +135,7 @@ class AppendSegment(io.ComfyNode):
             )
         height, width = images.shape[1:3]
         path, subfolder = folders.output_file(filename_prefix, segment.stream, width, height)
-        if segment.index == 0:
-            path.unlink(missing_ok=True)
-        there = _pictures_in(path)
+        there = 0 if segment.index == 0 else _pictures_in(path)
         if segment.start > there:
             raise KnotForcingError(
                 f"Segment {segment.index} begins at picture {segment.start}, and {path.name} has {there}: a segment before it is missing. "
@@ -153,7 +151,7 @@ class AppendSegment(io.ComfyNode):
                 sample_rate=SAMPLE_RATE,
                 channels=CHANNELS,
                 provenance=Provenance(model=segment.model, seed=segment.seed),
-                resume=True,
+                resume=segment.index > 0,  # 0 empties the file where it lies: Windows removes none that a browser plays
             ) as video:
                 start, stop = video.sound_for(len(missing))
                 before = None if audio is None else video.sound_there()

@@ -11,6 +11,7 @@ Knows nothing of models or latents. Sources: ISO/IEC 14496-12; FFmpeg's mov muxe
 
 import errno
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -169,7 +170,8 @@ class VideoWriter:
             self._file.close()
             self._file = None
             if self.path.exists() and self.path.stat().st_size == 0:
-                self.path.unlink()
+                with suppress(OSError):  # Windows removes none that somebody has open, and an empty one does no harm
+                    self.path.unlink()
 
     # ---- file ----
 

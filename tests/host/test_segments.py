@@ -2,6 +2,7 @@
 
 import json
 import wave
+from pathlib import Path
 
 import av
 import numpy as np
@@ -78,6 +79,34 @@ def test_a_segment_that_comes_again_is_not_joined_twice(host):
         host.run(segments(index, prefix="twice"))
         host.fresh()
     assert probe(next((host.folder / "output").glob("twice_*.mp4"))).pictures == 16
+
+
+def test_segment_0_begins_anew_a_file_that_cannot_be_removed(host, monkeypatch):
+    """As on Windows while a browser plays it."""
+    for index in (0, 1):
+        host.run(segments(index, prefix="played"))
+    path = next((host.folder / "output").glob("played_*.mp4"))
+    host.fresh()
+    remove = Path.unlink
+    with monkeypatch.context() as windows:
+        windows.setattr(Path, "unlink", lambda file, missing_ok=False: _in_use(path) if file == path else remove(file, missing_ok))
+        ran = host.run(segments(0, prefix="played"))
+    assert ran.succeeded, ran.messages[-1]
+    assert probe(path).pictures == 8 and ran.said("join")[-1] == f"0.5 of 2.0 s in {path}"
+
+
+def test_a_file_that_cannot_be_begun_anew_is_said_in_words(host):
+    host.run(segments(0, prefix="locked"))
+    path = next((host.folder / "output").glob("locked_*.mp4"))
+    path.unlink()
+    path.mkdir()
+    host.fresh()
+    ran = host.run(segments(0, prefix="locked"))
+    assert ran.error["node_id"] == "join" and "is a folder" in ran.error["exception_message"]
+
+
+def _in_use(path: Path) -> None:
+    raise PermissionError(13, "The process cannot access the file because it is being used by another process", str(path))
 
 
 def test_beyond_the_end_it_is_said_that_all_is_done(host):

@@ -253,6 +253,16 @@ def test_an_unwritten_video_leaves_no_empty_file(tmp_path):
     assert not (tmp_path / "a.mp4").exists()
 
 
+def test_an_empty_file_that_cannot_be_removed_hides_no_error(tmp_path, monkeypatch):
+    with monkeypatch.context() as windows, pytest.raises(RuntimeError, match="out of memory"):
+        windows.setattr("pathlib.Path.unlink", lambda *_: (_ for _ in ()).throw(PermissionError("in use")))
+        with VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=FPS):
+            raise RuntimeError("out of memory")
+    with VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=FPS, resume=True) as video:
+        video.write(frames(0, 5))
+    assert numbers(tmp_path / "a.mp4") == list(range(5))
+
+
 def test_the_file_says_that_it_is_made_by_a_machine(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=16, provenance=Provenance(model="tiny", seed=7)) as video:
         video.write(frames(0, 9))
