@@ -6,6 +6,7 @@ face restorer with the memory of a few seconds. Stream to Latent hands out the l
 
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from ..kf_core.film import CHANNELS, SAMPLE_RATE, film_name
 from ..kf_core.media.fragments import read_fragments
 from ..kf_core.media.video import Provenance, VideoWriter
 from ..kf_core.memory import give_back
-from ..kf_core.pieces import Pieces, sound_between
+from ..kf_core.pieces import Pieces, piece_with, sound_between
 from ..kf_core.spool import Spool
 from ..kf_core.timeline import latent_frames
 from ..kf_core.vae.wan import from_model_space
@@ -91,6 +92,7 @@ class NextSegment(io.ComfyNode):
                 model=running.model.card.name,
                 seed=running.seed,
                 index=index,
+                seconds=seconds,
                 start=span.start,
                 pictures=span.length,
                 of=running.num_pictures,
@@ -112,19 +114,29 @@ class AppendSegment(io.ComfyNode):
             description="Puts a segment at the end of one file with sound. The file plays at any moment; segment 0 begins it anew.",
             search_aliases=["join", "concatenate", "combine video", "save video"],
             inputs=[
-                io.Image.Input("images", tooltip="The pictures of the segment, as many as Next Segment gave, of any even size."),
+                io.Image.Input("images", lazy=True, tooltip="The pictures of the segment, as many as Next Segment gave, of any even size."),
                 SegmentWire.Input("segment", tooltip="From Next Segment."),
                 io.String.Input(
                     "filename_prefix",
                     default="knot_forcing/joined",
                     tooltip="Folder and name in ComfyUI's output folder; a short code for the stream is added.",
                 ),
-                io.Audio.Input("audio", optional=True, tooltip="Sound of the segment where it was worked on. None: the stream's own."),
+                io.Audio.Input(
+                    "audio", optional=True, lazy=True, tooltip="Sound of the segment where it was worked on. None: the stream's own."
+                ),
             ],
             outputs=[io.Video.Output(tooltip="The file as far as it goes.")],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
+
+    @classmethod
+    def check_lazy_status(cls, segment: Segment, filename_prefix: str, **worked) -> list[str]:
+        """Other nodes work on the segment only when it is known that it can be put in."""
+        if not any(size in filename_prefix for size in ("%width%", "%height%")):  # then only the pictures tell which file it is
+            path, _ = folders.output_file(filename_prefix, segment.stream, 0, 0)
+            _pictures_before(segment, path)
+        return [name for name, value in worked.items() if value is None]
 
     @classmethod
     def execute(cls, images: torch.Tensor, segment: Segment, filename_prefix: str, audio: dict | None = None) -> io.NodeOutput:
@@ -135,12 +147,7 @@ class AppendSegment(io.ComfyNode):
             )
         height, width = images.shape[1:3]
         path, subfolder = folders.output_file(filename_prefix, segment.stream, width, height)
-        there = 0 if segment.index == 0 else _pictures_in(path)
-        if segment.start > there:
-            raise KnotForcingError(
-                f"Segment {segment.index} begins at picture {segment.start}, and {path.name} has {there}: a segment before it is missing. "
-                f"Set `index` of Next Segment back to it, or to 0 to begin again."
-            )
+        there = _pictures_before(segment, path)
         missing = images[max(0, there - segment.start) :, ..., :3]
         if len(missing):
             with VideoWriter(
@@ -157,8 +164,8 @@ class AppendSegment(io.ComfyNode):
                 before = None if audio is None else video.sound_there()
                 video.write(missing, _sound(segment, audio, start, stop, before).T)
         give_back()  # of what others made of the pictures
-        there = _pictures_in(path)
-        live.say(cls.hidden.unique_id, f"{there / segment.fps:.1f} of {segment.of / segment.fps:.1f} s in {path}")
+        done = f"{_pictures_in(path) / segment.fps:.1f} of {segment.of / segment.fps:.1f} s in {path}"
+        live.say(cls.hidden.unique_id, f"{done}. {_left_out(segment, len(images) - len(missing))}".removesuffix(". "))
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=shown)
 
@@ -207,7 +214,29 @@ class StreamToLatent(io.ComfyNode):
         return io.NodeOutput({"samples": from_model_space(torch.cat(latents, dim=2)[:, :, :needed])})
 
 
-def _pictures_in(path) -> int:
+def _pictures_before(segment: Segment, path: Path) -> int:
+    """How many pictures the file has that the segment is to go on with. Raises KnotForcingError where one before it is missing."""
+    there = 0 if segment.index == 0 else _pictures_in(path)
+    if segment.start > there:
+        missing = piece_with(there, segment.seconds, segment.fps)
+        raise KnotForcingError(
+            f"Segment {segment.index} begins at picture {segment.start}, and {path.name} has {there}: a segment before it is missing. "
+            f"Set `index` of Next Segment to {missing} and queue again from there{', or to 0 to begin again' if missing else ''}."
+        )
+    return there
+
+
+def _left_out(segment: Segment, pictures: int) -> str:
+    """What is to be said of pictures that the file had already."""
+    if not pictures:
+        return ""
+    return (
+        f"{pictures} pictures of segment {segment.index} were in the file before and were not put in again: it keeps the old ones. "
+        f"To replace them, set `index` of Next Segment to 0, which begins the file again."
+    )
+
+
+def _pictures_in(path: Path) -> int:
     if not path.exists():
         return 0
     with path.open("rb") as file:

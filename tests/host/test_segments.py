@@ -71,14 +71,29 @@ def test_a_segment_that_was_left_out_is_named(host):
     host.run(segments(0, prefix="gap"))
     ran = host.run(segments(2, prefix="gap"))
     assert not ran.succeeded and ran.error["node_id"] == "join"
-    assert "a segment before it is missing" in ran.error["exception_message"]
+    assert "a segment before it is missing. Set `index` of Next Segment to 1 " in ran.error["exception_message"]
 
 
-def test_a_segment_that_comes_again_is_not_joined_twice(host):
+@pytest.mark.parametrize(("prefix", "is_worked_on"), [("lazy", False), ("lazy-%width%x%height%", True)])
+def test_a_segment_that_cannot_be_put_in_is_not_worked_on(host, prefix, is_worked_on):
+    """But for a file whose name has the size of the pictures: which one that is, only they tell."""
+    prompt = also(segments(3, prefix=prefix), tone=("EmptyAudio", {"duration": 0.5, "sample_rate": 48000, "channels": 2}))
+    prompt["join"]["inputs"]["audio"] = ["tone", 0]
+    host.fresh()
+    ran = host.run(prompt)
+    assert ran.error["node_id"] == "join" and "Set `index` of Next Segment to 0 " in ran.error["exception_message"]
+    assert "next" in ran.outputs and ({"larger", "tone"} <= set(ran.outputs)) == is_worked_on
+
+
+def test_a_segment_that_comes_again_is_not_joined_twice_and_that_is_said(host):
     for index in (0, 1, 1):
-        host.run(segments(index, prefix="twice"))
+        ran = host.run(segments(index, prefix="twice"))
         host.fresh()
-    assert probe(next((host.folder / "output").glob("twice_*.mp4"))).pictures == 16
+    path = next((host.folder / "output").glob("twice_*.mp4"))
+    assert probe(path).pictures == 16
+    said = ran.said("join")[-1]
+    assert said.startswith(f"1.0 of 2.0 s in {path}. 8 pictures of segment 1 were in the file before and were not put in again")
+    assert "set `index` of Next Segment to 0" in said
 
 
 def test_segment_0_begins_anew_a_file_that_cannot_be_removed(host, monkeypatch):
