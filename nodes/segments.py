@@ -17,6 +17,7 @@ from ..kf_core.conditioning.audio import AudioArray
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.film import CHANNELS, SAMPLE_RATE, film_name
 from ..kf_core.media.fragments import read_fragments
+from ..kf_core.media.playback import metadata
 from ..kf_core.media.video import Provenance, VideoWriter
 from ..kf_core.memory import give_back
 from ..kf_core.pieces import Pieces, piece_with, sound_between
@@ -119,14 +120,15 @@ class AppendSegment(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="knot_forcing/joined",
-                    tooltip="Folder and name in ComfyUI's output folder; a short code for the stream is added.",
+                    tooltip="Folder and name in ComfyUI's output folder; a short code for the stream is added. "
+                    "Each Append Segment node needs its own.",
                 ),
                 io.Audio.Input(
                     "audio", optional=True, lazy=True, tooltip="Sound of the segment where it was worked on. None: the stream's own."
                 ),
             ],
             outputs=[io.Video.Output(tooltip="The file as far as it goes.")],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             is_output_node=True,
         )
 
@@ -135,6 +137,7 @@ class AppendSegment(io.ComfyNode):
         """Other nodes work on the segment only when it is known that it can be put in."""
         if not any(size in filename_prefix for size in ("%width%", "%height%")):  # then only the pictures tell which file it is
             path, _ = folders.output_file(filename_prefix, segment.stream, 0, 0)
+            _refuse_second(segment, path, cls.hidden.unique_id, cls.hidden.prompt)
             _pictures_before(segment, path)
         return [name for name, value in worked.items() if value is None]
 
@@ -147,6 +150,7 @@ class AppendSegment(io.ComfyNode):
             )
         height, width = images.shape[1:3]
         path, subfolder = folders.output_file(filename_prefix, segment.stream, width, height)
+        _refuse_second(segment, path, cls.hidden.unique_id, cls.hidden.prompt)
         there = _pictures_before(segment, path)
         missing = images[max(0, there - segment.start) :, ..., :3]
         if len(missing):
@@ -157,7 +161,7 @@ class AppendSegment(io.ComfyNode):
                 fps=segment.fps,
                 sample_rate=SAMPLE_RATE,
                 channels=CHANNELS,
-                provenance=Provenance(model=segment.model, seed=segment.seed),
+                provenance=Provenance(model=segment.model, seed=segment.seed, writer=f"node {cls.hidden.unique_id}"),
                 resume=segment.index > 0,  # 0 empties the file where it lies: Windows removes none that a browser plays
             ) as video:
                 start, stop = video.sound_for(len(missing))
@@ -214,6 +218,21 @@ class StreamToLatent(io.ComfyNode):
         return io.NodeOutput({"samples": from_model_space(torch.cat(latents, dim=2)[:, :, :needed])})
 
 
+def _refuse_second(segment: Segment, path: Path, node_id: str, prompt: dict) -> None:
+    """Raises KnotForcingError where another Append Segment node of the workflow began the file: two would mix their pictures in it.
+
+    It may be begun anew by another than before if that one has gone, or has another prefix by now."""
+    said = metadata(path).get("comment", "") if _pictures_in(path) else ""
+    nodes = {id: node["inputs"] for id, node in prompt.items() if node["class_type"] == "KnotForcingAppendSegment"}
+    prefixes = {id: inputs.get("filename_prefix") for id, inputs in nodes.items()}
+    for other in prefixes.keys() - {node_id}:
+        if f" Begun by node {other}." in said and (segment.index > 0 or prefixes[other] == prefixes.get(node_id)):
+            raise KnotForcingError(
+                f"Another Append Segment node of this workflow (number {other}) writes {path.name}, and two cannot write into one file. "
+                f"Choose another `filename_prefix` here, and set `index` of Next Segment to 0."
+            )
+
+
 def _pictures_before(segment: Segment, path: Path) -> int:
     """How many pictures the file has that the segment is to go on with. Raises KnotForcingError where one before it is missing."""
     there = 0 if segment.index == 0 else _pictures_in(path)
@@ -237,7 +256,7 @@ def _left_out(segment: Segment, pictures: int) -> str:
 
 
 def _pictures_in(path: Path) -> int:
-    if not path.exists():
+    if not path.is_file():
         return 0
     with path.open("rb") as file:
         return read_fragments(file).pictures

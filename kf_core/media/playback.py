@@ -61,6 +61,12 @@ def probe(path: Path | str) -> VideoFacts:
         )
 
 
+def metadata(path: Path | str) -> dict[str, str]:
+    """What a video file says of itself, without counting what is in it."""
+    with _open(path) as container:
+        return dict(container.metadata)
+
+
 def pictures(path: Path | str) -> Iterator[Tensor]:
     """The pictures of a video file, one after the other: [h, w, 3] RGB 0..1."""
     with _open(path) as container:

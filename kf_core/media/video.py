@@ -43,6 +43,7 @@ class Provenance:
     seed: int
     recipe: str = ""  # the stream's, by which a continued video is known again
     decoder: str = ""  # the name of what made the pictures, likewise
+    writer: str = ""  # who began the file, where another could take it for his own
     software: str = "Knot Forcing"
 
     def metadata(self) -> dict[str, str]:
@@ -51,6 +52,7 @@ class Provenance:
         )
         text += f" Recipe {self.recipe}." if self.recipe else ""
         text += f" Decoder {self.decoder}." if self.decoder else ""
+        text += f" Begun by {self.writer}." if self.writer else ""
         return {"title": "AI-generated portrait animation", "comment": text, "description": text}
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from kf_core.media.playback import pictures, probe
+from kf_core.media.video import Provenance
 
 from .conftest import also, talking
 
@@ -83,6 +84,45 @@ def test_a_segment_that_cannot_be_put_in_is_not_worked_on(host, prefix, is_worke
     ran = host.run(prompt)
     assert ran.error["node_id"] == "join" and "Set `index` of Next Segment to 0 " in ran.error["exception_message"]
     assert "next" in ran.outputs and ({"larger", "tone"} <= set(ran.outputs)) == is_worked_on
+
+
+def test_two_nodes_do_not_write_into_one_file(host):
+    """Whichever comes first has it. The other may begin it anew when the first has gone or has another name."""
+
+    def both(index: int, other: str) -> dict:
+        nodes = segments(index, prefix="shared")
+        return also(
+            nodes,
+            softer=("ImageScaleBy", {"image": ["next", 0], "upscale_method": "bilinear", "scale_by": 2.0}),
+            second=("KnotForcingAppendSegment", nodes["join"]["inputs"] | {"images": ["softer", 0], "filename_prefix": other}),
+        )
+
+    host.fresh()
+    ran = host.run(both(0, other="shared"))
+    first, second = sorted(("join", "second"), key=lambda node: node == ran.error["node_id"])
+    assert "writes shared_" in ran.error["exception_message"] and "Choose another `filename_prefix`" in ran.error["exception_message"]
+    path = next((host.folder / "output").glob("shared_*.mp4"))
+    assert f"Begun by node {first}." in probe(path).metadata["comment"] and probe(path).pictures == 8
+    host.fresh()  # a restarted ComfyUI
+    ran = host.run(both(1, other="shared"))
+    assert ran.error["node_id"] == second and probe(path).pictures in (8, 16)
+    moved = both(0, other="shared")
+    moved[first]["inputs"]["filename_prefix"] = "moved"
+    ran = host.run(moved)
+    assert ran.succeeded, ran.messages[-1]
+    assert f"Begun by node {second}." in probe(path).metadata["comment"]
+    assert host.run(segments(0, prefix="shared")).succeeded
+
+
+def test_a_file_that_says_nothing_of_who_began_it_is_gone_on_with(host, monkeypatch):
+    ours = host.of_pack("segments")
+    with monkeypatch.context() as before:
+        before.setattr(ours, "Provenance", lambda model, seed, writer: Provenance(model=model, seed=seed))
+        host.run(segments(0, prefix="old"))
+    path = next((host.folder / "output").glob("old_*.mp4"))
+    assert "Begun by" not in probe(path).metadata["comment"]
+    host.fresh()
+    assert host.run(segments(1, prefix="old")).succeeded and probe(path).pictures == 16
 
 
 def test_a_segment_that_comes_again_is_not_joined_twice_and_that_is_said(host):
