@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from comfy_api.latest import InputImpl, io, ui
 
-from ..kf_core.chunks import FrameChunk, LatentChunk, Step
+from ..kf_core.chunks import FrameChunk, LatentChunk, Step, gather
 from ..kf_core.conditioning.audio import AudioArray
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.film import CHANNELS, SAMPLE_RATE, film_name
@@ -78,14 +78,14 @@ class NextSegment(io.ComfyNode):
             spool = Spool(folder, recipe)
             pieces = Pieces(stream=running, seconds=seconds, folder=folder, spool=spool, worker=partial(how.worker, running))
             span = pieces.span(index)
-            pictures = []
+            pictures = None
             with live.Show(cls.hidden.unique_id, span.stop, span.start, running.fps) as show, closing(pieces.take(index)) as happening:
                 for item in happening:
                     if isinstance(item, Step):
                         show.step(item)
                     elif isinstance(item, FrameChunk):
                         show.show(item)
-                        pictures.append(item.frames.cpu())
+                        pictures = gather(pictures, item, span)
                     if not isinstance(item, LatentChunk):
                         live.stop_if_cancelled()
             segment = Segment(
@@ -102,7 +102,7 @@ class NextSegment(io.ComfyNode):
             )
             sound = torch.from_numpy(pieces.sound(index, SAMPLE_RATE, CHANNELS))[None]
         live.say(cls.hidden.unique_id, f"Segment {index} of 0 .. {pieces.count - 1}, {show.speed:.1f} FPS. {how.said}".rstrip())
-        return io.NodeOutput(torch.cat(pictures), {"waveform": sound, "sample_rate": SAMPLE_RATE}, segment)
+        return io.NodeOutput(pictures, {"waveform": sound, "sample_rate": SAMPLE_RATE}, segment)
 
 
 class AppendSegment(io.ComfyNode):

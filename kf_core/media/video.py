@@ -269,9 +269,9 @@ class VideoWriter:
 
     def _encode_pictures(self, track, pictures: Tensor) -> list[av.Packet]:
         packets = []
-        bytes_fhwc = (pictures.detach().float().clamp(0, 1) * 255).round().to(device="cpu", dtype=torch.uint8).numpy()
-        for offset, picture in enumerate(bytes_fhwc):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        for offset, picture in enumerate(pictures):  # one by one: all at once, a segment in float32 would be held three times more
+            bytes_hwc = (picture.detach().float().clamp(0, 1) * 255).round().to(device="cpu", dtype=torch.uint8).numpy()
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(bytes_hwc), format="rgb24")
             frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
             frame.pts, frame.time_base = self.num_pictures + offset, 1 / self.fps
             packets += track.encode(frame)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from kf_core.chunks import FrameChunk, LatentChunk, Step
+from kf_core.chunks import FrameChunk, LatentChunk, Step, gather
 from kf_core.conditioning.audio import AudioArray, LiveAudio
 from kf_core.conditioning.driving import Driving
 from kf_core.spool import Spool
 from kf_core.stream import Stream, StreamState
+from kf_core.timeline import PixelSpan
 from kf_core.vae.streaming import VideoDecoder, prepare
 from kf_core.vae.wan import WanVAE
 
@@ -73,6 +74,14 @@ def test_spans_meet_and_count_every_picture_once(stream):
     spans = [chunk.span for chunk in stream]
     assert spans[0].start == 0 and spans[-1].stop == 32
     assert all(a.stop == b.start for a, b in itertools.pairwise(spans))
+
+
+def test_gathered_pictures_are_the_whole_and_lie_where_the_first_made_room(stream, whole):
+    gathered, places = None, set()
+    for chunk in stream:
+        gathered = gather(gathered, chunk, PixelSpan(0, stream.num_pictures))
+        places.add(gathered.data_ptr())
+    assert torch.equal(gathered, whole) and gathered.dtype == torch.float32 and len(places) == 1
 
 
 def test_a_stream_without_end_goes_on(stream):

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kf_core.errors import KnotForcingError
 from kf_core.media.fragments import read_fragments
@@ -69,6 +70,25 @@ def test_the_pictures_come_back_in_order_and_in_their_colours(tmp_path):
         video.write(colours[:, None, None, :].expand(3, SIZE, SIZE, 3))
     found = torch.stack([picture.mean((0, 1)) for picture in pictures(tmp_path / "a.mp4")])
     assert (found - colours).abs().max() < 0.02
+
+
+def test_writing_many_pictures_takes_the_memory_of_one(tmp_path):
+    many = frames(0, 40)
+    with Largest() as largest, VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=FPS) as video:
+        video.write(many)
+    assert largest.values == SIZE * SIZE * 3 and numbers(tmp_path / "a.mp4") == list(range(40))
+
+
+class Largest(TorchDispatchMode):
+    """How many values the largest tensor has that is computed meanwhile."""
+
+    values = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.values = max(self.values, made.numel())
+        return made
 
 
 def test_missing_sound_is_silence(tmp_path):
