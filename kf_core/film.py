@@ -15,7 +15,7 @@ from .chunks import FrameChunk, LatentChunk, Step
 from .conditioning.audio import AudioSource, Silence
 from .fingerprint import fingerprint
 from .media.fragments import read_fragments
-from .media.playback import probe
+from .media.playback import metadata
 from .media.soundtrack import Soundtrack
 from .media.video import Provenance, VideoWriter
 from .spool import Spool
@@ -61,7 +61,7 @@ class Film:
         """Whether the file was begun by another recipe or decoder, so that going on with it would join two videos."""
         if self.pictures == 0:
             return False
-        said = probe(self.path).metadata.get("comment", "")
+        said = metadata(self.path).get("comment", "")
         is_by_another = (
             DECODER in said and f"{DECODER}{self._decoder_name}." not in said
         )  # a file from before decoders were named says none

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..chunks import FrameChunk
 from ..errors import KnotForcingError
 from .fragments import read_fragments, split, write_fragment
-from .playback import probe
+from .playback import format_of
 
 # bf 0: pictures are stored in the order they are shown. mbtree 0: for small pictures x264's macroblock tree reads memory that it did not
 # write, so equal pictures did not always become equal bytes; and it looks ahead over seconds, of which a fragment has less than one.
@@ -206,8 +206,8 @@ class VideoWriter:
         self._next_sample = max(0, self._sound_from - AAC_WARM_UP)
 
     def _check_same_kind(self) -> None:
-        there = probe(self.path)
-        found = (there.width, there.height, there.fps, there.sample_rate, there.channels)
+        there = format_of(self.path)
+        found = (there.width, there.height, float(there.rate), there.sample_rate, there.channels)
         needed = (self.width, self.height, float(self.fps), self.sample_rate, self.channels if self.sample_rate else None)
         if found != needed:
             raise KnotForcingError(

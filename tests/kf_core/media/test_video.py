@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -192,6 +193,26 @@ def sine(seconds: float) -> np.ndarray:
 def loudness(sound: np.ndarray) -> np.ndarray:
     """Of each hundredth of a second but the last, which an encoder fades."""
     return np.sqrt((sound[: len(sound) // 480 * 480].reshape(-1, 480) ** 2).mean(1))[:-1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="only Linux says how much a process has read; run it there")
+def test_a_long_file_is_continued_without_reading_it_through(tmp_path):
+    path = tmp_path / "a.mp4"
+    with VideoWriter(path, width=256, height=256, fps=FPS, sample_rate=RATE) as video:
+        video.write(torch.rand(8, 256, 256, 3))
+        video.write(torch.rand(8, 256, 256, 3))
+    with open(path, "rb") as file:
+        second = read_fragments(file).whole[1]
+    data = path.read_bytes()
+    path.write_bytes(data[: second.stop] + data[second.start : second.stop] * 100)
+    before = bytes_read()
+    with VideoWriter(path, width=256, height=256, fps=FPS, sample_rate=RATE, resume=True) as video:
+        assert video.num_pictures == 816
+    assert path.stat().st_size > 3e7 and bytes_read() - before < path.stat().st_size / 4
+
+
+def bytes_read() -> int:
+    return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"])
 
 
 def test_a_fragment_depends_on_its_own_pictures_only(tmp_path):
