@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,6 +207,39 @@ def test_a_record_whose_bytes_have_changed_is_not_there(stream, tmp_path):
     data[-5] ^= 1
     spool.path.write_bytes(data)
     assert len(Spool(tmp_path, "a")) == 1
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_record_that_changed_before_others_is_not_there_once_it_is_read_and_is_written_over(stream, whole, tmp_path, index):
+    spool = Spool(tmp_path, "a")
+    pictures(stream.frames(spool=spool))
+    data = spool.path.read_bytes()
+    spool.path.write_bytes(changed_in_record(data, index))
+    again = Spool(tmp_path, "a")
+    assert again.read(2) is not None and not again.holds(index, 3)
+    assert len(again) == index and again.read(index) is None and again.read(2) is None
+    assert torch.equal(pictures(stream.frames(spool=Spool(tmp_path, "a"))), whole)
+    assert spool.path.read_bytes() == data
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="only Linux says how much a process has read; run it there")
+def test_a_long_spool_is_opened_without_reading_it_through(tmp_path):
+    spool = Spool(tmp_path, "a")
+    for index in range(30):
+        spool.append(LatentChunk(index, stream_span(index), torch.full((1, 16, 3, 40, 60), float(index))))
+    before = bytes_read()
+    assert len(Spool(tmp_path, "a")) == 30
+    assert bytes_read() - before < spool.path.stat().st_size / 4
+
+
+def changed_in_record(data: bytes, index: int) -> bytes:
+    """The same with one bit of record `index` of three turned over; the first record is as long as the others."""
+    place = round(len(data) * (index + 0.5) / 3)
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def bytes_read() -> int:
+    return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"])
 
 
 def test_a_reader_sees_the_spool_grow(stream, tmp_path):
