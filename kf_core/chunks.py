@@ -80,3 +80,13 @@ class FrameChunk:
     index: int
     span: PixelSpan
     frames: Tensor  # [f, h, w, 3] RGB 0..1
+
+
+def gather(whole: Tensor | None, chunk: FrameChunk, span: PixelSpan) -> Tensor:
+    """Put a chunk's pictures in their place among all of `span`, on the CPU: [f, h, w, 3]. The first time, None, makes room for them.
+
+    Joining chunks at the end would hold every picture twice."""
+    if whole is None:
+        whole = chunk.frames.new_empty((span.length, *chunk.frames.shape[1:]), device="cpu")
+    whole[chunk.span.start - span.start : chunk.span.stop - span.start] = chunk.frames
+    return whole

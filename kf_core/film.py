@@ -15,7 +15,7 @@ from .chunks import FrameChunk, LatentChunk, Step
 from .conditioning.audio import AudioSource, Silence
 from .fingerprint import fingerprint
 from .media.fragments import read_fragments
-from .media.playback import probe
+from .media.playback import metadata
 from .media.soundtrack import Soundtrack
 from .media.video import Provenance, VideoWriter
 from .spool import Spool
@@ -61,7 +61,7 @@ class Film:
         """Whether the file was begun by another recipe or decoder, so that going on with it would join two videos."""
         if self.pictures == 0:
             return False
-        said = probe(self.path).metadata.get("comment", "")
+        said = metadata(self.path).get("comment", "")
         is_by_another = (
             DECODER in said and f"{DECODER}{self._decoder_name}." not in said
         )  # a file from before decoders were named says none
@@ -126,13 +126,13 @@ class Film:
 def take_up(stream: Stream, state_file: Path, spool: Spool | None, first: int) -> tuple[StreamState, Spool | None]:
     """Where to go on so that picture `first` comes next, or as little before it as can be; and the spool, where it reaches that far."""
     found = StreamState.load(state_file, stream) or StreamState.start(stream)
-    there = 0 if spool is None else len(spool)
     if found.next_picture > first:
         found = StreamState(found.rollout, DecoderState())  # the pictures again, but from the spool
     wanted = stream.settings.chunk_of(found.decoder.next_frame)
-    if found.rollout.chunk > max(wanted, there):
+    is_gap = found.rollout.chunk > wanted  # drawn, but not decoded: only the spool can have that
+    if is_gap and (spool is None or not spool.holds(wanted, found.rollout.chunk)):
         return StreamState.start(stream), spool
-    return found, spool if there >= wanted else None
+    return found, spool if spool is not None and len(spool) >= wanted else None
 
 
 def film_name(stream: Stream, recipe: str) -> str:

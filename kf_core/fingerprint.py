@@ -78,7 +78,7 @@ def _feed_numbers(digest, value) -> None:
     elif isinstance(value, np.ndarray | torch.Tensor):
         tensor = torch.as_tensor(value).detach().cpu().contiguous()
         digest.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b"")  # the memory itself, which may be gigabytes
     else:
         raise Unrepeatable(f"a {type(value).__name__} has no fingerprint")
 

@@ -41,7 +41,7 @@ class Pieces:
                 f"The stream has {self.count} segments of {self.seconds:g} s, numbered from 0, and number {index} was asked for. "
                 f"If all are done, set `index` to 0 to begin again."
             )
-        first, last = (min(self.stream.num_pictures, round(i * self.seconds * self.stream.fps)) for i in (index, index + 1))
+        first, last = (min(self.stream.num_pictures, _beginning(i, self.seconds, self.stream.fps)) for i in (index, index + 1))
         return PixelSpan(first, last)
 
     def take(self, index: int) -> Iterator[Step | LatentChunk | FrameChunk]:
@@ -89,12 +89,23 @@ class Pieces:
         return self.folder / f"{self.spool.path.stem}-{self.seconds:g}s-{index % 2}.state"
 
 
+def piece_with(picture: int, seconds: float, fps: float) -> int:
+    """The number of the piece that a picture is in, where each is so many seconds long."""
+    near = round(picture / (seconds * fps))
+    return near - (_beginning(near, seconds, fps) > picture)
+
+
 def sound_between(audio: AudioSource | None, start: int, stop: int, sample_rate: int, channels: int) -> np.ndarray:
     """Samples [start, stop) of a sound, with silence where there is none: [channels, n]."""
     heard = Soundtrack((audio or Silence(0.0)).blocks(sample_rate, channels)).between(start, stop)
     sound = np.zeros((channels, stop - start), np.float32)
     sound[:, : len(heard)] = heard.T
     return sound
+
+
+def _beginning(index: int, seconds: float, fps: float) -> int:
+    """The first picture of piece `index`."""
+    return round(index * seconds * fps)
 
 
 def _cut(chunk: FrameChunk, span: PixelSpan) -> FrameChunk:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -130,6 +130,11 @@ class Stream:
         """A name for all that decides the latents: equal recipes give equal latents. None for what cannot be repeated (live sources).
 
         Length is no part of it: a longer stream begins like a shorter one."""
+        return self._recipe
+
+    @cached_property
+    def _recipe(self) -> str | None:
+        """Computed once, because it reads all control pictures and is asked for with each state that is saved."""
         try:
             return fingerprint(
                 __version__,

@@ -10,11 +10,12 @@ from functools import partial
 import torch
 from comfy_api.latest import InputImpl, io, ui
 
-from ..kf_core.chunks import FrameChunk, LatentChunk, Step
+from ..kf_core.chunks import FrameChunk, LatentChunk, Step, gather
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.film import Film, film_name
 from ..kf_core.spool import Spool
 from ..kf_core.stream import Stream
+from ..kf_core.timeline import PixelSpan
 from ..kf_core.worker import Worker
 from .host import folders, live
 from .host.running import in_memory
@@ -94,7 +95,7 @@ def make(film: Film, node_id: str, keep_pictures: bool, said: str = "") -> torch
     """Record the film, showing it; the pictures [f, h, w, 3] if they are to be kept. Ends at once when the user cancels.
 
     `said`: how its pictures are made."""
-    stream, kept, there = film.stream, [], film.pictures
+    stream, kept, there = film.stream, None, film.pictures
     remarks = " ".join(filter(None, (said, *stream.remarks())))
     if film.is_whole() and not keep_pictures:
         live.say(node_id, f"{there / stream.fps:.1f} s were there already: {film.path}. {remarks}")
@@ -107,7 +108,7 @@ def make(film: Film, node_id: str, keep_pictures: bool, said: str = "") -> torch
                 elif isinstance(item, FrameChunk):
                     show.show(item)
                     if keep_pictures:
-                        kept.append(item.frames.cpu())
+                        kept = gather(kept, item, PixelSpan(0, stream.num_pictures))
                 if not isinstance(item, LatentChunk):
                     live.stop_if_cancelled()
     finally:
@@ -116,7 +117,7 @@ def make(film: Film, node_id: str, keep_pictures: bool, said: str = "") -> torch
             live.say(node_id, f"Stopped. {seconds:.1f} s are in {film.path} and can be played. Queue again to go on.")
     show.make_room()
     live.say(node_id, f"{film.pictures / stream.fps:.1f} s in {film.path}, {show.speed:.1f} FPS. {remarks}")
-    return torch.cat(kept) if keep_pictures else None
+    return kept
 
 
 def refuse_too_many(pictures: int, most: int, latent_shape: torch.Size) -> None:

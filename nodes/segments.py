@@ -6,19 +6,21 @@ face restorer with the memory of a few seconds. Stream to Latent hands out the l
 
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from comfy_api.latest import InputImpl, io, ui
 
-from ..kf_core.chunks import FrameChunk, LatentChunk, Step
+from ..kf_core.chunks import FrameChunk, LatentChunk, Step, gather
 from ..kf_core.conditioning.audio import AudioArray
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.film import CHANNELS, SAMPLE_RATE, film_name
 from ..kf_core.media.fragments import read_fragments
+from ..kf_core.media.playback import metadata
 from ..kf_core.media.video import Provenance, VideoWriter
 from ..kf_core.memory import give_back
-from ..kf_core.pieces import Pieces, sound_between
+from ..kf_core.pieces import Pieces, piece_with, sound_between
 from ..kf_core.spool import Spool
 from ..kf_core.timeline import latent_frames
 from ..kf_core.vae.wan import from_model_space
@@ -76,14 +78,14 @@ class NextSegment(io.ComfyNode):
             spool = Spool(folder, recipe)
             pieces = Pieces(stream=running, seconds=seconds, folder=folder, spool=spool, worker=partial(how.worker, running))
             span = pieces.span(index)
-            pictures = []
+            pictures = None
             with live.Show(cls.hidden.unique_id, span.stop, span.start, running.fps) as show, closing(pieces.take(index)) as happening:
                 for item in happening:
                     if isinstance(item, Step):
                         show.step(item)
                     elif isinstance(item, FrameChunk):
                         show.show(item)
-                        pictures.append(item.frames.cpu())
+                        pictures = gather(pictures, item, span)
                     if not isinstance(item, LatentChunk):
                         live.stop_if_cancelled()
             segment = Segment(
@@ -91,6 +93,7 @@ class NextSegment(io.ComfyNode):
                 model=running.model.card.name,
                 seed=running.seed,
                 index=index,
+                seconds=seconds,
                 start=span.start,
                 pictures=span.length,
                 of=running.num_pictures,
@@ -99,7 +102,7 @@ class NextSegment(io.ComfyNode):
             )
             sound = torch.from_numpy(pieces.sound(index, SAMPLE_RATE, CHANNELS))[None]
         live.say(cls.hidden.unique_id, f"Segment {index} of 0 .. {pieces.count - 1}, {show.speed:.1f} FPS. {how.said}".rstrip())
-        return io.NodeOutput(torch.cat(pictures), {"waveform": sound, "sample_rate": SAMPLE_RATE}, segment)
+        return io.NodeOutput(pictures, {"waveform": sound, "sample_rate": SAMPLE_RATE}, segment)
 
 
 class AppendSegment(io.ComfyNode):
@@ -112,19 +115,31 @@ class AppendSegment(io.ComfyNode):
             description="Puts a segment at the end of one file with sound. The file plays at any moment; segment 0 begins it anew.",
             search_aliases=["join", "concatenate", "combine video", "save video"],
             inputs=[
-                io.Image.Input("images", tooltip="The pictures of the segment, as many as Next Segment gave, of any even size."),
+                io.Image.Input("images", lazy=True, tooltip="The pictures of the segment, as many as Next Segment gave, of any even size."),
                 SegmentWire.Input("segment", tooltip="From Next Segment."),
                 io.String.Input(
                     "filename_prefix",
                     default="knot_forcing/joined",
-                    tooltip="Folder and name in ComfyUI's output folder; a short code for the stream is added.",
+                    tooltip="Folder and name in ComfyUI's output folder; a short code for the stream is added. "
+                    "Each Append Segment node needs its own.",
                 ),
-                io.Audio.Input("audio", optional=True, tooltip="Sound of the segment where it was worked on. None: the stream's own."),
+                io.Audio.Input(
+                    "audio", optional=True, lazy=True, tooltip="Sound of the segment where it was worked on. None: the stream's own."
+                ),
             ],
             outputs=[io.Video.Output(tooltip="The file as far as it goes.")],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
             is_output_node=True,
         )
+
+    @classmethod
+    def check_lazy_status(cls, segment: Segment, filename_prefix: str, **worked) -> list[str]:
+        """Other nodes work on the segment only when it is known that it can be put in."""
+        if not any(size in filename_prefix for size in ("%width%", "%height%")):  # then only the pictures tell which file it is
+            path, _ = folders.output_file(filename_prefix, segment.stream, 0, 0)
+            _refuse_second(segment, path, cls.hidden.unique_id, cls.hidden.prompt)
+            _pictures_before(segment, path)
+        return [name for name, value in worked.items() if value is None]
 
     @classmethod
     def execute(cls, images: torch.Tensor, segment: Segment, filename_prefix: str, audio: dict | None = None) -> io.NodeOutput:
@@ -135,14 +150,8 @@ class AppendSegment(io.ComfyNode):
             )
         height, width = images.shape[1:3]
         path, subfolder = folders.output_file(filename_prefix, segment.stream, width, height)
-        if segment.index == 0:
-            path.unlink(missing_ok=True)
-        there = _pictures_in(path)
-        if segment.start > there:
-            raise KnotForcingError(
-                f"Segment {segment.index} begins at picture {segment.start}, and {path.name} has {there}: a segment before it is missing. "
-                f"Set `index` of Next Segment back to it, or to 0 to begin again."
-            )
+        _refuse_second(segment, path, cls.hidden.unique_id, cls.hidden.prompt)
+        there = _pictures_before(segment, path)
         missing = images[max(0, there - segment.start) :, ..., :3]
         if len(missing):
             with VideoWriter(
@@ -152,14 +161,15 @@ class AppendSegment(io.ComfyNode):
                 fps=segment.fps,
                 sample_rate=SAMPLE_RATE,
                 channels=CHANNELS,
-                provenance=Provenance(model=segment.model, seed=segment.seed),
-                resume=True,
+                provenance=Provenance(model=segment.model, seed=segment.seed, writer=f"node {cls.hidden.unique_id}"),
+                resume=segment.index > 0,  # 0 empties the file where it lies: Windows removes none that a browser plays
             ) as video:
                 start, stop = video.sound_for(len(missing))
-                video.write(missing, _sound(segment, audio, start, stop).T)
+                before = None if audio is None else video.sound_there()
+                video.write(missing, _sound(segment, audio, start, stop, before).T)
         give_back()  # of what others made of the pictures
-        there = _pictures_in(path)
-        live.say(cls.hidden.unique_id, f"{there / segment.fps:.1f} of {segment.of / segment.fps:.1f} s in {path}")
+        done = f"{_pictures_in(path) / segment.fps:.1f} of {segment.of / segment.fps:.1f} s in {path}"
+        live.say(cls.hidden.unique_id, f"{done}. {_left_out(segment, len(images) - len(missing))}".removesuffix(". "))
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=shown)
 
@@ -208,17 +218,57 @@ class StreamToLatent(io.ComfyNode):
         return io.NodeOutput({"samples": from_model_space(torch.cat(latents, dim=2)[:, :, :needed])})
 
 
-def _pictures_in(path) -> int:
-    if not path.exists():
+def _refuse_second(segment: Segment, path: Path, node_id: str, prompt: dict) -> None:
+    """Raises KnotForcingError where another Append Segment node of the workflow began the file: two would mix their pictures in it.
+
+    It may be begun anew by another than before if that one has gone, or has another prefix by now."""
+    said = metadata(path).get("comment", "") if _pictures_in(path) else ""
+    nodes = {id: node["inputs"] for id, node in prompt.items() if node["class_type"] == "KnotForcingAppendSegment"}
+    prefixes = {id: inputs.get("filename_prefix") for id, inputs in nodes.items()}
+    for other in prefixes.keys() - {node_id}:
+        if f" Begun by node {other}." in said and (segment.index > 0 or prefixes[other] == prefixes.get(node_id)):
+            raise KnotForcingError(
+                f"Another Append Segment node of this workflow (number {other}) writes {path.name}, and two cannot write into one file. "
+                f"Choose another `filename_prefix` here, and set `index` of Next Segment to 0."
+            )
+
+
+def _pictures_before(segment: Segment, path: Path) -> int:
+    """How many pictures the file has that the segment is to go on with. Raises KnotForcingError where one before it is missing."""
+    there = 0 if segment.index == 0 else _pictures_in(path)
+    if segment.start > there:
+        missing = piece_with(there, segment.seconds, segment.fps)
+        raise KnotForcingError(
+            f"Segment {segment.index} begins at picture {segment.start}, and {path.name} has {there}: a segment before it is missing. "
+            f"Set `index` of Next Segment to {missing} and queue again from there{', or to 0 to begin again' if missing else ''}."
+        )
+    return there
+
+
+def _left_out(segment: Segment, pictures: int) -> str:
+    """What is to be said of pictures that the file had already."""
+    if not pictures:
+        return ""
+    return (
+        f"{pictures} pictures of segment {segment.index} were in the file before and were not put in again: it keeps the old ones. "
+        f"To replace them, set `index` of Next Segment to 0, which begins the file again."
+    )
+
+
+def _pictures_in(path: Path) -> int:
+    if not path.is_file():
         return 0
     with path.open("rb") as file:
         return read_fragments(file).pictures
 
 
-def _sound(segment: Segment, audio: dict | None, start: int, stop: int) -> torch.Tensor:
-    """Samples [start, stop) of the stream's sound, with what was worked on in its place: [channels, n]."""
+def _sound(segment: Segment, audio: dict | None, start: int, stop: int, before: np.ndarray | None) -> np.ndarray:
+    """Samples [start, stop) of the stream's sound, with what was worked on in its place: [channels, n].
+
+    `before`: what the file plays from `start` on, which earlier segments were worked on, too: [n, channels]."""
     sound = sound_between(segment.driver.driving.audio, start, stop, SAMPLE_RATE, CHANNELS)
     if audio is not None:
+        sound[:, : len(before)] = before.T
         worked = _resampled(audio, SAMPLE_RATE, CHANNELS)
         first = round(segment.start * SAMPLE_RATE / segment.fps)
         left, right = max(start, first), min(stop, first + worked.shape[1])

@@ -51,6 +51,7 @@ class Segment:
     model: str  # the generator's name
     seed: int
     index: int
+    seconds: float  # of each segment
     start: int  # the first picture, counted from the beginning of the stream
     pictures: int
     of: int  # pictures in the whole stream

@@ -5,6 +5,7 @@ Knows nothing of how it was made; any file that PyAV opens will do.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -34,6 +35,17 @@ class VideoFacts:
         return self.sound_seconds > 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class VideoFormat:
+    """How a video file stores pictures and sound."""
+
+    rate: Fraction  # pictures a second
+    width: int
+    height: int
+    sample_rate: int | None  # None: no sound
+    channels: int | None
+
+
 def probe(path: Path | str) -> VideoFacts:
     """Count what is in a video file, without decoding it."""
     with _open(path) as container:
@@ -47,18 +59,30 @@ def probe(path: Path | str) -> VideoFacts:
                 count += 1
             elif packet.stream is sound:
                 sound_end = max(sound_end, float((packet.pts + packet.duration) * packet.time_base))
-        fps = pictures.average_rate or pictures.guessed_rate
+        format = _format(container)
         return VideoFacts(
             pictures=count,
-            seconds=float(count / fps),
-            fps=float(fps),
-            width=pictures.codec_context.width,
-            height=pictures.codec_context.height,
+            seconds=float(count / format.rate),
+            fps=float(format.rate),
+            width=format.width,
+            height=format.height,
             sound_seconds=sound_end,
-            sample_rate=sound.codec_context.sample_rate if sound else None,
-            channels=sound.codec_context.layout.nb_channels if sound else None,
+            sample_rate=format.sample_rate,
+            channels=format.channels,
             metadata=dict(container.metadata),
         )
+
+
+def format_of(path: Path | str) -> VideoFormat:
+    """How a video file stores pictures and sound, from its beginning alone: hours are opened in a moment."""
+    with _open(path) as container:
+        return _format(container)
+
+
+def metadata(path: Path | str) -> dict[str, str]:
+    """What a video file says of itself, without counting what is in it."""
+    with _open(path) as container:
+        return dict(container.metadata)
 
 
 def pictures(path: Path | str) -> Iterator[Tensor]:
@@ -67,6 +91,18 @@ def pictures(path: Path | str) -> Iterator[Tensor]:
         for frame in container.decode(video=0):
             rgb = frame.reformat(format="rgb24").to_ndarray()
             yield torch.from_numpy(np.ascontiguousarray(rgb)).float() / 255
+
+
+def _format(container) -> VideoFormat:
+    pictures = container.streams.video[0]
+    sound = container.streams.audio[0] if container.streams.audio else None
+    return VideoFormat(
+        rate=pictures.average_rate or pictures.guessed_rate,
+        width=pictures.codec_context.width,
+        height=pictures.codec_context.height,
+        sample_rate=sound.codec_context.sample_rate if sound else None,
+        channels=sound.codec_context.layout.nb_channels if sound else None,
+    )
 
 
 def _open(path: Path | str):

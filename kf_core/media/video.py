@@ -11,9 +11,11 @@ Knows nothing of models or latents. Sources: ISO/IEC 14496-12; FFmpeg's mov muxe
 
 import errno
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -23,7 +25,7 @@ from torch import Tensor
 from ..chunks import FrameChunk
 from ..errors import KnotForcingError
 from .fragments import read_fragments, split, write_fragment
-from .playback import probe
+from .playback import format_of
 
 # bf 0: pictures are stored in the order they are shown. mbtree 0: for small pictures x264's macroblock tree reads memory that it did not
 # write, so equal pictures did not always become equal bytes; and it looks ahead over seconds, of which a fragment has less than one.
@@ -41,6 +43,7 @@ class Provenance:
     seed: int
     recipe: str = ""  # the stream's, by which a continued video is known again
     decoder: str = ""  # the name of what made the pictures, likewise
+    writer: str = ""  # who began the file, where another could take it for his own
     software: str = "Knot Forcing"
 
     def metadata(self) -> dict[str, str]:
@@ -49,6 +52,7 @@ class Provenance:
         )
         text += f" Recipe {self.recipe}." if self.recipe else ""
         text += f" Decoder {self.decoder}." if self.decoder else ""
+        text += f" Begun by {self.writer}." if self.writer else ""
         return {"title": "AI-generated portrait animation", "comment": text, "description": text}
 
 
@@ -116,6 +120,23 @@ class VideoWriter:
             return 0, 0
         return self._next_sample, round((self.num_pictures + pictures) * self.sample_rate / self.fps)
 
+    def sound_there(self) -> np.ndarray:
+        """What a resumed file plays from the beginning of that span on, to be asked before the first `write`: [samples, channels].
+
+        For those who have no sound from before their pictures. It ends where the pictures do; earlier where the file broke off."""
+        heard = np.zeros((self.channels, 0), np.float32)
+        start, end = self.sound_for(0)
+        with self.path.open("rb") as file:
+            last = _last_sound(file, start - AAC_BLOCK)
+        if last is None or start >= end:
+            return heard.T
+        with av.open(io.BytesIO(last)) as container:
+            for frame in container.decode(audio=0):
+                block, first = frame.to_ndarray(), frame.pts
+                if heard.shape[1] or first <= start < first + frame.samples:
+                    heard = np.concatenate((heard, block[:, max(0, start - first) :]), axis=1)
+        return heard[:, : end - start].T
+
     def write(self, frames: FrameChunk | Tensor, sound: np.ndarray | None = None) -> None:
         """Put pictures [f, h, w, 3] (0..1) and their sound [samples] or [samples, channels] (-1..1) at the end of the file.
 
@@ -151,7 +172,8 @@ class VideoWriter:
             self._file.close()
             self._file = None
             if self.path.exists() and self.path.stat().st_size == 0:
-                self.path.unlink()
+                with suppress(OSError):  # Windows removes none that somebody has open, and an empty one does no harm
+                    self.path.unlink()
 
     # ---- file ----
 
@@ -184,8 +206,8 @@ class VideoWriter:
         self._next_sample = max(0, self._sound_from - AAC_WARM_UP)
 
     def _check_same_kind(self) -> None:
-        there = probe(self.path)
-        found = (there.width, there.height, there.fps, there.sample_rate, there.channels)
+        there = format_of(self.path)
+        found = (there.width, there.height, float(there.rate), there.sample_rate, there.channels)
         needed = (self.width, self.height, float(self.fps), self.sample_rate, self.channels if self.sample_rate else None)
         if found != needed:
             raise KnotForcingError(
@@ -247,9 +269,9 @@ class VideoWriter:
 
     def _encode_pictures(self, track, pictures: Tensor) -> list[av.Packet]:
         packets = []
-        bytes_fhwc = (pictures.detach().float().clamp(0, 1) * 255).round().to(device="cpu", dtype=torch.uint8).numpy()
-        for offset, picture in enumerate(bytes_fhwc):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        for offset, picture in enumerate(pictures):  # one by one: all at once, a segment in float32 would be held three times more
+            bytes_hwc = (picture.detach().float().clamp(0, 1) * 255).round().to(device="cpu", dtype=torch.uint8).numpy()
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(bytes_hwc), format="rgb24")
             frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
             frame.pts, frame.time_base = self.num_pictures + offset, 1 / self.fps
             packets += track.encode(frame)
@@ -290,6 +312,20 @@ class VideoWriter:
     def _wanted(self, packets: list[av.Packet]) -> list[av.Packet]:
         """Those that are not in the file yet; a warmed-up encoder repeats a few."""
         return [packet for packet in packets if packet.pts >= self._sound_from]
+
+
+def _last_sound(file: BinaryIO, start: int) -> bytes | None:
+    """A small file of a large one: its header, and its fragments from the last one on whose sound begins before sample `start`."""
+    found = read_fragments(file)
+    sounding = [fragment for fragment in found.whole if fragment.sound_packets]
+    if not sounding:
+        return None
+    before = [fragment for fragment in sounding if fragment.sound_time - AAC_BLOCK < start]
+    first = (before or sounding[:1])[-1].start
+    file.seek(0)
+    header = file.read(found.header_length)
+    file.seek(first)
+    return header + file.read(found.whole[-1].stop - first)
 
 
 def _kind(width: int, height: int, fps: float, sample_rate: int | None, channels: int | None) -> str:

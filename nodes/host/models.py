@@ -4,6 +4,7 @@ So LoRA, fp8, GGUF and offloading are the host's business. Nothing of the host i
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import comfy.model_detection
@@ -44,10 +45,13 @@ def known_models() -> list[str]:
     return [row.key for row in KNOWN]
 
 
-def load_model(name: str, *, lora: str | None = None, known_as: str | None = None, accept_licence: bool = False):
+def load_model(
+    name: str, *, lora: str | None = None, known_as: str | None = None, accept_licence: bool = False, disable_dynamic: bool = False
+):
     """A generator's file as the host's MODEL, its adapters beside it and its card attached, and what is to be said of it.
 
-    Opened as the command line opens it. Raises KnotForcingError."""
+    Opened as the command line opens it. `disable_dynamic`: as in the host's own loader, which gives its weights fixed places in memory.
+    Raises KnotForcingError."""
     path = bundled(BUNDLED_FILE) if name == BUNDLED else model_path(name)
     second = None if lora is None else lora_path(lora)
     opened = open_checkpoint(path, lora=second, known_as=known_as, accept_licence=accept_licence)
@@ -55,7 +59,9 @@ def load_model(name: str, *, lora: str | None = None, known_as: str | None = Non
         adapters = Adapters(opened.card, comfy.ops.manual_cast)
     tensors = as_stored(opened)
     beside = _taken(tensors, adapters)
-    model = _host_model(path, opened.card, tensors, dict(opened.file.metadata))
+    model = _host_model(path, opened.card, tensors, dict(opened.file.metadata), disable_dynamic)
+    again = partial(load_model, lora=lora, known_as=known_as, accept_licence=accept_licence)
+    model.cached_patcher_init = (again, (name,), 0)  # as the host's own loader sets it: nodes such as TorchCompileModel load once more
     model.set_attachments(KEY, Identity(opened.card, opened.name_for_recipe))
     _fill(path, adapters, beside)
     if beside:
@@ -103,7 +109,7 @@ def is_bundled(card: ModelCard) -> bool:
     return card.name.startswith("kf-tiny")
 
 
-def _host_model(path: Path, card: ModelCard, tensors: dict[str, Tensor], metadata: dict[str, str]):
+def _host_model(path: Path, card: ModelCard, tensors: dict[str, Tensor], metadata: dict[str, str], disable_dynamic: bool):
     """As the host's own loader does it, but at the card's sizes, which the host would have to guess."""
     with torch.device("meta"):
         _refuse_misfit(path, WanModel(card), tensors)
@@ -127,7 +133,8 @@ def _host_model(path: Path, card: ModelCard, tensors: dict[str, Tensor], metadat
         cast = management.unet_manual_cast(None if is_quantised else dtype, device, supported)
     config.set_inference_dtype(dtype, cast)
     model = config.get_model(tensors, "")
-    patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = kind(model, load_device=device, offload_device=offload)
     if not management.is_device_cpu(offload):
         model.to(offload)
     model.load_model_weights(dict(tensors), "", assign=patcher.is_dynamic())

@@ -29,7 +29,7 @@ from .place import PACK, enter_host, pack_folder
 
 SIZE = 32  # pixels
 KINDS = ("diffusion_models", "vae", "loras", "audio_encoders", "text_encoders", "upscale_models")
-EXTRAS = ("video", "audio", "images", "audio_encoder", "upscale_model")
+EXTRAS = ("video", "audio", "images", "audio_encoder", "upscale_model", "torch_compile")
 PROGRESS_TEXT = 3  # ComfyUI's number for a line of text on a node
 CARD = ModelCard(
     name="tiny",

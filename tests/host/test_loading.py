@@ -51,3 +51,19 @@ def test_a_restricted_model_waits_until_its_licence_was_read(host, published):
     assert refused.error["node_id"] == "load" and "not for commercial use. Read its licence" in refused.error["exception_message"]
     agreed = run(host, file | {"accept_licence": True})
     assert agreed.succeeded and any("not for commercial use" in line for line in agreed.said("load"))
+
+
+def test_a_node_that_wants_fixed_places_in_memory_loads_the_model_once_more(host, monkeypatch):
+    """TorchCompileModel does so where the host's dynamic memory is on. What is drawn is the same: the blocks are called one by one."""
+    prompt = talking(seed=8, prefix="compiled")
+    plain = host.run(prompt)
+    loaded = plain.outputs["load"][0]
+    prompt = also(prompt, compiled=("TorchCompileModel", {"model": ["load", 0], "backend": "inductor"}))
+    prompt["sampler"]["inputs"]["model"] = ["compiled", 0]
+    host.forget_streams()
+    with monkeypatch.context() as here:
+        here.setattr(loaded, "is_dynamic", lambda: True)
+        ran = host.run(prompt)
+    assert ran.succeeded, ran.error
+    assert "load" in ran.cached and ran.outputs["compiled"][0].model is not loaded.model
+    assert torch.equal(ran.outputs["decode"][1], plain.outputs["decode"][1])

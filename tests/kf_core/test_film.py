@@ -18,7 +18,7 @@ from kf_core.vae.streaming import VideoDecoder, prepare
 from kf_core.vae.wan import WanDecoder
 from kf_core.worker import Beside, InTurn
 
-from .test_stream import stream  # noqa: F401  the same two seconds
+from .test_stream import changed_in_record, stream  # noqa: F401  the same two seconds
 
 
 @pytest.fixture(params=[InTurn, Beside])
@@ -71,6 +71,17 @@ def test_pictures_that_are_in_the_file_are_handed_out_again_without_drawing(film
     again = list(film.record(is_from_the_start=True))
     assert sum(item.span.length for item in again if isinstance(item, FrameChunk)) == 32
     assert drawn(again) == [6] and film.pictures == 32
+
+
+def test_pictures_that_a_changed_spool_cannot_give_again_are_drawn_again(film):
+    """The state has drawn further than the latents can be read: it cannot be gone on with."""
+    record_until(film, FrameChunk, 3)
+    path = film.spool.path
+    path.write_bytes(changed_in_record(path.read_bytes(), 0))
+    anew = replace(film, spool=Spool(path.parent, path.stem))
+    again = list(anew.record(is_from_the_start=True))
+    assert drawn(again)[0] == 0 and sum(item.span.length for item in again if isinstance(item, FrameChunk)) == 32
+    assert anew.is_whole() and anew.pictures == 32
 
 
 def test_a_film_goes_on_where_the_spool_was_lost(film):

@@ -6,7 +6,7 @@ import torch
 
 from kf_core.chunks import FrameChunk, Step
 from kf_core.errors import KnotForcingError
-from kf_core.pieces import Pieces
+from kf_core.pieces import Pieces, piece_with
 from kf_core.spool import Spool
 
 from .test_stream import pictures, stream, whole  # noqa: F401  the same two seconds
@@ -38,6 +38,14 @@ def test_a_piece_may_be_taken_again_and_in_any_order(stream, whole, tmp_path):  
     pieces = pieces_of(stream, tmp_path, 0.5)
     for index in (2, 0, 0, 3, 1, 2):
         assert torch.equal(taken(pieces, index), whole[8 * index : 8 * index + 8])
+
+
+@pytest.mark.parametrize("seconds", [0.25, 0.5, 0.7, 1.5, 4.0])
+def test_every_picture_is_in_the_piece_that_spans_it(stream, tmp_path, seconds):  # noqa: F811
+    pieces = pieces_of(stream, tmp_path, seconds)
+    for index in range(pieces.count):
+        assert {piece_with(picture, seconds, stream.fps) for picture in pieces.span(index)} == {index}
+    assert [piece_with(picture, 0.25, 25.0) for picture in (5, 6, 11, 12, 37, 38)] == [0, 1, 1, 2, 5, 6]  # from round(6.25 * index) on
 
 
 def test_beyond_the_last_piece_it_is_said_how_many_there_are(stream, tmp_path):  # noqa: F811

@@ -2,16 +2,18 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from kf_core.chunks import FrameChunk, LatentChunk, Step
+from kf_core.chunks import FrameChunk, LatentChunk, Step, gather
 from kf_core.conditioning.audio import AudioArray, LiveAudio
 from kf_core.conditioning.driving import Driving
 from kf_core.spool import Spool
 from kf_core.stream import Stream, StreamState
+from kf_core.timeline import PixelSpan
 from kf_core.vae.streaming import VideoDecoder, prepare
 from kf_core.vae.wan import WanVAE
 
@@ -73,6 +75,14 @@ def test_spans_meet_and_count_every_picture_once(stream):
     spans = [chunk.span for chunk in stream]
     assert spans[0].start == 0 and spans[-1].stop == 32
     assert all(a.stop == b.start for a, b in itertools.pairwise(spans))
+
+
+def test_gathered_pictures_are_the_whole_and_lie_where_the_first_made_room(stream, whole):
+    gathered, places = None, set()
+    for chunk in stream:
+        gathered = gather(gathered, chunk, PixelSpan(0, stream.num_pictures))
+        places.add(gathered.data_ptr())
+    assert torch.equal(gathered, whole) and gathered.dtype == torch.float32 and len(places) == 1
 
 
 def test_a_stream_without_end_goes_on(stream):
@@ -197,6 +207,39 @@ def test_a_record_whose_bytes_have_changed_is_not_there(stream, tmp_path):
     data[-5] ^= 1
     spool.path.write_bytes(data)
     assert len(Spool(tmp_path, "a")) == 1
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_record_that_changed_before_others_is_not_there_once_it_is_read_and_is_written_over(stream, whole, tmp_path, index):
+    spool = Spool(tmp_path, "a")
+    pictures(stream.frames(spool=spool))
+    data = spool.path.read_bytes()
+    spool.path.write_bytes(changed_in_record(data, index))
+    again = Spool(tmp_path, "a")
+    assert again.read(2) is not None and not again.holds(index, 3)
+    assert len(again) == index and again.read(index) is None and again.read(2) is None
+    assert torch.equal(pictures(stream.frames(spool=Spool(tmp_path, "a"))), whole)
+    assert spool.path.read_bytes() == data
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="only Linux says how much a process has read; run it there")
+def test_a_long_spool_is_opened_without_reading_it_through(tmp_path):
+    spool = Spool(tmp_path, "a")
+    for index in range(30):
+        spool.append(LatentChunk(index, stream_span(index), torch.full((1, 16, 3, 40, 60), float(index))))
+    before = bytes_read()
+    assert len(Spool(tmp_path, "a")) == 30
+    assert bytes_read() - before < spool.path.stat().st_size / 4
+
+
+def changed_in_record(data: bytes, index: int) -> bytes:
+    """The same with one bit of record `index` of three turned over; the first record is as long as the others."""
+    place = round(len(data) * (index + 0.5) / 3)
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def bytes_read() -> int:
+    return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"])
 
 
 def test_a_reader_sees_the_spool_grow(stream, tmp_path):

@@ -4,11 +4,13 @@ import subprocess
 import sys
 import textwrap
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kf_core.errors import KnotForcingError
 from kf_core.media.fragments import read_fragments
@@ -71,6 +73,25 @@ def test_the_pictures_come_back_in_order_and_in_their_colours(tmp_path):
     assert (found - colours).abs().max() < 0.02
 
 
+def test_writing_many_pictures_takes_the_memory_of_one(tmp_path):
+    many = frames(0, 40)
+    with Largest() as largest, VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=FPS) as video:
+        video.write(many)
+    assert largest.values == SIZE * SIZE * 3 and numbers(tmp_path / "a.mp4") == list(range(40))
+
+
+class Largest(TorchDispatchMode):
+    """How many values the largest tensor has that is computed meanwhile."""
+
+    values = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.values = max(self.values, made.numel())
+        return made
+
+
 def test_missing_sound_is_silence(tmp_path):
     write(tmp_path / "a.mp4", sweep(1.0))
     sound = heard(tmp_path / "a.mp4")
@@ -129,6 +150,69 @@ def test_a_continued_file_holds_every_picture_once_and_its_sound_without_a_seam(
     around = slice(max(0, joint - 4096), joint + 4096)
     assert np.corrcoef(back[around], sound[around])[0, 1] > 0.995
     assert np.abs(np.diff(back[around])).max() < 1.2 * np.abs(np.diff(sound[around])).max()  # no click
+
+
+@pytest.mark.parametrize("count", [1, 4, 12])
+def test_who_has_no_sound_before_his_pictures_goes_on_with_what_the_file_plays_there(tmp_path, count):
+    path, tone = tmp_path / "a.mp4", sine(4 * count / FPS)
+    for first in range(0, 4 * count, count):
+        with VideoWriter(path, width=SIZE, height=SIZE, fps=FPS, sample_rate=RATE, resume=True) as video:
+            (start, stop), joint = video.sound_for(count), round(first * RATE / FPS)
+            own = np.zeros((stop - start, 1), np.float32)
+            own[joint - start :, 0] = tone[joint:stop]
+            there = video.sound_there()
+            assert there.shape == (joint - start, 1), "from the beginning of the span to the first picture"
+            own[: len(there)] = there
+            video.write(frames(first, count), own)
+    assert np.abs(loudness(heard(path)[: len(tone)]) - loudness(tone)).max() < 0.03
+
+
+def test_a_file_that_broke_off_plays_less_than_was_asked_for_and_nothing_wrong(tmp_path):
+    path, tone = tmp_path / "a.mp4", sine(2.0)
+    write(path, tone, (12, 12, 8))
+    with open(path, "rb") as file:
+        second = read_fragments(file).whole[1]
+    path.write_bytes(path.read_bytes()[: second.stop + 100])
+    with VideoWriter(path, width=SIZE, height=SIZE, fps=FPS, sample_rate=RATE, resume=True) as video:
+        start, joint = video.sound_for(0)
+        there = video.sound_there()[:, 0]
+    assert joint == 24 * RATE // FPS and 8 * 1024 <= len(there) < joint - start
+    assert np.abs(there - tone[start : start + len(there)]).max() < 0.03
+
+
+def test_a_film_that_begins_plays_nothing_yet(tmp_path):
+    for resume in (False, True):
+        with VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=FPS, sample_rate=RATE, channels=2, resume=resume) as video:
+            assert video.sound_there().shape == (0, 2)
+
+
+def sine(seconds: float) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * RATE)) / RATE)).astype(np.float32)
+
+
+def loudness(sound: np.ndarray) -> np.ndarray:
+    """Of each hundredth of a second but the last, which an encoder fades."""
+    return np.sqrt((sound[: len(sound) // 480 * 480].reshape(-1, 480) ** 2).mean(1))[:-1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="only Linux says how much a process has read; run it there")
+def test_a_long_file_is_continued_without_reading_it_through(tmp_path):
+    path = tmp_path / "a.mp4"
+    with VideoWriter(path, width=256, height=256, fps=FPS, sample_rate=RATE) as video:
+        video.write(torch.rand(8, 256, 256, 3))
+        video.write(torch.rand(8, 256, 256, 3))
+    with open(path, "rb") as file:
+        second = read_fragments(file).whole[1]
+    data = path.read_bytes()
+    path.write_bytes(data[: second.stop] + data[second.start : second.stop] * 100)
+    before = bytes_read()
+    with VideoWriter(path, width=256, height=256, fps=FPS, sample_rate=RATE, resume=True) as video:
+        assert video.num_pictures == 816
+    assert path.stat().st_size > 3e7 and bytes_read() - before < path.stat().st_size / 4
+
+
+def bytes_read() -> int:
+    return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"])
 
 
 def test_a_fragment_depends_on_its_own_pictures_only(tmp_path):
@@ -208,6 +292,16 @@ def test_a_killed_writer_leaves_every_written_picture(tmp_path):
 def test_an_unwritten_video_leaves_no_empty_file(tmp_path):
     VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=FPS).close()
     assert not (tmp_path / "a.mp4").exists()
+
+
+def test_an_empty_file_that_cannot_be_removed_hides_no_error(tmp_path, monkeypatch):
+    with monkeypatch.context() as windows, pytest.raises(RuntimeError, match="out of memory"):
+        windows.setattr("pathlib.Path.unlink", lambda *_: (_ for _ in ()).throw(PermissionError("in use")))
+        with VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=FPS):
+            raise RuntimeError("out of memory")
+    with VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=FPS, resume=True) as video:
+        video.write(frames(0, 5))
+    assert numbers(tmp_path / "a.mp4") == list(range(5))
 
 
 def test_the_file_says_that_it_is_made_by_a_machine(tmp_path):
