@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--checkpoint", type=Path, metavar="FILE", help="model (default: the bundled kf-tiny)")
     group.add_argument("--vae", type=Path, metavar="FILE", help="its autoencoder (default: the bundled one)")
     group.add_argument("--page", type=Path, metavar="FILE", help="write the page here, pictures beside it (default: DIR/ablation.md)")
-    group.add_argument("--note", default="", metavar="TEXT", help="a sentence for the top of the page, such as what it is not")
+    group.add_argument("--note", default="", metavar="TEXT", help="what the top of the page says, in Markdown")
     group.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
 
 

@@ -165,7 +165,7 @@ def _plain(found: Interval) -> dict:
 def _head(about: Mapping[str, object]) -> list[str]:
     lines = ["# What the knot, the anchor and running ahead are worth", ""]
     if about.get("note"):
-        lines += [f"**{about['note']}**", ""]
+        lines += [about["note"], ""]
     return lines + [
         "The method without each of its parts, on held-out faces that speak held-out sentences by held-out voices. All variants of a "
         "sitter draw from the same noise and start on the same true first chunk (9 pictures), so that those without an anchor know whom "

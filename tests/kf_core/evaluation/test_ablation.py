@@ -151,7 +151,7 @@ def test_the_page_says_what_was_found_and_what_was_not_trained(own, tmp_path):
         reader=own.reader,
     )
     text = (tmp_path / "page.md").read_text()
-    assert "**Nothing of this means anything.**" in text and "| **full**: the method | 40% of the samples |" in text
+    assert "\nNothing of this means anything.\n" in text and "| **full**: the method | 40% of the samples |" in text
     assert text.index("| **codec**: the truth") < text.index("| **full**")
     assert summary["tables"][0]["rows"]["codec"]["seam ratio over the codec's"]["mean"] == pytest.approx(1)
     assert "| **without-anchor**" in text and "| untrained |" in text
