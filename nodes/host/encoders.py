@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import torch
 from comfy.audio_encoders.wav2vec2 import Wav2Vec2Model
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from ...kf_core.conditioning.text import TextEncoder
 from ...kf_core.errors import KnotForcingError
@@ -19,7 +20,7 @@ from ...kf_core.settings import RolloutSettings
 from ..wires import Driver
 from .weights import name_of_weights, patches_of
 
-EAGER_PROMPTS = 64  # encoded before the generator is loaded; the prompts of longer scripts when their time comes
+EAGER_ON_CPU = 64  # prompts encoded before the first picture; there a text encoder pushes nothing out, and others can wait
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +66,22 @@ class HostReader:
 
     def __init__(self, clip, tokens: int) -> None:
         self._clip, self._tokens = clip, tokens
-        self._encoded: dict[str, Tensor] = {}
+        self._encoded: dict[str, tuple[Tensor, int]] = {}  # what is not zero, and how many rows of zeros follow
         self.name_for_recipe = fingerprint(name_of_weights(clip.patcher), patches_of(clip.patcher))
 
     def __call__(self, prompt: str) -> Tensor:
         if prompt in self._encoded:
-            return self._encoded[prompt]
+            said, zeros = self._encoded[prompt]
+            return pad(said, (0, 0, 0, zeros))
         return self._clip.encode_from_tokens(self._clip.tokenize(prompt))[:, : self._tokens]
 
     def encode_ahead(self, prompts: list[str]) -> None:
-        for prompt in list(dict.fromkeys(prompts))[:EAGER_PROMPTS]:
-            self._encoded[prompt] = self(prompt)
+        """All of them, since a text encoder that reads on the card later pushes out the generator in the middle of a pass."""
+        once = list(dict.fromkeys(prompts))
+        for prompt in once[:EAGER_ON_CPU] if self._clip.patcher.load_device.type == "cpu" else once:
+            encoded = self(prompt)
+            own = 1 + int(encoded[0].any(dim=-1).nonzero().max())  # of 512 rows: a script may have thousands of prompts
+            self._encoded[prompt] = encoded[:, :own].clone(), encoded.shape[1] - own
 
 
 class HostWav2Vec2(nn.Module):

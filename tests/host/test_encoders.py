@@ -126,6 +126,17 @@ def test_what_the_script_says_is_read_by_the_hosts_umt5(host, transformers_encod
     assert embedding[:, tokens - 1].any() and not embedding[:, tokens:].any(), "zeros after the prompt"
 
 
+def test_what_is_read_ahead_is_the_same_and_takes_no_more_than_its_own_tokens(host, reader):
+    import nodes
+
+    (clip,), prompts = nodes.NODE_CLASS_MAPPINGS[reader[0]]().load(), [f"a man says {number}" for number in range(70)]
+    later, ahead = (host.of_pack("host.encoders").HostReader(clip, 512) for _ in range(2))
+    ahead.encode_ahead(prompts)
+    assert all(torch.equal(ahead(prompt), later(prompt)) for prompt in prompts[:3])
+    held = [said.untyped_storage().nbytes() for said, _ in ahead._encoded.values()]
+    assert len(held) == 64 and max(held) <= 16 * 4096 * 4, "on a CPU the rest is read when its time comes"
+
+
 def test_guidance_leads_away_from_the_negative_prompt_and_is_refused_where_nobody_reads(host, transformers_encoder, reader):
     def guided(prefix: str, guidance: float, negative: str | None, read: bool = True) -> dict:
         prompt = livetalk(prefix, audio={"audio_encoder": ["ears", 0]}, sampler={"driving": ["script", 0], "guidance": guidance})
