@@ -181,6 +181,9 @@ class KfTiny:
 
 
 def _commit() -> str:
-    """Which commit this was trained at, or `unknown` outside a checkout."""
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    """Which commit this was trained at, or `unknown` outside a checkout and where there is no git."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
     return found.stdout.strip() or "unknown"

@@ -71,3 +71,8 @@ def test_the_command_says_what_is_missing_and_fails(tmp_path):
     command = [sys.executable, "-m", "kf_core.training", "student", "--run", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "There are no clips" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert recipes._commit() == "unknown"
