@@ -1,5 +1,7 @@
 """What an autoencoder is worth on faces that it never saw, and the statistics of its latents, which become Wan's."""
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor
 
@@ -101,6 +103,17 @@ def _reconstruct(vae: WanVAE, pictures: Tensor) -> Tensor:
 
 def _streaming_error(vae: WanVAE, pictures: Tensor) -> float:
     """The largest difference between pushing latents and pictures piece by piece and all at once, in float32."""
+    with _whole_float32():
+        return _pushed_minus_whole(vae, pictures)
+
+
+def _whole_float32() -> AbstractContextManager:
+    """No TF32 in cuDNN's convolutions, where PyTorch has it by default: its ten bits round pieces and wholes differently."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
+
+
+def _pushed_minus_whole(vae: WanVAE, pictures: Tensor) -> float:
     latents = encode_clip(vae, pictures)
     encoder_state, decoder_state = EncoderState(), DecoderState()
     pieces = [pictures[:, :, :1], *pictures[:, :, 1:].split(4, dim=2)]

@@ -90,6 +90,16 @@ def test_the_file_holds_wans_names_in_half_precision_and_what_was_measured(tmp_p
     assert not list(tmp_path.glob("*.unfinished"))
 
 
+def test_streams_and_clips_are_compared_in_whole_float32_and_nothing_else_is_changed():
+    vae, flags = initialise(WanVAE(DIM)), lambda: (torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark)
+    before, seen = flags(), set()
+    rounds = torch.backends.cudnn.allow_tf32
+    vae.conv1.register_forward_hook(lambda *_: seen.add((torch.backends.cudnn.allow_tf32, *flags())))
+    with torch.no_grad():
+        assert vae_measure._streaming_error(vae, torch.rand(1, 3, 5, SIZE, SIZE)) < 1e-4
+    assert seen == {(False, *before)} and flags() == before and torch.backends.cudnn.allow_tf32 == rounds
+
+
 def test_latents_stay_the_same_once_the_encoder_is_frozen():
     run = training()
     run.train_step(1, 2, 1.0)
