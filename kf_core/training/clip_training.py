@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .muon import Muon, parameter_groups
+from .on_the_way import seconds_between_saves
 from .precision import mixed_precision
 from .vae_clips import Clips, cut, draw
 from .vae_goals import FEATURE_WEIGHT, reconstruction_loss
@@ -31,7 +32,6 @@ ADAM_SHARE = 0.1  # AdamW's rate as a share of Muon's
 WEIGHT_DECAY = 0.1
 EMA_DECAY = 0.995
 WARM_UP_STEPS = 30
-SECONDS_BETWEEN_CHECKPOINTS = 120
 
 
 @dataclass(frozen=True)
@@ -182,11 +182,12 @@ class ClipTraining(ABC):
 
 def spend(
     training: ClipTraining, minutes: float, checkpoint: Path, name: str, before: Callable[[Stage], object] = lambda stage: None,
-    at_least: Callable[[], float] = lambda: 0.0,
+    at_least: Callable[[], float] = lambda: 0.0, leave: Callable[[], object] = lambda: None,
 ) -> None:  # fmt: skip
     """Train until `minutes` are spent, counting what an earlier, interrupted run spent; saves on the way, and at the end.
 
-    `before`: is told the stage of each step, on the clock. `at_least`: the share of the budget before which no step is taken."""
+    `before`: is told the stage of each step, on the clock. `at_least`: the share of the budget before which no step is taken.
+    `leave`: writes the file so far, before each save on the way."""
     budget, last_save = minutes * 60, training.seconds
     with tqdm(total=round(budget), initial=round(training.seconds), unit="s", desc=name, mininterval=10) as bar:
         while training.seconds < budget:
@@ -201,7 +202,8 @@ def spend(
             bar.set_postfix({key: f"{value:.3g}" for key, value in shown.items()} | pace, refresh=False)
             bar.set_description(f"{name}, {stage.name}", refresh=False)
             bar.update(round(training.seconds) - bar.n)
-            if training.seconds - last_save > SECONDS_BETWEEN_CHECKPOINTS:
+            if training.seconds - last_save > seconds_between_saves(budget):
+                leave()
                 training.save(checkpoint)
                 last_save = training.seconds
     training.save(checkpoint)

@@ -3,16 +3,13 @@ run's folder. A larger kf-tiny grows from a smaller one: its autoencoder, studen
 """
 
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from ..checkpoints.known import kf_tiny
@@ -20,13 +17,13 @@ from ..checkpoints.load import load_generator
 from ..checkpoints.vaes import load_vae
 from ..errors import KnotForcingError
 from ..evaluation.speed import machine
-from ..model.card import CARD_KEY, ModelCard
+from ..model.card import ModelCard
 from . import hearing, self_forcing, small_decoder, student
 from .clips import SHARD, ClipFolder, make_clips
 from .examples import write_examples
-from .louder import KEY, VOICE_GAIN, louder
 from .measure import measure
 from .model_card import write_card
+from .on_the_way import in_file, write_generator
 from .self_forcing import probe_rollout, train_on_own_rollouts
 from .student import StudentTraining, grown_from, train_student
 from .takes import Library, speech_library
@@ -116,7 +113,8 @@ class KfTiny:
 
     def train_rollouts(self) -> None:
         self._needed(student.CHECKPOINT, "student")
-        train_on_own_rollouts(self.run, self.card, *self._folders(), minutes=self.rollout_minutes, **self._how())
+        how = dict(minutes=self.rollout_minutes, begun_with=grown_from(self._smaller(FILE)))
+        train_on_own_rollouts(self.run, self.card, *self._folders(), **how, **self._how())
 
     def write_files(self) -> None:
         """The running mean in float16 with its card and what was measured on exactly these weights, and the autoencoder beside it."""
@@ -126,16 +124,14 @@ class KfTiny:
         checkpoint = checkpoint if checkpoint.exists() else self._needed(student.CHECKPOINT, "student")
         training = StudentTraining(self.card, device="cpu", batch=self.batch)
         training.load(checkpoint)
-        weights = {name: weight.half().contiguous() for name, weight in louder(training.mean.tensors(), VOICE_GAIN).items()}
+        weights = in_file(training.mean.tensors())
         training.mean.load_weights(weights)
         held_out = self._folder("held-out").read_new()
         report = probe_rollout(training.mean.generator(), held_out[0])
-        about = {"steps": training.step, "commit": _commit(), "training_clips": self._folder("train").shards * SHARD, **report}
+        about = {"steps": training.step, "training_clips": self._folder("train").shards * SHARD, **report}
         about |= {"ear": hearing.report_of(self._needed(hearing.FILE, "ear"))}
-        about |= {"teacher_steps": steps_of(self.run), "grown_from": grown_from(self._smaller(FILE)), KEY: VOICE_GAIN}
-        metadata = {"format": "pt", CARD_KEY: self.card.to_json(), "training": json.dumps(about)}
-        save_file(weights, out / f"{FILE}.unfinished", metadata=metadata)
-        os.replace(out / f"{FILE}.unfinished", out / FILE)
+        about |= {"teacher_steps": steps_of(self.run), "grown_from": grown_from(self._smaller(FILE))}
+        about = write_generator(out / FILE, weights, self.card, about)
         load_generator(out / FILE, dtype=torch.float32)  # strictly: what was written can be read
         shutil.copyfile(self._needed(VAE_FILE, "vae"), out / VAE_FILE)
         tqdm.write(f"{out / FILE}: {json.dumps(about)}")
@@ -178,12 +174,3 @@ class KfTiny:
         if not (self.run / name).exists():
             raise KnotForcingError(f"{self.run} holds no {name}, which the stage `{stage}` makes. Run that stage first.")
         return self.run / name
-
-
-def _commit() -> str:
-    """Which commit this was trained at, or `unknown` outside a checkout and where there is no git."""
-    try:
-        found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
-    except OSError:
-        return "unknown"
-    return found.stdout.strip() or "unknown"

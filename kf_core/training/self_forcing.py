@@ -34,6 +34,7 @@ from .teacher import CHECKPOINT as TEACHER_CHECKPOINT
 from .teacher import load_teacher
 
 CHECKPOINT = "rollout-checkpoint.pt"
+FILE = "kf-tiny-rollouts.safetensors"  # written on the way, as so far
 RATE = 0.25  # of the student's
 MATCHING_RATE = 0.4  # of that, for steps that match a distribution: their gradient is an opinion, not the truth
 FIRST_PLACES = (4, 20)  # of the anchor: its lead is drawn anew for each rollout
@@ -206,11 +207,11 @@ def learning_rate(share: float) -> float:
 
 def train_on_own_rollouts(
     run_dir: Path, card: ModelCard, clips: ClipFolder, held_out: ClipFolder, *, minutes: float, device: str = "cpu", seed: int = 0,
-    batch: int = 16,
+    batch: int = 16, begun_with: str = "",
 ) -> StudentTraining:  # fmt: skip
     """Train the student of this run for `minutes` more on its own streams, going on where an earlier call was killed.
 
-    If the run has a teacher, streams without a pose are matched to it."""
+    If the run has a teacher, streams without a pose are matched to it. `begun_with`: what files on the way say the student grew from."""
     training = StudentTraining(card, device=device, seed=seed, batch=batch)
     checkpoint = run_dir / CHECKPOINT
     if checkpoint.exists():
@@ -225,5 +226,6 @@ def train_on_own_rollouts(
         training.accompany(own.matching)
     probes = held_out.read_new()[0][:PROBE_CLIPS]
     probe = lambda: probe_rollout(training.mean.generator(), probes)
-    run(training, checkpoint, own.step, clips, probe, minutes, learning_rate, "own rollouts")
+    leave = lambda: training.leave(run_dir / FILE, begun_with)
+    run(training, checkpoint, own.step, clips, probe, minutes, learning_rate, "own rollouts", leave)
     return training

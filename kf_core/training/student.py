@@ -28,9 +28,11 @@ from .clips import ClipFolder, ClipLatents
 from .hearing import with_ear
 from .louder import as_trained
 from .muon import Muon
+from .on_the_way import in_file, seconds_between_saves, so_far, write_generator
 from .precision import mixed_precision
 
 CHECKPOINT = "student-checkpoint.pt"
+FILE = "kf-tiny-student.safetensors"  # written on the way, as so far
 MUON_RATE = 0.03
 ADAM_RATE = 5e-3
 WARM_UP_STEPS = 40
@@ -38,7 +40,6 @@ EMA_DECAY = 0.995
 MOST_GRADIENT = 1.0  # norm
 GROWING_RATE = 0.5  # for a student that begins with the weights of another
 MOUTH_WEIGHT = 8.0  # beside that of mouth and eyes: a mouth is a few tokens, and all that the sound decides
-SECONDS_BETWEEN_CHECKPOINTS = 120
 SECONDS_BETWEEN_LOOKS = 30  # for new clips
 STEPS_BETWEEN_PROBES = 100
 PROBE_SAMPLES = 24
@@ -236,6 +237,11 @@ class StudentTraining:
         torch.save(state, path.with_suffix(".unfinished"))
         os.replace(path.with_suffix(".unfinished"), path)
 
+    def leave(self, file: Path, begun_with: str) -> None:
+        """Writes the running mean as it is now beside `file`, as a finished generator is written."""
+        about = {"steps": self.step, "training_clips": len(self.sampler.clips), "grown_from": begun_with}
+        write_generator(file.with_name(so_far(file.name)), in_file(self.mean.tensors()), self.card, about)
+
     def load(self, path: Path) -> None:
         """Goes on exactly where `save` was called."""
         state = torch.load(path, map_location=self.device, weights_only=True)
@@ -271,7 +277,9 @@ def train_student(
         begin(training, grow_from, ear)
     probes = rows_of(held_out)
     rate = lambda share: learning_rate(share, GROWING_RATE if grow_from is not None else 1.0)
-    run(training, checkpoint, training.train_step, clips, lambda: training.probe(probes), minutes, rate, "student")
+    begun_with = grown_from(grow_from)
+    leave = lambda: training.leave(run_dir / FILE, begun_with)
+    run(training, checkpoint, training.train_step, clips, lambda: training.probe(probes), minutes, rate, "student", leave)
     return training
 
 
@@ -307,8 +315,11 @@ def run(
     minutes: float,
     rate: Callable[[float], float],  # share of the budget -> rate
     name: str,
+    leave: Callable[[], object] = lambda: None,
 ) -> None:
-    """Call `step` until the budget is spent; save, look for new clips and show progress on the way."""
+    """Call `step` until the budget is spent; save, look for new clips and show progress on the way.
+
+    `leave`: writes the model's file so far, before each save, so that a checkpoint never stands without its file."""
     budget = 60 * minutes
     last_save = last_look = training.seconds
     shown: dict[str, str] = {}
@@ -326,9 +337,11 @@ def run(
                 training.sampler.add(clips.read_new())
                 last_look = training.seconds
             training.seconds += time.monotonic() - started
-            if training.seconds - last_save > SECONDS_BETWEEN_CHECKPOINTS:
+            if training.seconds - last_save > seconds_between_saves(budget):
+                leave()
                 training.save(checkpoint)
                 last_save = training.seconds
             bar.set_postfix(shown, refresh=False)
             bar.update(round(training.seconds) - bar.n)
+    leave()
     training.save(checkpoint)

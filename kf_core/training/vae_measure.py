@@ -25,9 +25,9 @@ def psnr(squared_error: Tensor, mask: Tensor | None = None) -> float:
 
 
 @torch.no_grad()
-def measure_statistics(vae: WanVAE, size: int, device: str, frames: int = 17) -> tuple[Tensor, Tensor]:
+def measure_statistics(vae: WanVAE, size: int, device: str, frames: int = 17, clips: int | None = None) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each raw latent channel over held-out clips: two of [16]."""
-    latents = torch.cat([_raw_latents(vae, batch) for batch in held_out(size, device, STATISTICS_CLIPS, frames)])
+    latents = torch.cat([_raw_latents(vae, batch) for batch in held_out(size, device, clips or STATISTICS_CLIPS, frames)])
     return latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
 
 

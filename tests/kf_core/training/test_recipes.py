@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from kf_core.checkpoints.load import load_generator
 from kf_core.checkpoints.vaes import load_vae
 from kf_core.errors import KnotForcingError
-from kf_core.training import clips, recipes
+from kf_core.training import clips, on_the_way, recipes, self_forcing, student
 from kf_core.training.clips import SHARD
+from kf_core.training.on_the_way import so_far
 from kf_core.training.recipes import FILE, VAE_FILE, KfTiny
+from kf_core.training.student import grown_from
 from kf_core.vae.wan import WanVAE
 
 
@@ -57,6 +59,11 @@ def test_from_clips_to_files_and_once_more(recipe):
         about = json.loads(file.metadata()["training"])
     assert about["training_clips"] == SHARD and about["steps"] > 1 and "rollout" in about
 
+    for stage in (student, self_forcing):  # what a run that is cut off has left
+        left = recipe.run / so_far(stage.FILE)
+        assert load_generator(left).card == recipe.card and grown_from(left).startswith("kf-tiny of 32 x 32")
+    assert all(torch.equal(weight, written[name]) for name, weight in load_file(left).items())
+
 
 def test_a_stage_that_lacks_the_one_before_says_which(recipe):
     with pytest.raises(KnotForcingError, match="the stage `vae` makes"):
@@ -75,4 +82,4 @@ def test_the_command_says_what_is_missing_and_fails(tmp_path):
 
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert recipes._commit() == "unknown"
+    assert on_the_way.commit() == "unknown"
