@@ -25,7 +25,7 @@ from ..model.causal import Generator, sdpa
 from ..model.wan import WanModel
 from .batches import Batch, Layout, Sampler, layouts
 from .clips import ClipFolder, ClipLatents
-from .hearing import with_ear
+from .hearing import EAR, with_ear
 from .louder import as_trained
 from .muon import Muon
 from .on_the_way import in_file, seconds_between_saves, so_far, write_generator
@@ -287,8 +287,10 @@ def begin(training: StudentTraining, grow_from: Path | None, ear: Path | None) -
     """The weights that a run begins with: its own or a finished model's, hearing with the ear if there is one."""
     weights = training.networks.tensors() if grow_from is None else as_trained(grow_from)
     if ear is not None:
-        audio = torch.cat([clip.audio[0] for clip in training.sampler.clips[:FITTED_CLIPS]])
-        weights = with_ear(weights, training.card.audio, load_file(ear), audio.float())
+        heard, audio = load_file(ear), torch.cat([clip.audio[0] for clip in training.sampler.clips[:FITTED_CLIPS]])
+        if grow_from is None:  # no code is known yet that should stay as it is
+            weights |= {f"{EAR}{name}": tensor for name, tensor in heard.items()}
+        weights = with_ear({name: weight.cpu() for name, weight in weights.items()}, training.card.audio, heard, audio.float())
     training.begin_with(weights)
 
 
