@@ -38,6 +38,7 @@ FILE = "kf-tiny-rollouts.safetensors"  # written on the way, as so far
 RATE = 0.25  # of the student's
 MATCHING_RATE = 0.4  # of that, for steps that match a distribution: their gradient is an opinion, not the truth
 FIRST_PLACES = (4, 20)  # of the anchor: its lead is drawn anew for each rollout
+FREE_SHARE = 0.5  # of the rollouts of a model that begins on the portrait
 LONG_SHARE = 0.25  # of the rollouts run over long clips, half as many at a time
 PROBE_CLIPS = 8
 
@@ -79,9 +80,10 @@ def own_chunks(
 ):  # fmt: skip
     """Stream the clips' identities for as many whole chunks as the clips have: LatentChunks.
 
-    The reference is how a clip ends, so no stream begins on it."""
-    settings = replace(settings, first_frame="free")
-    reference = clips.reference.to(generator.device, torch.float32)
+    The portrait of a stream that begins on it is the clip's first picture, which is encoded alone. Any other has the clip's reference for
+    a portrait, which is how the clip ends."""
+    portrait = clips.latents[:, :, :1] if settings.begins_on_portrait else clips.reference
+    reference = portrait.to(generator.device, torch.float32)
     b, c, _, h, w = reference.shape
     chunks = (clips.latents.shape[2] - settings.knot_length) // settings.chunk
     for made in rollout(generator, Anchor(reference), driving, settings, SeededNoise(seed, (b, c, h, w)), exits=exits):
@@ -121,7 +123,7 @@ class OwnRollouts:
 
     def rollout_step(self, clips: ClipLatents, rate: float) -> float:
         """One stream of each clip, all told: a gradient from every chunk, one step of the optimisers; returns the mean loss."""
-        settings = replace(self.training.card.rollout, anchor=Ahead(self._integer(*FIRST_PLACES), 20))
+        settings = replace(self._begun(), anchor=Ahead(self._integer(*FIRST_PLACES), 20))
         self.training.forget_gradients()
         losses = []
         with self._autocast():
@@ -140,7 +142,7 @@ class OwnRollouts:
         driving = self._driving(clips, sees=0.0, knows=0.15)
         training.forget_gradients()
         with self._autocast():
-            settings = replace(training.card.rollout, anchor=Ahead(place, 20))
+            settings = replace(training.card.rollout, anchor=Ahead(place, 20), first_frame="free")  # as the teacher sees clips
             made = torch.cat([chunk.latents for chunk in self._stream(clips, driving, settings)], dim=2)
         batch = as_whole_clip(made.detach(), clips, driving.window(LatentSpan(0, length)), place, settings)
         for _ in range(CRITIC_STEPS):
@@ -149,6 +151,13 @@ class OwnRollouts:
         loss.backward()
         training.descend(MATCHING_RATE * rate)
         return loss.item()
+
+    def _begun(self) -> RolloutSettings:
+        """The model's own rollout; where it begins on the portrait, half of the streams do, and the others freely."""
+        own = self.training.card.rollout
+        if own.begins_on_portrait and torch.rand((), generator=self.training.chance) < FREE_SHARE:
+            return replace(own, first_frame="free")
+        return own
 
     def _stream(self, clips: ClipLatents, driving: ClipDriving, settings: RolloutSettings):
         last = len(settings.schedule) - 1
@@ -186,10 +195,11 @@ def emitted_loss(made: LatentChunk, clips: ClipLatents) -> Tensor:
 
 @torch.no_grad()
 def probe_rollout(generator: Generator, clips: ClipLatents) -> dict[str, float]:
-    """How near held-out streams come to the truth in latent space, in dB: all, mouth, and all in the last chunk."""
+    """How near held-out streams that begin freely come to the truth in latent space, in dB: all, mouth, and all in the last chunk."""
     driving = ClipDriving.everything(clips, generator.device)
+    settings = replace(generator.card.rollout, first_frame="free")
     with mixed_precision(generator.device):
-        made = torch.cat([chunk.latents for chunk in own_chunks(generator, clips, driving, generator.card.rollout, seed=0)], dim=2)
+        made = torch.cat([chunk.latents for chunk in own_chunks(generator, clips, driving, settings, seed=0)], dim=2)
     error = (made.float().cpu() - clips.latents[:, :, : made.shape[2]].float()).square().mean(1)
     mouth = clips.mouth[:, : made.shape[2]].float()
     decibels = lambda squared: -10 * math.log10(squared.mean().item())

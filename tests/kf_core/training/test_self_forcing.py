@@ -37,12 +37,21 @@ def test_own_chunks_are_those_of_the_shipped_rollout():
     assert len(mine) == 4 and all(torch.equal(a, b) for a, b in zip(mine, shipped, strict=True))
 
 
-def test_own_rollouts_do_not_begin_on_the_reference_which_is_how_the_clip_ends():
+def test_a_stream_that_begins_on_the_portrait_has_the_clips_first_picture_for_one():
+    """Never the reference, which is how the clip ends."""
     generator, rows = training().networks.generator(), clips(2)
-    tied = replace(card().rollout, first_frame="tie")
-    driving = ClipDriving.everything(rows)
-    both = [[chunk.latents for chunk in own_chunks(generator, rows, driving, each, seed=5)] for each in (card().rollout, tied)]
-    assert all(torch.equal(a, b) for a, b in zip(*both, strict=True))
+    tied, driving = replace(card().rollout, first_frame="tie"), ClipDriving.everything(rows)
+    mine = next(own_chunks(generator, rows, driving, tied, seed=5)).latents
+    stream = rollout(generator, Anchor(rows.latents[:, :, :1]), driving, tied, SeededNoise(5, (2, 16, 4, 4)))
+    assert torch.equal(mine, next(made for made in stream if isinstance(made, LatentChunk)).latents)
+
+
+@pytest.mark.parametrize("first_frame, shares", [("tie", (0.3, 0.7)), ("free", (0, 0))])
+def test_half_of_the_streams_of_a_model_that_begins_on_the_portrait_do(first_frame, shares):
+    mine = card()
+    own = OwnRollouts(StudentTraining(replace(mine, rollout=replace(mine.rollout, first_frame=first_frame)), batch=4))
+    tied = [own._begun().begins_on_portrait for _ in range(60)]
+    assert shares[0] <= sum(tied) / 60 <= shares[1]
 
 
 def test_a_chunk_carries_gradient_and_the_next_one_does_not_reach_back_into_it():
