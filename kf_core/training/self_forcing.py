@@ -138,7 +138,7 @@ class OwnRollouts:
         """One stream of each clip without a pose, judged as a whole by teacher and critic; returns the student's loss."""
         training, matching = self.training, self.matching
         length = _chunks(clips, training.card.rollout) * training.card.rollout.chunk
-        place = self._integer(length, LEADS[1])  # beyond the last frame from the beginning, so that it never moves
+        place = self._still_place(length)
         driving = self._driving(clips, sees=0.0, knows=0.15)
         training.forget_gradients()
         with self._autocast():
@@ -151,6 +151,10 @@ class OwnRollouts:
         loss.backward()
         training.descend(MATCHING_RATE * rate)
         return loss.item()
+
+    def _still_place(self, length: int) -> int:
+        """Where an anchor stands that never moves while `length` frames are emitted: beyond all that are drawn, the last knot included."""
+        return self._integer(length + self.training.card.rollout.knot_length, LEADS[1])
 
     def _begun(self) -> RolloutSettings:
         """The model's own rollout; where it begins on the portrait, half of the streams do, and the others freely."""

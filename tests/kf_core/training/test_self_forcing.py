@@ -9,8 +9,9 @@ from kf_core.chunks import LatentChunk
 from kf_core.conditioning.anchor import Anchor
 from kf_core.sampling.noise import SeededNoise
 from kf_core.sampling.rollout import rollout
+from kf_core.settings import Ahead
 from kf_core.timeline import LatentSpan
-from kf_core.training.batches import Sampler, layouts
+from kf_core.training.batches import LEADS, Sampler, layouts
 from kf_core.training.clips import ClipFolder
 from kf_core.training.self_forcing import ClipDriving, OwnRollouts, emitted_loss, own_chunks, probe_rollout, train_on_own_rollouts
 from kf_core.training.student import MOUTH_WEIGHT, StudentTraining, train_student
@@ -52,6 +53,12 @@ def test_half_of_the_streams_of_a_model_that_begins_on_the_portrait_do(first_fra
     own = OwnRollouts(StudentTraining(replace(mine, rollout=replace(mine.rollout, first_frame=first_frame)), batch=4))
     tied = [own._begun().begins_on_portrait for _ in range(60)]
     assert shares[0] <= sum(tied) / 60 <= shares[1]
+
+
+def test_the_anchor_of_a_stream_that_is_judged_as_a_whole_never_moves():
+    own, drawn = OwnRollouts(training()), card().rollout.emitted(3).stop + 1
+    places = [own._still_place(drawn - 1) for _ in range(100)]
+    assert all(Ahead(place, 20).place(drawn) == place for place in places) and max(places) == LEADS[1]
 
 
 def test_a_chunk_carries_gradient_and_the_next_one_does_not_reach_back_into_it():
