@@ -22,6 +22,7 @@ from tqdm import tqdm
 from .muon import Muon, parameter_groups
 from .on_the_way import seconds_between_saves
 from .precision import mixed_precision
+from .running_mean import follow
 from .vae_clips import Clips, cut, draw
 from .vae_goals import FEATURE_WEIGHT, reconstruction_loss
 from .vae_measure import psnr
@@ -30,7 +31,6 @@ ADAM_SHARE = 0.1  # AdamW's rate as a share of Muon's
 # Nothing else holds the size of the residual stream, since every block normalises what it reads: without decay it grew to 14,000
 # at the encoder's end, and what the blocks add to it was lost in rounding.
 WEIGHT_DECAY = 0.1
-EMA_DECAY = 0.995
 WARM_UP_STEPS = 30
 
 
@@ -142,15 +142,9 @@ class ClipTraining(ABC):
         for optimiser in self.optimisers:
             optimiser.step()
         self.step += 1
-        self._update_mean()
+        follow(*self.pairs(), self.step)
         error = (made.detach().clamp(0, 1) - batch.pictures).square()
         return {"loss": loss.item(), "psnr": psnr(error), "mouth": psnr(error, batch.mouth)}
-
-    @torch.no_grad()
-    def _update_mean(self) -> None:
-        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        mean, followed = self.pairs()
-        torch._foreach_lerp_(list(mean.parameters()), list(followed.parameters()), 1 - decay)
 
     def save(self, path: Path) -> None:
         """Writes a checkpoint that is whole or not there at all."""

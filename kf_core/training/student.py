@@ -30,13 +30,13 @@ from .louder import as_trained
 from .muon import Muon
 from .on_the_way import in_file, seconds_between_saves, so_far, write_generator
 from .precision import mixed_precision
+from .running_mean import follow
 
 CHECKPOINT = "student-checkpoint.pt"
 FILE = "kf-tiny-student.safetensors"  # written on the way, as so far
 MUON_RATE = 0.03
 ADAM_RATE = 5e-3
 WARM_UP_STEPS = 40
-EMA_DECAY = 0.995
 MOST_GRADIENT = 1.0  # norm
 GROWING_RATE = 0.5  # for a student that begins with the weights of another
 MOUTH_WEIGHT = 8.0  # beside that of mouth and eyes: a mouth is a few tokens, and all that the sound decides
@@ -210,9 +210,7 @@ class StudentTraining:
         """One step of the optimisers along the gradients that were gathered."""
         descend(self.networks, self.optimisers, rate * min(1.0, (self.step + 1) / WARM_UP_STEPS))
         self.step += 1
-        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.mean.parameters()), list(self.networks.parameters()), 1 - decay)
+        follow(self.mean, self.networks, self.step)
 
     @torch.no_grad()
     def probe(self, clips: list[ClipLatents]) -> dict[str, float]:
