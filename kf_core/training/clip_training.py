@@ -7,6 +7,7 @@ what else the loss holds. The schedule is counted in shares of the budget. A run
 """
 
 import json
+import math
 import os
 import time
 from abc import ABC, abstractmethod
@@ -190,6 +191,8 @@ def spend(
             started = time.monotonic()
             before(stage)
             shown = training.learn(stage, share)
+            if not math.isfinite(shown["loss"]):
+                raise FloatingPointError(f"{name}: the loss became {shown['loss']} at step {training.step}; go on from the last checkpoint")
             spent = time.monotonic() - started
             training.seconds += spent
             pace = {"pictures/s": f"{shown.pop('pictures') / spent:.1f}", "step": training.step}

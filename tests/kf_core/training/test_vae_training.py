@@ -16,7 +16,7 @@ from torch import nn
 from kf_core.checkpoints.vaes import load_vae
 from kf_core.training import on_the_way, vae_measure
 from kf_core.training import vae as recipe
-from kf_core.training.clip_training import current_stage, learning_rate
+from kf_core.training.clip_training import current_stage, learning_rate, spend
 from kf_core.training.muon import Muon
 from kf_core.training.vae import VAETraining, train_vae
 from kf_core.training.vae_clips import cut, draw
@@ -107,6 +107,18 @@ def test_the_file_is_there_before_a_checkpoint_says_that_the_encoder_is_frozen(t
     monkeypatch.setattr(VAETraining, "save", looking)
     train_vae(tmp_path, size=SIZE, minutes=0.0, dim=DIM)
     assert frozen_without_file == [False, False]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(on_the_way, "SECONDS_BETWEEN_SAVES", (0, 0))
+    run = training()
+    run.train_step(1, 2, 1.0)
+    run.save(tmp_path / recipe.CHECKPOINT)
+    saved = torch.load(tmp_path / recipe.CHECKPOINT, weights_only=True)
+    run.vae.decoder.head[-1].bias.data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="the loss became nan at step 2"):
+        spend(run, 1.0, tmp_path / recipe.CHECKPOINT, "VAE")
+    assert torch.load(tmp_path / recipe.CHECKPOINT, weights_only=True)["step"] == saved["step"] == 1
 
 
 def test_a_run_saves_often_enough_for_its_budget():
