@@ -5,6 +5,7 @@ Held without a card: PyTorch's meta device has no numbers, so asking it for one 
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kf_core.training.clips import sample_clip
 from kf_core.training.drawing import render
@@ -35,6 +36,33 @@ def test_portraits_are_drawn_where_they_are_needed():
     assert {many.pictures.device, many.mouth_box.device, many.keypoints.face.device, many.weights().device} == {META}
     batch = cut(draw(2, 5, 32, seeded(), device=META), 0.5, seeded())
     assert {batch.pictures.device, batch.mouth.device, batch.eyes.device} == {META} and batch.pictures.shape[-1] == 16
+
+
+class Copies(TorchDispatchMode):
+    """Counts tensors that come from the processor to the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = [t for t in args if isinstance(t, torch.Tensor)]
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.device == META and any(t.device.type == "cpu" and t.dim() for t in given):
+            self.count += 1
+        return out
+
+
+def copies(pictures: int) -> int:
+    who, motion = sample_identities(pictures, seeded()), sample_motion(pictures, 1, seeded(), strength=1.0)
+    with Copies() as counted:
+        render(who, motion, 32, META)
+    return counted.count
+
+
+def test_many_portraits_are_sent_in_as_few_copies_as_few_are():
+    copies(16)  # constants are sent once
+    assert copies(128) == copies(16) < 20
 
 
 def test_who_wears_nothing_rare_is_drawn_the_same_beside_those_who_do():
