@@ -15,8 +15,10 @@ from ..model.causal import Segment
 from ..model.channels import with_picture
 from ..model.visibility import training_mask
 from ..schedule import Schedule
+from ..sending import send
 from ..settings import RolloutSettings
 from ..timeline import LatentSpan
+from .chance import normal
 from .clips import ClipLatents
 from .timbre import as_other_voices
 
@@ -141,12 +143,13 @@ class Sampler:
             start = 0 if layout.is_first else self._integer(max(layout.past, 1), clip.latents.shape[2] - drawn)
             rows.append((clip, start))
 
-        window = lambda name, axis: torch.cat(
+        there = lambda parts: send(torch.cat(parts), self.device, torch.float32)
+        window = lambda name, axis: there(
             [getattr(clip, name).narrow(axis, start - layout.past, layout.past + drawn) for clip, start in rows]
-        ).to(self.device, torch.float32)
+        )
         latents = window("latents", 2)
         past, clean = latents[:, :, : layout.past], latents[:, :, layout.past :]
-        reference = torch.cat([clip.reference for clip, _ in rows]).to(self.device, torch.float32)
+        reference = there([clip.reference for clip, _ in rows])
         if layout.on_portrait:  # frame 0 holds one picture, encoded alone as a portrait is
             is_same = self._chance(size, SAME_PICTURE_SHARE)[:, None, None, None, None]
             reference = torch.where(is_same, clean[:, :, :1], reference)
@@ -211,7 +214,7 @@ class Sampler:
     def _noised(self, frames: Tensor) -> Tensor:
         """Half of the samples with a little noise, as frames the model made itself are a little wrong."""
         sigma = MOST_NOISE * torch.rand(len(frames), generator=self.generator).to(self.device) * self._chance(len(frames), NOISED_SHARE)
-        noise = torch.randn(frames.shape, generator=self.generator).to(self.device)
+        noise = normal(frames.shape, self.generator, self.device)
         sigma = sigma[:, None, None, None, None]
         return (1 - sigma) * frames + sigma * noise
 
@@ -227,7 +230,7 @@ class Sampler:
         return torch.where(torch.rand(size, generator=self.generator) < 0.6, taken, anywhere).to(self.device)
 
     def noise_like(self, clean: Tensor) -> Tensor:
-        return torch.randn(clean.shape, generator=self.generator).to(clean)
+        return normal(clean.shape, self.generator, clean.device).to(clean)
 
     def _chance(self, shape, share: float) -> Tensor:
         return (torch.rand(shape, generator=self.generator) < share).to(self.device)

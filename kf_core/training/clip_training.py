@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .chance import normal
 from .muon import Muon, parameter_groups
 from .on_the_way import seconds_between_saves
 from .precision import mixed_precision
@@ -133,7 +134,7 @@ class ClipTraining(ABC):
             with torch.set_grad_enabled(self.learns_latents):
                 mean, log_variance = self.encode(batch.pictures * 2 - 1)
             mean, log_variance = mean.float(), log_variance.float().clamp(-20, 10)
-            noise = torch.randn(mean.shape, generator=self.generator).to(mean)
+            noise = normal(mean.shape, self.generator, mean.device).to(mean)
             made = self.decode(mean + noise * (log_variance / 2).exp())
         made = made.float() / 2 + 0.5
         loss = reconstruction_loss(made, batch, features)

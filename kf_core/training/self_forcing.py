@@ -22,9 +22,11 @@ from ..model.card import ModelCard
 from ..model.causal import Generator
 from ..sampling.noise import SeededNoise
 from ..sampling.rollout import rollout
+from ..sending import send
 from ..settings import Ahead, RolloutSettings
 from ..timeline import LatentSpan
 from .batches import LEADS
+from .chance import noise_of_rollouts
 from .clips import ClipFolder, ClipLatents, joined
 from .distribution import CRITIC_STEPS, DistributionMatching, as_whole_clip
 from .precision import mixed_precision
@@ -56,7 +58,7 @@ class ClipDriving:
 
     def window(self, span: LatentSpan) -> ChunkConditioning:
         frames = torch.tensor([min(frame, self.clips.latents.shape[2] - 1) for frame in span])
-        take = lambda track: track[:, frames].to(self.device, torch.float32)
+        take = lambda track: send(track[:, frames], self.device, torch.float32)
         strength = lambda given: given.to(self.device, torch.float32)[:, None].expand(-1, span.length)
         known = self.knows.to(self.device, torch.float32)[:, None, None]
         values = take(self.clips.expression)
@@ -86,7 +88,8 @@ def own_chunks(
     reference = portrait.to(generator.device, torch.float32)
     b, c, _, h, w = reference.shape
     chunks = (clips.latents.shape[2] - settings.knot_length) // settings.chunk
-    for made in rollout(generator, Anchor(reference), driving, settings, SeededNoise(seed, (b, c, h, w)), exits=exits):
+    noise = SeededNoise(seed, (b, c, h, w)) if exits is None else noise_of_rollouts(seed, (b, c, h, w), generator.device)
+    for made in rollout(generator, Anchor(reference), driving, settings, noise, exits=exits):
         if isinstance(made, LatentChunk):
             yield made
             if made.index + 1 == chunks:
