@@ -79,6 +79,7 @@ class ClipTraining(ABC):
         self.generator = torch.Generator().manual_seed(seed)
         self.step = 0
         self.seconds = 0.0  # spent training
+        self.pictures_scale = 1.0  # so many times as many pictures per step as a stage says
 
     @property
     def learns_latents(self) -> bool:
@@ -116,7 +117,7 @@ class ClipTraining(ABC):
     def learn(self, stage: Stage, share: float) -> dict[str, float]:
         """One step of `stage` at this share of the budget; returns what the progress bar shows, and how many pictures it saw."""
         frames = stage.frames[int(torch.randint(len(stage.frames), (), generator=self.generator))]
-        clips = max(1, round(stage.pictures / frames))
+        clips = max(1, round(self.pictures_scale * stage.pictures / frames))
         rate = learning_rate(share, self.stages)
         return self.train_step(frames, clips, rate, stage.crop, stage.mouths, stage.features) | {"pictures": frames * clips}
 

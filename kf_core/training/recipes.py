@@ -4,7 +4,8 @@ run's folder. A larger kf-tiny grows from a smaller one: its autoencoder, studen
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -55,6 +56,8 @@ class KfTiny:
     small_decoder_minutes: float = 40.0
     ear_minutes: float = 8.0
     grow_from: Path | None = None  # a folder with the two finished files of a smaller model
+    pictures_scale: float = 1.0  # so many times as many pictures per step of the autoencoder
+    workers: int = 0  # further processes that make clips
 
     @property
     def card(self) -> ModelCard:
@@ -78,6 +81,7 @@ class KfTiny:
 
     def train_vae(self) -> None:
         how = dict(device=self.device, threads=self.threads, seed=self.seed, grow_from=self._smaller(VAE_FILE))
+        how |= dict(pictures_scale=self.pictures_scale)
         train_vae(self.run, size=self.size, minutes=self.vae_minutes, **how)
 
     def train_small_decoder(self) -> None:
@@ -89,8 +93,31 @@ class KfTiny:
         """Needs the autoencoder's file, which is there as soon as its encoder is frozen. Held-out clips come first: probes need them."""
         file = self._needed(VAE_FILE, "vae")
         vae = load_vae(file, dtype=torch.float32, device=self.device)
-        for split, minutes, count in (("held-out", HELD_OUT_SPEECH_MINUTES, HELD_OUT_CLIPS), ("train", SPEECH_MINUTES, self.clips)):
-            make_clips(self._folder(split), vae, self._library(split, minutes), count=count, size=self.size, split=split)
+        held_out, library = self._library("held-out", HELD_OUT_SPEECH_MINUTES), self._library("train", SPEECH_MINUTES)
+        make_clips(self._folder("held-out"), vae, held_out, count=HELD_OUT_CLIPS, size=self.size, split="held-out")
+        with self._workers():
+            make_clips(self._folder("train"), vae, library, count=self.clips, size=self.size, parts=1 + self.workers)
+
+    @contextmanager
+    def _workers(self) -> Iterator[None]:
+        """Further processes that each make their part of the training clips, while this one makes its own."""
+        context = torch.multiprocessing.get_context("spawn")
+        parts = range(1, 1 + self.workers)
+        processes = [context.Process(target=_make_part, args=(self, part), daemon=True) for part in parts]
+        for process in processes:
+            process.start()
+        yield
+        for process in processes:
+            process.join()
+        if failed := sum(process.exitcode != 0 for process in processes):
+            raise KnotForcingError(f"{failed} of {len(processes)} processes that make clips failed; run the stage `clips` once more.")
+
+    def make_part(self, part: int) -> None:
+        """What a further process does."""
+        torch.set_num_threads(self.threads)
+        vae = load_vae(self._needed(VAE_FILE, "vae"), dtype=torch.float32, device=self.device)
+        library = self._library("train", SPEECH_MINUTES)
+        make_clips(self._folder("train"), vae, library, count=self.clips, size=self.size, part=part, parts=1 + self.workers)
 
     def train_ear(self) -> None:
         """Not gone on with: an ear that is there stays as it is."""
@@ -174,3 +201,7 @@ class KfTiny:
         if not (self.run / name).exists():
             raise KnotForcingError(f"{self.run} holds no {name}, which the stage `{stage}` makes. Run that stage first.")
         return self.run / name
+
+
+def _make_part(recipe: KfTiny, part: int) -> None:
+    recipe.make_part(part)

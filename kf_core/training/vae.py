@@ -144,14 +144,15 @@ class VAETraining(ClipTraining):
 
 def train_vae(
     run_dir: Path, *, size: int, minutes: float, device: str = "cpu", threads: int = 1, seed: int = 0, dim: int = DIM,
-    grow_from: Path | None = None,
+    grow_from: Path | None = None, pictures_scale: float = 1.0,
 ) -> Path:  # fmt: skip
     """Trains for `minutes` (counting what an earlier, interrupted run spent) and returns the autoencoder's file.
 
-    `grow_from`: a finished autoencoder to begin with instead of nothing."""
+    `grow_from`: a finished autoencoder to begin with instead of nothing. `pictures_scale`: so many times as many pictures per step."""
     torch.set_num_threads(threads)
     checkpoint, file = run_dir / CHECKPOINT, run_dir / FILE
     training = VAETraining(size=size, device=device, seed=seed, dim=dim)
+    training.pictures_scale = pictures_scale
     if checkpoint.exists():
         training.load(checkpoint)
     elif grow_from is not None:
@@ -216,6 +217,7 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=128, help="pictures are this many pixels high and wide")
     parser.add_argument("--minutes", type=float, default=50, help="the whole budget, in minutes of wall-clock time")
     parser.add_argument("--grow-from", type=Path, help="a finished autoencoder to begin with, for smaller pictures or for these")
+    parser.add_argument("--pictures-scale", type=float, default=1.0, help="so many times as many pictures per step")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)

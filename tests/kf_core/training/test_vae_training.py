@@ -16,7 +16,7 @@ from torch import nn
 from kf_core.checkpoints.vaes import load_vae
 from kf_core.training import on_the_way, vae_measure
 from kf_core.training import vae as recipe
-from kf_core.training.clip_training import current_stage, learning_rate, spend
+from kf_core.training.clip_training import Stage, current_stage, learning_rate, spend
 from kf_core.training.muon import Muon
 from kf_core.training.vae import VAETraining, train_vae
 from kf_core.training.vae_clips import cut, draw
@@ -299,3 +299,12 @@ def test_what_is_read_off_a_latent_tells_its_four_pictures_apart():
         rights.append(right)
     assert all(reading_losses(rights[a], flash[b])[1] > 0.05 for a in range(4) for b in range(4) if a != b)
     assert sum(reading_losses(nothing, still)) == 0
+
+
+def test_a_scale_of_pictures_makes_a_step_see_so_many_times_as_many():
+    run = training()
+    seen = []
+    for scale in (1.0, 2.5):
+        run.pictures_scale = scale
+        seen.append(run.learn(Stage("pictures", 1.0, (1,), 2, (1.0, 1.0)), 0.0)["pictures"])
+    assert seen == [2, 5]
