@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -70,6 +69,8 @@ def pictures(path: Path | str) -> Iterator[Tensor]:
 
 
 def _open(path: Path | str):
+    import av  # only here: who opens no video, as training does, needs no video library
+
     try:
         container = av.open(str(path))
     except FileNotFoundError as problem:

@@ -83,3 +83,9 @@ def test_the_command_says_what_is_missing_and_fails(tmp_path):
 def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert on_the_way.commit() == "unknown"
+
+
+def test_training_needs_no_video_library():
+    script = "import sys; sys.modules['av'] = None; import kf_core.training.__main__"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
