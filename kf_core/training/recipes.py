@@ -139,9 +139,11 @@ class KfTiny:
         train_teacher(self.run, self.card, *folders, **how, **self._how())
 
     def train_rollouts(self) -> None:
-        self._needed(student.CHECKPOINT, "student")
-        how = dict(minutes=self.rollout_minutes, begun_with=grown_from(self._smaller(FILE)))
-        train_on_own_rollouts(self.run, self.card, *self._folders(), **how, **self._how())
+        if self._smaller(FILE) is None:
+            self._needed(student.CHECKPOINT, "student")
+        folders, ear = self._folders(), self._needed(hearing.FILE, "ear")
+        how = dict(minutes=self.rollout_minutes, grow_from=self._smaller(FILE), ear=ear)
+        train_on_own_rollouts(self.run, self.card, *folders, **how, **self._how())
 
     def write_files(self) -> None:
         """The running mean in float16 with its card and what was measured on exactly these weights, and the autoencoder beside it."""

@@ -31,7 +31,7 @@ from .clips import ClipFolder, ClipLatents, joined
 from .distribution import CRITIC_STEPS, DistributionMatching, as_whole_clip
 from .precision import mixed_precision
 from .student import CHECKPOINT as STUDENT_CHECKPOINT
-from .student import MOUTH_WEIGHT, Networks, StudentTraining, run
+from .student import MOUTH_WEIGHT, Networks, StudentTraining, begin, grown_from, run
 from .teacher import CHECKPOINT as TEACHER_CHECKPOINT
 from .teacher import load_teacher
 
@@ -224,25 +224,29 @@ def learning_rate(share: float) -> float:
 
 def train_on_own_rollouts(
     run_dir: Path, card: ModelCard, clips: ClipFolder, held_out: ClipFolder, *, minutes: float, device: str = "cpu", seed: int = 0,
-    batch: int = 16, begun_with: str = "",
+    batch: int = 16, grow_from: Path | None = None, ear: Path | None = None,
 ) -> StudentTraining:  # fmt: skip
     """Train the student of this run for `minutes` more on its own streams, going on where an earlier call was killed.
 
-    If the run has a teacher, streams without a pose are matched to it. `begun_with`: what files on the way say the student grew from."""
+    A run without a student begins with `grow_from`, a finished generator, hearing with `ear`. If the run has a teacher, streams without
+    a pose are matched to it."""
     training = StudentTraining(card, device=device, seed=seed, batch=batch)
     checkpoint = run_dir / CHECKPOINT
+    training.sampler.add(clips.read_new())
     if checkpoint.exists():
         training.load(checkpoint)
-    else:
+    elif grow_from is None or (run_dir / STUDENT_CHECKPOINT).exists():
         training.load(run_dir / STUDENT_CHECKPOINT)
         training.networks.load_state_dict(training.mean.state_dict())  # the running mean is the better student
         training.seconds = 0.0
-    training.sampler.add(clips.read_new())
+    else:
+        begin(training, grow_from, ear)
     own = OwnRollouts(training, load_teacher(run_dir, card, device) if (run_dir / TEACHER_CHECKPOINT).exists() else None)
     if own.matching is not None:
         training.accompany(own.matching)
     probes = held_out.read_new()[0][:PROBE_CLIPS]
     probe = lambda: probe_rollout(training.mean.generator(), probes)
+    begun_with = grown_from(grow_from)
     leave = lambda: training.leave(run_dir / FILE, begun_with)
     run(training, checkpoint, own.step, clips, probe, minutes, learning_rate, "own rollouts", leave)
     return training

@@ -13,6 +13,8 @@ from kf_core.settings import Ahead
 from kf_core.timeline import LatentSpan
 from kf_core.training.batches import LEADS, Sampler, layouts
 from kf_core.training.clips import ClipFolder
+from kf_core.training.louder import as_trained
+from kf_core.training.on_the_way import in_file, write_generator
 from kf_core.training.self_forcing import ClipDriving, OwnRollouts, emitted_loss, own_chunks, probe_rollout, train_on_own_rollouts
 from kf_core.training.student import MOUTH_WEIGHT, StudentTraining, train_student
 
@@ -134,3 +136,14 @@ def test_rollouts_start_from_the_students_running_mean_and_resume_from_their_own
     again = train_on_own_rollouts(tmp_path, card(), ClipFolder(folder.path), ClipFolder(held_out.path), minutes=0.01, batch=2)
     assert again.step == rolled.step > student.step
     assert all(torch.equal(a, b) for a, b in zip(rolled.mean.parameters(), again.mean.parameters(), strict=True))
+
+
+def test_rollouts_of_a_run_without_a_student_begin_with_a_finished_model(tmp_path):
+    folder, held_out = ClipFolder(tmp_path / "clips"), ClipFolder(tmp_path / "held-out")
+    folder.write(clips())
+    held_out.write(clips(seed=1))
+    finished = tmp_path / "finished.safetensors"
+    write_generator(finished, in_file(training().networks.tensors()), card(), {})
+    begun = train_on_own_rollouts(tmp_path / "run", card(), folder, held_out, minutes=0.0, batch=2, grow_from=finished)
+    known = as_trained(finished)
+    assert begun.step == 0 and all(torch.equal(weight, known[name].float()) for name, weight in begun.networks.tensors().items())
