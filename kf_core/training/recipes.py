@@ -87,6 +87,8 @@ class KfTiny:
     def train_small_decoder(self) -> None:
         """Needs the autoencoder's file, as it is once its encoder is frozen."""
         how = dict(size=self.size, minutes=self.small_decoder_minutes, device=self.device, seed=self.seed)
+        smaller = self._smaller(small_decoder.FILE)  # not every folder has one
+        how |= dict(grow_from=smaller if smaller is not None and smaller.exists() else None, pictures_scale=self.pictures_scale)
         small_decoder.train_small_decoder(self.run, self._needed(VAE_FILE, "vae"), **how)
 
     def make_clips(self) -> None:
