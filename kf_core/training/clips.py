@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -180,40 +181,37 @@ def encode_together(vae: WanVAE, clips: list[Clip]) -> ClipLatents:
 
 
 class ClipFolder:
-    """Encoded clips in a folder: `write` adds shards, `read_new` gives those not seen yet, in order and up to the first that is missing.
-
-    One writer of each shard, any number of readers."""
+    """Encoded clips in a folder: `write` adds a shard, `read_new` gives those not seen yet. One writer of each, any number of readers."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._read = 0
+        self._read: set[int] = set()
 
     def _shard(self, index: int) -> Path:
         return self.path / f"{index:05d}.safetensors"
 
+    def _indices(self) -> list[int]:
+        return sorted(int(file.stem) for file in self.path.glob("[0-9]*.safetensors"))
+
     @property
     def shards(self) -> int:
-        index = self._read
-        while self._shard(index).exists():
-            index += 1
-        return index
+        return len(self._indices())
 
-    def holds(self, shard: int) -> bool:
-        return self._shard(shard).exists()
+    def holds(self, index: int) -> bool:
+        return self._shard(index).exists()
 
-    def write(self, clips: ClipLatents, shard: int | None = None) -> None:
-        """As this shard, or else as the first that is missing."""
+    def write(self, clips: ClipLatents, index: int | None = None) -> None:
+        """As the shard of this number, or else of the first that is free."""
         self.path.mkdir(parents=True, exist_ok=True)
-        file = self._shard(self.shards if shard is None else shard)
+        file = self._shard(next(free for free in count() if not self.holds(free)) if index is None else index)
         save_file({field.name: getattr(clips, field.name).contiguous() for field in fields(clips)}, file.with_suffix(".unfinished"))
         os.replace(file.with_suffix(".unfinished"), file)
 
     def read_new(self, limit: int | None = None) -> list[ClipLatents]:
         """The shards written since the last call (all of them the first time), at most `limit`."""
-        stop = self.shards if limit is None else min(self.shards, self._read + limit)
-        shards = [ClipLatents(**load_file(self._shard(index))) for index in range(self._read, stop)]
-        self._read = stop
-        return shards
+        new = [index for index in self._indices() if index not in self._read][:limit]
+        self._read.update(new)
+        return [ClipLatents(**load_file(self._shard(index))) for index in new]
 
 
 def joined(parts: list[ClipLatents]) -> ClipLatents:

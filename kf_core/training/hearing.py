@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from ..checkpoints.read import read_header
 from ..conditioning.audio import SAMPLE_RATE, AudioArray
 from ..conditioning.log_mel import MELS, LogMel
+from ..errors import KnotForcingError
 from ..model.adapters import make_ear
 from ..model.card import AudioSpec
 from ..timeline import PIXELS_PER_LATENT, PixelSpan
@@ -135,6 +136,16 @@ def train_ear(file: Path, spec: AudioSpec, library: Library, held_out: Library, 
     save_file(heard.ear.state_dict(), file.with_suffix(".unfinished"), metadata={"format": "pt", "ear": json.dumps(report)})
     os.replace(file.with_suffix(".unfinished"), file)
     return report
+
+
+def take_ear(generator: Path, file: Path) -> None:
+    """Write the ear of a finished generator as `train_ear` wrote it. Raises KnotForcingError for a generator that has none."""
+    ear = {name.removeprefix(EAR): tensor.float() for name, tensor in load_file(generator).items() if name.startswith(EAR)}
+    report = json.loads(read_header(generator).metadata["training"]).get("ear")
+    if not ear or report is None:
+        raise KnotForcingError(f"{generator.name} has no ear that could be taken over. Train one: give it some --ear-minutes.")
+    save_file(ear, file.with_suffix(".unfinished"), metadata={"format": "pt", "ear": json.dumps(report)})
+    os.replace(file.with_suffix(".unfinished"), file)
 
 
 def report_of(file: Path) -> dict[str, float]:

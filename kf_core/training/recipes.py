@@ -4,6 +4,7 @@ run's folder. A larger kf-tiny grows from a smaller one: its autoencoder, studen
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,8 +34,9 @@ from .vae import FILE as VAE_FILE
 from .vae import train_vae
 
 FILE, CARD_FILE = "kf-tiny.safetensors", "kf-tiny.md"
-SPEECH_MINUTES, HELD_OUT_SPEECH_MINUTES = 60.0, 6.0
+HELD_OUT_SPEECH_MINUTES = 6.0
 HELD_OUT_CLIPS = 30
+PATIENCE = 20  # seconds with further processes whose time is over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class KfTiny:
     grow_from: Path | None = None  # a folder with the two finished files of a smaller model
     pictures_scale: float = 1.0  # so many times as many pictures per step of the autoencoder
     workers: int = 0  # further processes that make clips
+    clip_minutes: float = float("inf")  # when no more are made, though there are fewer than `clips`
+    speech_minutes: float = 60.0  # of what the training clips say
 
     @property
     def card(self) -> ModelCard:
@@ -65,7 +69,7 @@ class KfTiny:
 
     @property
     def stages(self) -> dict[str, Callable[[], object]]:
-        """By name, in the order in which they are run; the small decoder and the examples stand apart."""
+        """By name, in the order in which they are run; speech alone, the small decoder and the examples stand apart."""
         return {
             "vae": self.train_vae,
             "clips": self.make_clips,
@@ -75,11 +79,23 @@ class KfTiny:
             "rollouts": self.train_rollouts,
             "files": self.write_files,
             "measures": self.measure_files,
+            "speech": self.make_speech,
             "small-decoder": self.train_small_decoder,
             "examples": lambda: write_examples(self._out),
         }
 
+    def make_speech(self) -> None:
+        """What clips and ear are made of, so that a machine without espeak-ng can be given it; else it is made where it is needed."""
+        self._library("held-out", HELD_OUT_SPEECH_MINUTES)
+        self._library("train", self.speech_minutes)
+
     def train_vae(self) -> None:
+        """With no minutes, the autoencoder that is grown from stays as it is."""
+        if self.grow_from is not None and self.vae_minutes == 0:
+            if not (self.run / VAE_FILE).exists():
+                self.run.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self._smaller(VAE_FILE), self.run / VAE_FILE)
+            return
         how = dict(device=self.device, threads=self.threads, seed=self.seed, grow_from=self._smaller(VAE_FILE))
         how |= dict(pictures_scale=self.pictures_scale)
         train_vae(self.run, size=self.size, minutes=self.vae_minutes, **how)
@@ -95,37 +111,44 @@ class KfTiny:
         """Needs the autoencoder's file, which is there as soon as its encoder is frozen. Held-out clips come first: probes need them."""
         file = self._needed(VAE_FILE, "vae")
         vae = load_vae(file, dtype=torch.float32, device=self.device)
-        held_out, library = self._library("held-out", HELD_OUT_SPEECH_MINUTES), self._library("train", SPEECH_MINUTES)
+        held_out, library = self._library("held-out", HELD_OUT_SPEECH_MINUTES), self._library("train", self.speech_minutes)
         make_clips(self._folder("held-out"), vae, held_out, count=HELD_OUT_CLIPS, size=self.size, split="held-out")
         with self._workers():
-            make_clips(self._folder("train"), vae, library, count=self.clips, size=self.size, parts=1 + self.workers)
+            make_clips(self._folder("train"), vae, library, **self._training_clips())
 
     @contextmanager
     def _workers(self) -> Iterator[None]:
         """Further processes that each make their part of the training clips, while this one makes its own."""
         context = torch.multiprocessing.get_context("spawn")
         parts = range(1, 1 + self.workers)
-        processes = [context.Process(target=_make_part, args=(self, part), daemon=True) for part in parts]
+        processes = [context.Process(target=_make_part, args=(self, part, time.time()), daemon=True) for part in parts]
         for process in processes:
             process.start()
         yield
         for process in processes:
-            process.join()
+            process.join(None if self.clip_minutes == float("inf") else PATIENCE)
+            process.terminate()
         if failed := sum(process.exitcode != 0 for process in processes):
-            raise KnotForcingError(f"{failed} of {len(processes)} processes that make clips failed; run the stage `clips` once more.")
+            tqdm.write(f"{failed} of {len(processes)} processes that make clips failed; there are fewer clips until the stage is run again")
 
-    def make_part(self, part: int) -> None:
-        """What a further process does."""
+    def make_part(self, part: int, asked: float) -> None:
+        """What a further process does that was asked for at this time: to begin takes it a while."""
         torch.set_num_threads(self.threads)
         vae = load_vae(self._needed(VAE_FILE, "vae"), dtype=torch.float32, device=self.device)
-        library = self._library("train", SPEECH_MINUTES)
-        make_clips(self._folder("train"), vae, library, count=self.clips, size=self.size, part=part, parts=1 + self.workers)
+        how = self._training_clips()
+        how["minutes"] -= (time.time() - asked) / 60
+        make_clips(self._folder("train"), vae, self._library("train", self.speech_minutes), part=part, **how)
+
+    def _training_clips(self) -> dict:
+        return dict(count=self.clips, size=self.size, minutes=self.clip_minutes, parts=1 + self.workers)
 
     def train_ear(self) -> None:
-        """Not gone on with: an ear that is there stays as it is."""
+        """Not gone on with: an ear that is there stays as it is. With no minutes it is that of the generator that is grown from."""
         file = self.run / hearing.FILE
-        if not file.exists():
-            libraries = self._library("train", SPEECH_MINUTES), self._library("held-out", HELD_OUT_SPEECH_MINUTES)
+        if not file.exists() and self.grow_from is not None and self.ear_minutes == 0:
+            hearing.take_ear(self._smaller(FILE), file)
+        elif not file.exists():
+            libraries = self._library("train", self.speech_minutes), self._library("held-out", HELD_OUT_SPEECH_MINUTES)
             hearing.train_ear(file, self.card.audio, *libraries, minutes=self.ear_minutes, seed=self.seed)
 
     def train_student(self) -> None:
@@ -134,6 +157,9 @@ class KfTiny:
         train_student(self.run, self.card, *folders, **how, **self._how())
 
     def train_teacher(self) -> None:
+        """With no minutes there is none, and no stream is matched to it."""
+        if self.teacher_minutes == 0:
+            return
         if self._smaller(FILE) is None:
             self._needed(student.CHECKPOINT, "student")
         folders, ear = self._folders(), self._needed(hearing.FILE, "ear")
@@ -153,7 +179,7 @@ class KfTiny:
         out.mkdir(parents=True, exist_ok=True)
         checkpoint = self.run / self_forcing.CHECKPOINT
         checkpoint = checkpoint if checkpoint.exists() else self._needed(student.CHECKPOINT, "student")
-        training = StudentTraining(self.card, device="cpu", batch=self.batch)
+        training = StudentTraining(self.card, device=self.device, batch=self.batch)
         training.load(checkpoint)
         weights = in_file(training.mean.tensors())
         training.mean.load_weights(weights)
@@ -207,5 +233,5 @@ class KfTiny:
         return self.run / name
 
 
-def _make_part(recipe: KfTiny, part: int) -> None:
-    recipe.make_part(part)
+def _make_part(recipe: KfTiny, part: int, asked: float) -> None:
+    recipe.make_part(part, asked)
