@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -106,6 +105,8 @@ def _format(container) -> VideoFormat:
 
 
 def _open(path: Path | str):
+    import av  # only here: who opens no video, as training does, needs no video library
+
     try:
         container = av.open(str(path))
     except FileNotFoundError as problem:

@@ -2,19 +2,25 @@
 
 Reading is always forward from the beginning in blocks of one fixed length, so two readings give the same numbers bit for bit.
 Knows nothing of models or features; `conditioning/audio.py` listens through this, the video writer copies its track from it.
+PyAV is imported where a file is read: who hears arrays only, as training does, needs none.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 import soxr
 
 from ..errors import KnotForcingError
+
+if TYPE_CHECKING:
+    import av
 
 BLOCK_SECONDS = 1.0
 TAIL_SECONDS = 2.0  # how much of the end is looked at to believe a header's duration
@@ -75,6 +81,8 @@ class SoundFile:
 
     def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
         """(sample rate, [n, channels] float32) of each frame. A packet that cannot be decoded is replaced by silence of its length."""
+        import av
+
         with self._open() as container:
             stream = container.streams.audio[0]
             to_float, shape, lost = None, None, 0.0
@@ -97,6 +105,8 @@ class SoundFile:
                         yield frame.sample_rate, np.nan_to_num(planar.to_ndarray().T)
 
     def _open(self) -> av.container.InputContainer:
+        import av
+
         try:
             container = av.open(str(self.path), metadata_errors="ignore")
         except av.error.FFmpegError as problem:
@@ -112,6 +122,8 @@ class SoundFile:
     @cached_property
     def _length(self) -> tuple[float, str]:
         """Seconds and a note. Looks at packets without decoding: the last ones where a header tells the length, else all of them."""
+        import av
+
         with self._open() as container:
             stream = container.streams.audio[0]
             if stream.duration is not None:

@@ -15,8 +15,10 @@ from ..model.causal import Segment
 from ..model.channels import with_picture
 from ..model.visibility import training_mask
 from ..schedule import Schedule
+from ..sending import send
 from ..settings import RolloutSettings
 from ..timeline import LatentSpan
+from .chance import normal
 from .clips import ClipLatents
 from .timbre import as_other_voices
 
@@ -25,6 +27,7 @@ BEHIND = (1, 12)  # or how far behind the first
 BEHIND_SHARE = 0.25
 NOISED_SHARE = 0.5  # of past and knot frames; they will be imperfect
 MOST_NOISE = 0.3
+SAME_PICTURE_SHARE = 0.5  # of the streams that begin on the portrait: it is their first picture; in the others they have to leave it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +38,12 @@ class Layout:
     settings: RolloutSettings
     past: int
     known: float = 0.65  # how often the knot is given
+    on_portrait: bool = False  # a stream's first chunk, to which the portrait is handed as its knot (`first_frame="tie"`)
 
     @property
     def is_first(self) -> bool:
         """The first chunk of a stream: nothing came before it."""
-        return self.past == 0 and self.known == 0
+        return self.on_portrait or (self.past == 0 and self.known == 0)
 
     @property
     def start(self) -> int:
@@ -53,15 +57,17 @@ def layouts(settings: RolloutSettings) -> tuple[Layout, ...]:
     A past frame sees its own chunk, so pasts are whole chunks; a window that cuts one hides its first frames."""
     chunk, drawn = settings.chunk, settings.drawn
     alone = replace(settings, knot=None, fuse=False, anchor=None)
+    tied = (Layout(share=0.10, settings=settings, past=0, known=1.0, on_portrait=True),) if settings.begins_on_portrait else ()
     return (
-        Layout(share=0.15, settings=settings, past=0, known=0.0),
-        Layout(share=0.33, settings=settings, past=chunk),
+        Layout(share=0.10 if tied else 0.15, settings=settings, past=0, known=0.0),
+        Layout(share=0.28 if tied else 0.33, settings=settings, past=chunk),
         Layout(share=0.10, settings=replace(settings, window=drawn), past=0, known=1.0),  # only the knot is left
         Layout(share=0.10, settings=replace(settings, window=2 * settings.window), past=3 * chunk),
         Layout(share=0.10, settings=replace(settings, knot=None, fuse=False), past=chunk, known=0.0),
         Layout(share=0.10, settings=replace(settings, anchor=None), past=chunk),
         Layout(share=0.10, settings=replace(alone, window=chunk + 3 * chunk), past=3 * chunk, known=0.0),  # Self Forcing
         Layout(share=0.02, settings=alone, past=0, known=0.0),
+        *tied,
     )
 
 
@@ -80,7 +86,7 @@ class Batch:
     clean: Tensor  # [b, 16, f, h, w] current frames
     past: Tensor  # [b, 16, p, h, w] noised a little
     reference: Tensor  # [b, 16, 1, h, w]
-    knot: Tensor  # [b, 16, k, h, w] as the chunk before would hand it over, noised a little; k = 0 without a knot
+    knot: Tensor  # [b, 16, k, h, w] as the chunk before would hand it over, noised a little, or the portrait; k = 0 without a knot
     knows_knot: Tensor  # [b] bool
     anchor_position: Tensor  # [b]
     driving: ChunkConditioning  # of [anchor | past | current]
@@ -137,18 +143,22 @@ class Sampler:
             start = 0 if layout.is_first else self._integer(max(layout.past, 1), clip.latents.shape[2] - drawn)
             rows.append((clip, start))
 
-        window = lambda name, axis: torch.cat(
+        there = lambda parts: send(torch.cat(parts), self.device, torch.float32)
+        window = lambda name, axis: there(
             [getattr(clip, name).narrow(axis, start - layout.past, layout.past + drawn) for clip, start in rows]
-        ).to(self.device, torch.float32)
+        )
         latents = window("latents", 2)
         past, clean = latents[:, :, : layout.past], latents[:, :, layout.past :]
-        knot = clean[:, :, : layout.settings.knot_length]
+        reference = there([clip.reference for clip, _ in rows])
+        if layout.on_portrait:  # frame 0 holds one picture, encoded alone as a portrait is
+            is_same = self._chance(size, SAME_PICTURE_SHARE)[:, None, None, None, None]
+            reference = torch.where(is_same, clean[:, :, :1], reference)
         return Batch(
             layout=layout,
             clean=clean,
             past=self._noised(past),
-            reference=torch.cat([clip.reference for clip, _ in rows]).to(self.device, torch.float32),
-            knot=self._noised(knot),
+            reference=reference,
+            knot=reference if layout.on_portrait else self._noised(clean[:, :, : layout.settings.knot_length]),
             knows_knot=self._chance(size, layout.known),
             anchor_position=self._anchor_positions(size, layout),
             driving=self._driving(
@@ -204,7 +214,7 @@ class Sampler:
     def _noised(self, frames: Tensor) -> Tensor:
         """Half of the samples with a little noise, as frames the model made itself are a little wrong."""
         sigma = MOST_NOISE * torch.rand(len(frames), generator=self.generator).to(self.device) * self._chance(len(frames), NOISED_SHARE)
-        noise = torch.randn(frames.shape, generator=self.generator).to(self.device)
+        noise = normal(frames.shape, self.generator, self.device)
         sigma = sigma[:, None, None, None, None]
         return (1 - sigma) * frames + sigma * noise
 
@@ -220,7 +230,7 @@ class Sampler:
         return torch.where(torch.rand(size, generator=self.generator) < 0.6, taken, anywhere).to(self.device)
 
     def noise_like(self, clean: Tensor) -> Tensor:
-        return torch.randn(clean.shape, generator=self.generator).to(clean)
+        return normal(clean.shape, self.generator, clean.device).to(clean)
 
     def _chance(self, shape, share: float) -> Tensor:
         return (torch.rand(shape, generator=self.generator) < share).to(self.device)

@@ -7,6 +7,7 @@ what else the loss holds. The schedule is counted in shares of the budget. A run
 """
 
 import json
+import math
 import os
 import time
 from abc import ABC, abstractmethod
@@ -19,8 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .chance import normal
 from .muon import Muon, parameter_groups
+from .on_the_way import seconds_between_saves
 from .precision import mixed_precision
+from .running_mean import follow
 from .vae_clips import Clips, cut, draw
 from .vae_goals import FEATURE_WEIGHT, reconstruction_loss
 from .vae_measure import psnr
@@ -29,9 +33,7 @@ ADAM_SHARE = 0.1  # AdamW's rate as a share of Muon's
 # Nothing else holds the size of the residual stream, since every block normalises what it reads: without decay it grew to 14,000
 # at the encoder's end, and what the blocks add to it was lost in rounding.
 WEIGHT_DECAY = 0.1
-EMA_DECAY = 0.995
 WARM_UP_STEPS = 30
-SECONDS_BETWEEN_CHECKPOINTS = 120
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class ClipTraining(ABC):
         self.generator = torch.Generator().manual_seed(seed)
         self.step = 0
         self.seconds = 0.0  # spent training
+        self.pictures_scale = 1.0  # so many times as many pictures per step as a stage says
 
     @property
     def learns_latents(self) -> bool:
@@ -114,7 +117,7 @@ class ClipTraining(ABC):
     def learn(self, stage: Stage, share: float) -> dict[str, float]:
         """One step of `stage` at this share of the budget; returns what the progress bar shows, and how many pictures it saw."""
         frames = stage.frames[int(torch.randint(len(stage.frames), (), generator=self.generator))]
-        clips = max(1, round(stage.pictures / frames))
+        clips = max(1, round(self.pictures_scale * stage.pictures / frames))
         rate = learning_rate(share, self.stages)
         return self.train_step(frames, clips, rate, stage.crop, stage.mouths, stage.features) | {"pictures": frames * clips}
 
@@ -132,7 +135,7 @@ class ClipTraining(ABC):
             with torch.set_grad_enabled(self.learns_latents):
                 mean, log_variance = self.encode(batch.pictures * 2 - 1)
             mean, log_variance = mean.float(), log_variance.float().clamp(-20, 10)
-            noise = torch.randn(mean.shape, generator=self.generator).to(mean)
+            noise = normal(mean.shape, self.generator, mean.device).to(mean)
             made = self.decode(mean + noise * (log_variance / 2).exp())
         made = made.float() / 2 + 0.5
         loss = reconstruction_loss(made, batch, features)
@@ -142,15 +145,9 @@ class ClipTraining(ABC):
         for optimiser in self.optimisers:
             optimiser.step()
         self.step += 1
-        self._update_mean()
+        follow(*self.pairs(), self.step)
         error = (made.detach().clamp(0, 1) - batch.pictures).square()
         return {"loss": loss.item(), "psnr": psnr(error), "mouth": psnr(error, batch.mouth)}
-
-    @torch.no_grad()
-    def _update_mean(self) -> None:
-        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        mean, followed = self.pairs()
-        torch._foreach_lerp_(list(mean.parameters()), list(followed.parameters()), 1 - decay)
 
     def save(self, path: Path) -> None:
         """Writes a checkpoint that is whole or not there at all."""
@@ -182,11 +179,12 @@ class ClipTraining(ABC):
 
 def spend(
     training: ClipTraining, minutes: float, checkpoint: Path, name: str, before: Callable[[Stage], object] = lambda stage: None,
-    at_least: Callable[[], float] = lambda: 0.0,
+    at_least: Callable[[], float] = lambda: 0.0, leave: Callable[[], object] = lambda: None,
 ) -> None:  # fmt: skip
     """Train until `minutes` are spent, counting what an earlier, interrupted run spent; saves on the way, and at the end.
 
-    `before`: is told the stage of each step, on the clock. `at_least`: the share of the budget before which no step is taken."""
+    `before`: is told the stage of each step, on the clock. `at_least`: the share of the budget before which no step is taken.
+    `leave`: writes the file so far, before each save on the way."""
     budget, last_save = minutes * 60, training.seconds
     with tqdm(total=round(budget), initial=round(training.seconds), unit="s", desc=name, mininterval=10) as bar:
         while training.seconds < budget:
@@ -195,13 +193,16 @@ def spend(
             started = time.monotonic()
             before(stage)
             shown = training.learn(stage, share)
+            if not math.isfinite(shown["loss"]):
+                raise FloatingPointError(f"{name}: the loss became {shown['loss']} at step {training.step}; go on from the last checkpoint")
             spent = time.monotonic() - started
             training.seconds += spent
             pace = {"pictures/s": f"{shown.pop('pictures') / spent:.1f}", "step": training.step}
             bar.set_postfix({key: f"{value:.3g}" for key, value in shown.items()} | pace, refresh=False)
             bar.set_description(f"{name}, {stage.name}", refresh=False)
             bar.update(round(training.seconds) - bar.n)
-            if training.seconds - last_save > SECONDS_BETWEEN_CHECKPOINTS:
+            if training.seconds - last_save > seconds_between_saves(budget):
+                leave()
                 training.save(checkpoint)
                 last_save = training.seconds
     training.save(checkpoint)

@@ -6,7 +6,9 @@ shards, so training may begin on the first ones while more are made. Knows nothi
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from tqdm import tqdm
 from .. import timeline
 from ..conditioning.audio import SAMPLE_RATE, AudioArray
 from ..conditioning.expression import EXPRESSION
+from ..conditioning.head import Tensors
 from ..conditioning.log_mel import LogMel
 from ..conditioning.openpose import draw_pose
 from ..timeline import PIXELS_PER_LATENT, LatentSpan, PixelSpan
@@ -80,29 +83,49 @@ def sample_clip(
     device: torch.device | str = "cpu",
 ) -> Clip:  # fmt: skip
     """The clip of this seed: `pictures` = 1 + 4n pictures of `size` x `size`, drawn on `device`."""
-    generator = torch.Generator().manual_seed(seed)
-    take = training_take(library, pictures, np.random.default_rng([seed, 1]))
-    who, motion = who_and_how(pictures, generator, split)
-    drawn = render(who, with_mouth(motion, *torch.from_numpy(take.mouth)[:, None]), size, device)
+    (clip,) = sample_clips([seed], library, pictures=pictures, size=size, split=split, device=device)
+    return clip
+
+
+def sample_clips(
+    seeds: Sequence[int], library: Library, *, pictures: int, size: int, split: Split = "train", device: torch.device | str = "cpu"
+) -> list[Clip]:
+    """The clips of these seeds, drawn together."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    takes = [training_take(library, pictures, np.random.default_rng([seed, 1])) for seed in seeds]
+    faces, motions = zip(*(who_and_how(pictures, generator, split) for generator in generators), strict=True)
+    spoken = torch.from_numpy(np.stack([take.mouth for take in takes])).unbind(1)
+    motion = with_mouth(_together(motions), *spoken)
+    drawn = render(_together(faces), motion, size, device)
 
     steps = timeline.groups(LatentSpan(0, timeline.latent_frames(pictures)))
     grid = size // SPATIAL_STRIDE
-    pose = draw_pose(drawn.keypoints[0], grid, grid, _thickness(generator))
-    expression = torch.stack([getattr(motion, name)[0] for name in EXPRESSION], -1)
-    drivers = Drivers(
-        audio=by_frame(LogMel(AudioArray(take.samples, SAMPLE_RATE).open(), FPS).steps(PixelSpan(0, pictures)), steps).flatten(1),
-        pose=by_frame(pose, steps).flatten(1, 2),
-        expression=by_frame(expression, steps),
-        motion=by_frame(motion.strength[0], steps).mean(1, keepdim=True),
-    )
-    pool = lambda cover: F.avg_pool2d(by_frame(cover[0, :, 0], steps).amax(1), SPATIAL_STRIDE)
-    only_mouth = replace(drawn, eye_boxes=torch.full_like(drawn.eye_boxes, -size))  # eyes out of the picture
-    return Clip(
-        pictures=rearrange(drawn.pictures[0], "f c h w -> c f h w"),
-        drivers=drivers,
-        weights=pool(drawn.weights()),
-        mouth=pool(only_mouth.weights(extra=1.0) - 1),
-    )
+    cover = drawn.weights()
+    only_mouth = replace(drawn, eye_boxes=torch.full_like(drawn.eye_boxes, -size)).weights(extra=1.0) - 1  # eyes out of the picture
+    pool = lambda cover: F.avg_pool2d(by_frame(cover[:, 0], steps).amax(1), SPATIAL_STRIDE)
+    clips = []
+    for row, (take, generator) in enumerate(zip(takes, generators, strict=True)):
+        pose = draw_pose(drawn.keypoints[row], grid, grid, _thickness(generator))
+        expression = torch.stack([getattr(motion, name)[row] for name in EXPRESSION], -1)
+        drivers = Drivers(
+            audio=by_frame(LogMel(AudioArray(take.samples, SAMPLE_RATE).open(), FPS).steps(PixelSpan(0, pictures)), steps).flatten(1),
+            pose=by_frame(pose, steps).flatten(1, 2),
+            expression=by_frame(expression, steps),
+            motion=by_frame(motion.strength[row], steps).mean(1, keepdim=True),
+        )
+        shown = rearrange(drawn.pictures[row], "f c h w -> c f h w")
+        clips.append(Clip(pictures=shown, drivers=drivers, weights=pool(cover[row]), mouth=pool(only_mouth[row])))
+    return clips
+
+
+def _together(parts: Sequence[Tensors]) -> Tensors:
+    """Faces or motions of one each, as those of many."""
+    leaves: list[list[Tensor]] = []
+    for part in parts:
+        leaves.append([])
+        part.map(leaves[-1].append)
+    columns = zip(*leaves, strict=True)
+    return parts[0].map(lambda _: torch.cat(next(columns)))
 
 
 def who_and_how(pictures: int, generator: torch.Generator, split: Split = "train") -> tuple[Identities, Motion]:
@@ -131,55 +154,64 @@ def _thickness(generator: torch.Generator) -> float:
     return 1.0 if chance < 0.5 else 0.7 + 0.8 * share
 
 
-@torch.no_grad()
 def encode(vae: WanVAE, clip: Clip) -> ClipLatents:
     """The clip in latents, one row."""
+    return encode_together(vae, [clip])
+
+
+@torch.no_grad()
+def encode_together(vae: WanVAE, clips: list[Clip]) -> ClipLatents:
+    """Clips of one length in latents, a row each."""
     with mixed_precision(vae.conv1.weight.device):
-        pictures = clip.pictures[None].to(vae.conv1.weight.device)
+        pictures = torch.stack([clip.pictures for clip in clips]).to(vae.conv1.weight.device)
         latents = encode_clip(vae, pictures)
         reference = encode_clip(vae, pictures[:, :, -1:])
     half = lambda tensor: tensor.to("cpu", torch.float16)
+    rows = lambda take: torch.stack([take(clip) for clip in clips])
     return ClipLatents(
         latents=half(latents),
         reference=half(reference),
-        audio=half(clip.drivers.audio[None]),
-        pose=(clip.drivers.pose[None] * 255).round().byte().cpu(),
-        expression=half(clip.drivers.expression[None]),
-        motion=half(clip.drivers.motion[None]),
-        weights=half(clip.weights[None]),
-        mouth=half(clip.mouth[None]),
+        audio=half(rows(lambda clip: clip.drivers.audio)),
+        pose=(rows(lambda clip: clip.drivers.pose) * 255).round().byte().cpu(),
+        expression=half(rows(lambda clip: clip.drivers.expression)),
+        motion=half(rows(lambda clip: clip.drivers.motion)),
+        weights=half(rows(lambda clip: clip.weights)),
+        mouth=half(rows(lambda clip: clip.mouth)),
     )
 
 
 class ClipFolder:
-    """Encoded clips in a folder: `write` adds shards in order, `read_new` gives those not seen yet. One writer, any number of readers."""
+    """Encoded clips in a folder: `write` adds a shard, `read_new` gives those not seen yet. One writer of each, any number of readers."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._read = 0
+        self._read: set[int] = set()
 
     def _shard(self, index: int) -> Path:
         return self.path / f"{index:05d}.safetensors"
 
+    def _indices(self) -> list[int]:
+        return sorted(int(file.stem) for file in self.path.glob("[0-9]*.safetensors"))
+
     @property
     def shards(self) -> int:
-        index = self._read
-        while self._shard(index).exists():
-            index += 1
-        return index
+        return len(self._indices())
 
-    def write(self, clips: ClipLatents) -> None:
+    def holds(self, index: int) -> bool:
+        return self._shard(index).exists()
+
+    def write(self, clips: ClipLatents, index: int | None = None) -> None:
+        """As the shard of this number, or else of the first that is free."""
         self.path.mkdir(parents=True, exist_ok=True)
-        file = self._shard(self.shards)
+        file = self._shard(next(free for free in count() if not self.holds(free)) if index is None else index)
         save_file({field.name: getattr(clips, field.name).contiguous() for field in fields(clips)}, file.with_suffix(".unfinished"))
         os.replace(file.with_suffix(".unfinished"), file)
 
     def read_new(self, limit: int | None = None) -> list[ClipLatents]:
         """The shards written since the last call (all of them the first time), at most `limit`."""
-        stop = self.shards if limit is None else min(self.shards, self._read + limit)
-        shards = [ClipLatents(**load_file(self._shard(index))) for index in range(self._read, stop)]
-        self._read = stop
-        return shards
+        new = [index for index in self._indices() if index not in self._read][:limit]
+        self._read.update(new)
+        return [ClipLatents(**load_file(self._shard(index))) for index in new]
 
 
 def joined(parts: list[ClipLatents]) -> ClipLatents:
@@ -187,20 +219,26 @@ def joined(parts: list[ClipLatents]) -> ClipLatents:
 
 
 def make_clips(
-    folder: ClipFolder, vae: WanVAE, library: Library, *, count: int, size: int, minutes: float = float("inf"), split: Split = "train"
-) -> int:
+    folder: ClipFolder, vae: WanVAE, library: Library, *, count: int, size: int, minutes: float = float("inf"), split: Split = "train",
+    part: int = 0, parts: int = 1,
+) -> int:  # fmt: skip
     """Encode clips until `count` lie in the folder or the minutes are over, going on where an earlier run stopped.
 
-    Returns how many lie there."""
+    Several processes share the work: each makes every `parts`-th shard, from number `part` on. Returns how many clips lie there."""
     until = time.monotonic() + 60 * minutes
-    seeds = HELD_OUT_SEED if split == "held-out" else 0
-    with tqdm(total=count, initial=folder.shards * SHARD, unit="clip", desc=f"clips ({split})", mininterval=10) as bar:
-        while folder.shards * SHARD < count and time.monotonic() < until:
-            shard, rows = folder.shards, []
-            pictures = LENGTHS[shard % len(LENGTHS)]
-            for seed in range(shard * SHARD, (shard + 1) * SHARD):
-                how = dict(pictures=pictures, size=size, split=split, device=vae.conv1.weight.device)
-                rows.append(encode(vae, sample_clip(seeds + seed, library, **how)))
-                bar.update()
-            folder.write(joined(rows))
+    device = vae.conv1.weight.device
+    at_once = 1 if device.type == "cpu" else SHARD  # a device takes a whole shard as quickly as a clip
+    missing = [shard for shard in range(part, -(-count // SHARD), parts) if not folder.holds(shard)]
+    done = len(range(part, -(-count // SHARD), parts)) - len(missing)
+    with tqdm(total=-(-count // parts), initial=done * SHARD, unit="clip", desc=f"clips ({split})", mininterval=10) as bar:
+        for shard in missing:
+            if time.monotonic() >= until:
+                break
+            seeds = [(HELD_OUT_SEED if split == "held-out" else 0) + seed for seed in range(shard * SHARD, (shard + 1) * SHARD)]
+            how = dict(pictures=LENGTHS[shard % len(LENGTHS)], size=size, split=split, device=device)
+            rows = []
+            for first in range(0, SHARD, at_once):
+                rows.append(encode_together(vae, sample_clips(seeds[first : first + at_once], library, **how)))
+                bar.update(at_once)
+            folder.write(joined(rows), shard)
     return folder.shards * SHARD

@@ -13,8 +13,9 @@ from .takes import FPS
 def coverage(own: RolloutSettings, asked: RolloutSettings) -> Trained:
     """How well the layouts for `own` prepare for `asked`: with or without knot, with or without anchor, as many past frames in view.
 
-    Where the anchor stands is drawn beside the layout, so for an anchor that is behind its own share is what counts."""
-    alike = [layout for layout in layouts(own) if _parts(layout.settings) == _parts(asked) and not _begins(layout)]
+    A stream's first chunk is left out, since no later one is like it. Where the anchor stands is drawn beside the layout, so for an anchor
+    that is behind its own share is what counts."""
+    alike = [layout for layout in layouts(own) if _parts(layout.settings) == _parts(asked) and not layout.is_first]
     share = sum(layout.share for layout in alike if _seen(layout) == asked.past)
     limit = _limit_of_anchor(asked)
     if asked.window is None and alike:
@@ -29,11 +30,6 @@ def coverage(own: RolloutSettings, asked: RolloutSettings) -> Trained:
 
 def _parts(settings: RolloutSettings) -> tuple[bool, bool]:
     return settings.knot is None, settings.anchor is None
-
-
-def _begins(layout: Layout) -> bool:
-    """The first chunk of a stream, which no later one is like."""
-    return layout.past == 0 and layout.known == 0
 
 
 def _seen(layout: Layout) -> int:

@@ -5,15 +5,18 @@ are chosen (`portraits.py`) or of how a head turns (`conditioning/head.py`).
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from ..conditioning.head import HeadPose, HeadShape, Keypoints, keypoints, place, turn, unplace
+from ..conditioning.head import HeadPose, HeadShape, Keypoints, Tensors, keypoints, place, turn, unplace
+from ..sending import send
 from .portraits import Identities, Motion
 
 _RARE = ("beard", "moustache", "glasses")  # left out of a block of pictures in which nobody has them
-_BLOCK = 16  # pictures drawn at once: their planes stay in the processor's cache
+_BLOCK = 16  # pictures drawn at once on a processor: their planes stay in its cache
+_PIXELS = 2**24  # drawn at once elsewhere, where every call costs and memory does not: some GB of planes
 _WHITE, _INK, _MOUTH, _TONGUE, _BLUSH = (0.98, 0.98, 0.97), (0.13, 0.09, 0.10), (0.30, 0.06, 0.09), (0.86, 0.42, 0.44), (0.95, 0.42, 0.40)
 
 
@@ -44,20 +47,42 @@ def render(identities: Identities, motion: Motion, size: int, device: str | torc
     if len(identities) != n:
         raise ValueError(f"{len(identities)} identities for the motion of {n}")
     pictures = torch.empty(n * frames, 3, size, size, device=device)
+    at_once = _BLOCK if pictures.device.type == "cpu" else max(1, _PIXELS // size**2)
     who = torch.arange(n).repeat_interleave(frames)
     flat = motion.map(lambda track: track.reshape(-1))
     drawn = []
-    for start in range(0, n * frames, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        faces, moves = identities[who[block]], flat[block].map(lambda t: t.to(device))
+    for start in range(0, n * frames, at_once):
+        block = slice(start, start + at_once)
+        faces, moves = identities[who[block]], flat[block]
         seen = [name for name in _RARE if bool(getattr(faces, name).any())]
-        faces = faces.map(lambda t: t.to(device))
+        faces, moves = _sent(faces, pictures.device), _sent(moves, pictures.device)
         pictures[block] = _draw(faces, moves, size, seen)
         drawn.append((keypoints(faces.shape, moves.head), *_boxes(faces, moves, size)))
     points, mouths, eyes = zip(*drawn, strict=True)
     unflatten = lambda parts: torch.cat(parts).unflatten(0, (n, frames))
     merged = Keypoints(*(unflatten([getattr(p, name) for p in points]) for name in Keypoints.__dataclass_fields__))
     return Rendering(pictures.unflatten(0, (n, frames)), merged, unflatten(mouths), unflatten(eyes))
+
+
+def _sent(numbers: Tensors, device: torch.device) -> Tensors:
+    """The same there, in one copy that nobody waits for; what is no fraction (a seed) is not drawn and stays."""
+    if device.type == "cpu":
+        return numbers
+    columns: list[Tensor] = []
+    numbers.map(lambda t: columns.append(t.flatten(1) if t.dim() > 1 else t[:, None]) if t.is_floating_point() else None)
+    there = iter(send(torch.cat(columns, 1), device, torch.float32).split([column.shape[1] for column in columns], 1))
+    return numbers.map(lambda t: next(there).view(t.shape) if t.is_floating_point() else t)
+
+
+@cache
+def _constant(colour: tuple[float, float, float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """RGB [3] there. Made once, since each copy of it would be waited for."""
+    return torch.tensor(colour, dtype=dtype, device=device)
+
+
+def _times(colours: Tensor, red: float, green: float, blue: float) -> Tensor:
+    """Colours [n, 3], each channel so many times as bright."""
+    return colours * _constant((red, green, blue), colours.dtype, colours.device)
 
 
 class _Canvas:
@@ -79,7 +104,7 @@ class _Canvas:
     def paint(self, colour: Tensor | tuple, cover: Tensor) -> None:
         """Lay a colour ([n, 3], [n, 3, h, w] or RGB) over the pictures where `cover` [n, h, w] says."""
         if isinstance(colour, tuple):
-            colour = self.pictures.new_tensor(colour)[None]
+            colour = _constant(colour, self.pictures.dtype, self.pictures.device)[None]
         if colour.dim() == 2:
             colour = colour[:, :, None, None]
         self.pictures.lerp_(colour.expand_as(self.pictures), cover[:, None].expand_as(self.pictures))
@@ -175,18 +200,18 @@ def _behind(canvas: _Canvas, colours: Identities, who: Identities, motion: Motio
     body_x = canvas.x - shape.centre_x - 0.6 * pose.shift_x
     body_y = canvas.y - shape.centre_y - shape.height
     neck = torch.maximum((0.5 * (x + body_x)).abs() - 0.21 - 0.25 * (body_y - 0.10).clamp(min=0).square(), -body_y - 0.35)
-    canvas.paint(colours.skin * colours.skin.new_tensor([0.86, 0.78, 0.76]), cover(neck))
+    canvas.paint(_times(colours.skin, 0.86, 0.78, 0.76), cover(neck))
     torso = _ellipse(body_x, body_y - 0.72, 1.02, 0.60)
     canvas.paint(colours.cloth, cover(torso))
     scoop = torch.where(who.v_neck > 0, body_x.abs() * 1.1 + body_y - 0.44, _ellipse(body_x, body_y - 0.10, 0.36, 0.20))
     canvas.paint(colours.collar, cover(torch.maximum((scoop - 0.06) * 0.8, torso - 0.02)))
-    canvas.paint(colours.skin * colours.skin.new_tensor([0.92, 0.86, 0.84]), cover(torch.maximum(scoop * 0.8, torso)))
+    canvas.paint(_times(colours.skin, 0.92, 0.86, 0.84), cover(torch.maximum(scoop * 0.8, torso)))
 
     for side in (-1, 1):
         ear_x = side * shape.width * 0.98 * pose.yaw.cos() - 0.10 * pose.yaw.sin()
         ear_y = shape.eye_y + 0.10 - 0.20 * pose.pitch.sin()
         canvas.paint(colours.skin * 0.93, cover(_ellipse(x - ear_x, y - ear_y, 0.085, 0.125)))
-        canvas.paint(colours.skin * colours.skin.new_tensor([0.80, 0.68, 0.66]), 0.7 * cover(_ellipse(x - ear_x, y - ear_y, 0.040, 0.070)))
+        canvas.paint(_times(colours.skin, 0.80, 0.68, 0.66), 0.7 * cover(_ellipse(x - ear_x, y - ear_y, 0.040, 0.070)))
         ring_x = x - ear_x - 0.03 * motion.hair_sway
         canvas.paint(colours.collar, cover(_ellipse(ring_x, y - ear_y - 0.17, 0.032, 0.045)) * who.earrings)
 
@@ -200,7 +225,7 @@ def _face(canvas: _Canvas, colours: Identities, who: Identities, pose: HeadPose,
     light = 1.03 - 0.12 * ((x / shape.width * pose.yaw.cos() + 0.2 + 0.8 * pose.yaw.sin()) * 0.9).clamp(-0.6, 1) - 0.06 * below.square()
     skin = (colours.skin[:, :, None, None] * light[:, None]).clamp(0, 1)
     cover = canvas.cover(face)
-    canvas.paint(colours.skin * colours.skin.new_tensor([0.74, 0.66, 0.64]), canvas.cover(face - 0.012))
+    canvas.paint(_times(colours.skin, 0.74, 0.66, 0.64), canvas.cover(face - 0.012))
     canvas.paint(skin, cover)
     return cover, skin
 
@@ -234,7 +259,7 @@ def _eye(canvas: _Canvas, colours: Identities, who: Identities, motion: Motion, 
     upper, lower = arc * (1 - 2 * open), arc * (1 - 0.28 * motion.smile.clamp(min=0))
     outline = _ellipse(x, y, rx, ry)
     white = torch.maximum(outline, torch.maximum(upper - y, y - lower))
-    window.paint(colours.skin * colours.skin.new_tensor([0.84, 0.74, 0.72]), 0.75 * cover(outline - 0.012))
+    window.paint(_times(colours.skin, 0.84, 0.74, 0.72), 0.75 * cover(outline - 0.012))
     eye = cover(white)
     window.paint(_WHITE, eye)
     ix = x - 0.05 * motion.gaze_x * sx - 0.035 * pose.yaw.sin()
@@ -275,7 +300,7 @@ def _nose(canvas: _Canvas, colours: Identities, who: Identities, pose: HeadPose)
     shape = who.shape
     window, index, x, y, sx, _ = _feature(canvas, shape, pose, 0.0, shape.nose_y, 0.16)
     x, y = x - 0.07 * pose.yaw.sin(), y - 0.05 * pose.pitch.sin()
-    window.paint(colours.skin * colours.skin.new_tensor([0.78, 0.64, 0.62]), window.cover(_ellipse(x, y, shape.nose_width, 0.040)))
+    window.paint(_times(colours.skin, 0.78, 0.64, 0.62), window.cover(_ellipse(x, y, shape.nose_width, 0.040)))
     window.paint((colours.skin * 1.02).clamp(0, 1), window.cover(_ellipse(x, y + 0.020, shape.nose_width * 1.02, 0.042)))
     canvas.put_back(window, index)
 
@@ -303,7 +328,7 @@ def _mouth(canvas: _Canvas, colours: Identities, who: Identities, motion: Motion
         hair = torch.maximum((y - line + 0.085 + 0.22 * height).abs() - 0.045 * room.sqrt(), ends * 1.0)
         window.paint(colours.hair * 0.85, cover(hair) * who.moustache)
     window.paint(colours.lips, canvas_lips)
-    window.paint(colours.lips * colours.lips.new_tensor([0.42, 0.30, 0.32]), cover(torch.maximum((y - line).abs() - 0.011, ends)))
+    window.paint(_times(colours.lips, 0.42, 0.30, 0.32), cover(torch.maximum((y - line).abs() - 0.011, ends)))
     inside = cover(torch.maximum(torch.maximum(top - y, y - bottom) * 0.9, ends)) * (height * 25).clamp(0, 1)
     window.paint(_MOUTH, inside)
     window.paint(_TONGUE, inside * cover(_ellipse(x, y - bottom.amax((1, 2), keepdim=True) + 0.01, width * 0.62, 0.10 * sy)) * (1 - bite))

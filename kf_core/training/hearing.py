@@ -11,12 +11,12 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from ..checkpoints.read import read_header
 from ..conditioning.audio import SAMPLE_RATE, AudioArray
 from ..conditioning.log_mel import MELS, LogMel
+from ..errors import KnotForcingError
 from ..model.adapters import make_ear
 from ..model.card import AudioSpec
 from ..timeline import PIXELS_PER_LATENT, PixelSpan
@@ -31,6 +32,7 @@ from .takes import FPS, Library, Take, training_take
 from .timbre import as_other_voices
 
 FILE = "ear.safetensors"
+EAR = "audio_proj.ear."  # before the names of its weights in a generator
 PICTURES = 64  # of a take
 NEW_TAKES, TAKES, KEPT = 4, 24, 600  # for each step: made anew, learned from, and how many are kept to be drawn again
 RATE, WEIGHT_DECAY = 1e-3, 0.05
@@ -136,6 +138,16 @@ def train_ear(file: Path, spec: AudioSpec, library: Library, held_out: Library, 
     return report
 
 
+def take_ear(generator: Path, file: Path) -> None:
+    """Write the ear of a finished generator as `train_ear` wrote it. Raises KnotForcingError for a generator that has none."""
+    ear = {name.removeprefix(EAR): tensor.float() for name, tensor in load_file(generator).items() if name.startswith(EAR)}
+    report = json.loads(read_header(generator).metadata["training"]).get("ear")
+    if not ear or report is None:
+        raise KnotForcingError(f"{generator.name} has no ear that could be taken over. Train one: give it some --ear-minutes.")
+    save_file(ear, file.with_suffix(".unfinished"), metadata={"format": "pt", "ear": json.dumps(report)})
+    os.replace(file.with_suffix(".unfinished"), file)
+
+
 def report_of(file: Path) -> dict[str, float]:
     """What `train_ear` returned when it wrote this file."""
     return json.loads(read_header(file).metadata["ear"])
@@ -154,17 +166,33 @@ def standardise(ear: nn.Sequential, steps: Tensor) -> None:
 def with_ear(weights: dict[str, Tensor], spec: AudioSpec, ear: dict[str, Tensor], audio: Tensor) -> dict[str, Tensor]:
     """A generator's weights, hearing with this ear.
 
-    If it heard otherwise before, its projection becomes the one whose code is nearest to what it was, by least squares over `audio`
-    [n, 4 * width], the steps of latent frames; so what it knows of drawing mouths holds."""
-    heard = make_ear(spec)
-    heard.load_state_dict(ear)
-    features = heard(audio.unflatten(-1, (PIXELS_PER_LATENT, -1))).flatten(-2)
+    If it heard otherwise before, by another ear or by none, its projection becomes the one whose code is nearest to what it was, by least
+    squares over `audio` [n, 4 * width], the steps of latent frames; so what it knows of drawing mouths holds."""
     projection = {name: weights[f"audio_proj.proj.{name}"].float() for name in ("weight", "bias")}
-    if projection["weight"].shape[1] != features.shape[1]:
+    former = {name.removeprefix(EAR): tensor for name, tensor in weights.items() if name.startswith(EAR)}
+    features = _features(spec, ear, audio)
+    if projection["weight"].shape[1] != features.shape[1] or (former and not _are_one(former, ear)):
         known = torch.cat((features, torch.ones(len(features), 1)), 1)
-        wanted = audio @ projection["weight"].T + projection["bias"]
+        wanted = _features(spec, former, audio) @ projection["weight"].T + projection["bias"]
         gram = known.T @ known + RIDGE * len(known) * torch.eye(known.shape[1])
         found = torch.linalg.solve(gram, known.T @ wanted)
         projection = {"weight": found[:-1].T.contiguous(), "bias": found[-1]}
     changed = {f"audio_proj.proj.{name}": tensor for name, tensor in projection.items()}
-    return weights | changed | {f"audio_proj.ear.{name}": tensor for name, tensor in ear.items()}
+    return weights | changed | {f"{EAR}{name}": tensor for name, tensor in ear.items()}
+
+
+def _features(spec: AudioSpec, ear: dict[str, Tensor], audio: Tensor) -> Tensor:
+    """What an ear of these weights makes of the steps of latent frames, [n, 4 * width] -> [n, 4 * heard]; without any, the steps."""
+    widths = [len(tensor) for name, tensor in sorted(ear.items(), key=_layer) if name.endswith("weight")]
+    heard = make_ear(replace(spec, ear=tuple(widths)))
+    heard.load_state_dict({name: tensor.float() for name, tensor in ear.items()})
+    return heard(audio.unflatten(-1, (PIXELS_PER_LATENT, -1))).flatten(-2)
+
+
+def _layer(named: tuple[str, Tensor]) -> int:
+    return int(named[0].split(".")[0])
+
+
+def _are_one(ear: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether two ears are the same in the precision of a file."""
+    return ear.keys() == other.keys() and all(torch.equal(ear[name].half(), other[name].half()) for name in ear)

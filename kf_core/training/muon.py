@@ -13,14 +13,15 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # quintic that drives singular values
 
 
 def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
-    """The orthogonal factor of `matrix` [m, n], roughly: singular values end in about 0.7 .. 1.2."""
+    """The orthogonal factor of `matrix` [m, n], or of each in a stack [k, m, n], roughly: singular values end in about 0.7 .. 1.2."""
     a, b, c = _COEFFICIENTS
-    x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = x / x.norm().clamp_min(1e-12)
+    is_high = matrix.shape[-2] > matrix.shape[-1]
+    x = matrix.mT if is_high else matrix
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-12)
     for _ in range(rounds):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+    return x.mT if is_high else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -35,19 +36,31 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None) -> None:
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(weight)
-                momentum = state["momentum"]
-                momentum.lerp_(weight.grad, 1 - group["momentum"])
-                ahead = weight.grad.lerp(momentum, group["momentum"])  # Nesterov
-                direction = orthogonalise(ahead.flatten(1))
-                shape = (direction.shape[0] / direction.shape[1]) ** 0.5
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(direction.view_as(weight), alpha=-group["lr"] * shape)
+            for weights in _of_one_shape(group["params"]):
+                grads = [weight.grad for weight in weights]
+                momenta = [self._momentum(weight) for weight in weights]
+                torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+                ahead = torch._foreach_lerp(grads, momenta, group["momentum"])  # Nesterov
+                directions = orthogonalise(torch.stack([direction.flatten(1) for direction in ahead]))
+                shape = (directions.shape[-2] / directions.shape[-1]) ** 0.5
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+                steps = [direction.view_as(weight).to(weight) for weight, direction in zip(weights, directions, strict=True)]
+                torch._foreach_add_(weights, steps, alpha=-group["lr"] * shape)
+
+    def _momentum(self, weight: nn.Parameter) -> Tensor:
+        state = self.state[weight]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(weight)
+        return state["momentum"]
+
+
+def _of_one_shape(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Those that have a gradient, together where a device can turn a whole stack at once; a processor turns one after another."""
+    stacks: dict[object, list[nn.Parameter]] = {}
+    for place, weight in enumerate(parameters):
+        if weight.grad is not None:
+            stacks.setdefault(place if weight.device.type == "cpu" else weight.shape, []).append(weight)
+    return list(stacks.values())
 
 
 def parameter_groups(modules: list[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

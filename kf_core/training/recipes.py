@@ -3,16 +3,15 @@ run's folder. A larger kf-tiny grows from a smaller one: its autoencoder, studen
 """
 
 import json
-import os
 import shutil
-import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from ..checkpoints.known import kf_tiny
@@ -20,13 +19,13 @@ from ..checkpoints.load import load_generator
 from ..checkpoints.vaes import load_vae
 from ..errors import KnotForcingError
 from ..evaluation.speed import machine
-from ..model.card import CARD_KEY, ModelCard
+from ..model.card import ModelCard
 from . import hearing, self_forcing, small_decoder, student
 from .clips import SHARD, ClipFolder, make_clips
 from .examples import write_examples
-from .louder import KEY, VOICE_GAIN, louder
 from .measure import measure
 from .model_card import write_card
+from .on_the_way import in_file, write_generator
 from .self_forcing import probe_rollout, train_on_own_rollouts
 from .student import StudentTraining, grown_from, train_student
 from .takes import Library, speech_library
@@ -35,8 +34,9 @@ from .vae import FILE as VAE_FILE
 from .vae import train_vae
 
 FILE, CARD_FILE = "kf-tiny.safetensors", "kf-tiny.md"
-SPEECH_MINUTES, HELD_OUT_SPEECH_MINUTES = 60.0, 6.0
+HELD_OUT_SPEECH_MINUTES = 6.0
 HELD_OUT_CLIPS = 30
+PATIENCE = 20  # seconds with further processes whose time is over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,10 @@ class KfTiny:
     small_decoder_minutes: float = 40.0
     ear_minutes: float = 8.0
     grow_from: Path | None = None  # a folder with the two finished files of a smaller model
+    pictures_scale: float = 1.0  # so many times as many pictures per step of the autoencoder
+    workers: int = 0  # further processes that make clips
+    clip_minutes: float = float("inf")  # when no more are made, though there are fewer than `clips`
+    speech_minutes: float = 60.0  # of what the training clips say
 
     @property
     def card(self) -> ModelCard:
@@ -65,7 +69,7 @@ class KfTiny:
 
     @property
     def stages(self) -> dict[str, Callable[[], object]]:
-        """By name, in the order in which they are run; the small decoder and the examples stand apart."""
+        """By name, in the order in which they are run; speech alone, the small decoder and the examples stand apart."""
         return {
             "vae": self.train_vae,
             "clips": self.make_clips,
@@ -75,31 +79,76 @@ class KfTiny:
             "rollouts": self.train_rollouts,
             "files": self.write_files,
             "measures": self.measure_files,
+            "speech": self.make_speech,
             "small-decoder": self.train_small_decoder,
             "examples": lambda: write_examples(self._out),
         }
 
+    def make_speech(self) -> None:
+        """What clips and ear are made of, so that a machine without espeak-ng can be given it; else it is made where it is needed."""
+        self._library("held-out", HELD_OUT_SPEECH_MINUTES)
+        self._library("train", self.speech_minutes)
+
     def train_vae(self) -> None:
+        """With no minutes, the autoencoder that is grown from stays as it is."""
+        if self.grow_from is not None and self.vae_minutes == 0:
+            if not (self.run / VAE_FILE).exists():
+                self.run.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self._smaller(VAE_FILE), self.run / VAE_FILE)
+            return
         how = dict(device=self.device, threads=self.threads, seed=self.seed, grow_from=self._smaller(VAE_FILE))
+        how |= dict(pictures_scale=self.pictures_scale)
         train_vae(self.run, size=self.size, minutes=self.vae_minutes, **how)
 
     def train_small_decoder(self) -> None:
         """Needs the autoencoder's file, as it is once its encoder is frozen."""
         how = dict(size=self.size, minutes=self.small_decoder_minutes, device=self.device, seed=self.seed)
+        smaller = self._smaller(small_decoder.FILE)  # not every folder has one
+        how |= dict(grow_from=smaller if smaller is not None and smaller.exists() else None, pictures_scale=self.pictures_scale)
         small_decoder.train_small_decoder(self.run, self._needed(VAE_FILE, "vae"), **how)
 
     def make_clips(self) -> None:
         """Needs the autoencoder's file, which is there as soon as its encoder is frozen. Held-out clips come first: probes need them."""
         file = self._needed(VAE_FILE, "vae")
         vae = load_vae(file, dtype=torch.float32, device=self.device)
-        for split, minutes, count in (("held-out", HELD_OUT_SPEECH_MINUTES, HELD_OUT_CLIPS), ("train", SPEECH_MINUTES, self.clips)):
-            make_clips(self._folder(split), vae, self._library(split, minutes), count=count, size=self.size, split=split)
+        held_out, library = self._library("held-out", HELD_OUT_SPEECH_MINUTES), self._library("train", self.speech_minutes)
+        make_clips(self._folder("held-out"), vae, held_out, count=HELD_OUT_CLIPS, size=self.size, split="held-out")
+        with self._workers():
+            make_clips(self._folder("train"), vae, library, **self._training_clips())
+
+    @contextmanager
+    def _workers(self) -> Iterator[None]:
+        """Further processes that each make their part of the training clips, while this one makes its own."""
+        context = torch.multiprocessing.get_context("spawn")
+        parts = range(1, 1 + self.workers)
+        processes = [context.Process(target=_make_part, args=(self, part, time.time()), daemon=True) for part in parts]
+        for process in processes:
+            process.start()
+        yield
+        for process in processes:
+            process.join(None if self.clip_minutes == float("inf") else PATIENCE)
+            process.terminate()
+        if failed := sum(process.exitcode != 0 for process in processes):
+            tqdm.write(f"{failed} of {len(processes)} processes that make clips failed; there are fewer clips until the stage is run again")
+
+    def make_part(self, part: int, asked: float) -> None:
+        """What a further process does that was asked for at this time: to begin takes it a while."""
+        torch.set_num_threads(self.threads)
+        vae = load_vae(self._needed(VAE_FILE, "vae"), dtype=torch.float32, device=self.device)
+        how = self._training_clips()
+        how["minutes"] -= (time.time() - asked) / 60
+        make_clips(self._folder("train"), vae, self._library("train", self.speech_minutes), part=part, **how)
+
+    def _training_clips(self) -> dict:
+        return dict(count=self.clips, size=self.size, minutes=self.clip_minutes, parts=1 + self.workers)
 
     def train_ear(self) -> None:
-        """Not gone on with: an ear that is there stays as it is."""
+        """Not gone on with: an ear that is there stays as it is. With no minutes it is that of the generator that is grown from."""
         file = self.run / hearing.FILE
-        if not file.exists():
-            libraries = self._library("train", SPEECH_MINUTES), self._library("held-out", HELD_OUT_SPEECH_MINUTES)
+        if not file.exists() and self.grow_from is not None and self.ear_minutes == 0:
+            hearing.take_ear(self._smaller(FILE), file)
+        elif not file.exists():
+            libraries = self._library("train", self.speech_minutes), self._library("held-out", HELD_OUT_SPEECH_MINUTES)
             hearing.train_ear(file, self.card.audio, *libraries, minutes=self.ear_minutes, seed=self.seed)
 
     def train_student(self) -> None:
@@ -108,6 +157,9 @@ class KfTiny:
         train_student(self.run, self.card, *folders, **how, **self._how())
 
     def train_teacher(self) -> None:
+        """With no minutes there is none, and no stream is matched to it."""
+        if self.teacher_minutes == 0:
+            return
         if self._smaller(FILE) is None:
             self._needed(student.CHECKPOINT, "student")
         folders, ear = self._folders(), self._needed(hearing.FILE, "ear")
@@ -115,8 +167,11 @@ class KfTiny:
         train_teacher(self.run, self.card, *folders, **how, **self._how())
 
     def train_rollouts(self) -> None:
-        self._needed(student.CHECKPOINT, "student")
-        train_on_own_rollouts(self.run, self.card, *self._folders(), minutes=self.rollout_minutes, **self._how())
+        if self._smaller(FILE) is None:
+            self._needed(student.CHECKPOINT, "student")
+        folders, ear = self._folders(), self._needed(hearing.FILE, "ear")
+        how = dict(minutes=self.rollout_minutes, grow_from=self._smaller(FILE), ear=ear)
+        train_on_own_rollouts(self.run, self.card, *folders, **how, **self._how())
 
     def write_files(self) -> None:
         """The running mean in float16 with its card and what was measured on exactly these weights, and the autoencoder beside it."""
@@ -124,18 +179,16 @@ class KfTiny:
         out.mkdir(parents=True, exist_ok=True)
         checkpoint = self.run / self_forcing.CHECKPOINT
         checkpoint = checkpoint if checkpoint.exists() else self._needed(student.CHECKPOINT, "student")
-        training = StudentTraining(self.card, device="cpu", batch=self.batch)
+        training = StudentTraining(self.card, device=self.device, batch=self.batch)
         training.load(checkpoint)
-        weights = {name: weight.half().contiguous() for name, weight in louder(training.mean.tensors(), VOICE_GAIN).items()}
+        weights = in_file(training.mean.tensors())
         training.mean.load_weights(weights)
         held_out = self._folder("held-out").read_new()
         report = probe_rollout(training.mean.generator(), held_out[0])
-        about = {"steps": training.step, "commit": _commit(), "training_clips": self._folder("train").shards * SHARD, **report}
+        about = {"steps": training.step, "training_clips": self._folder("train").shards * SHARD, **report}
         about |= {"ear": hearing.report_of(self._needed(hearing.FILE, "ear"))}
-        about |= {"teacher_steps": steps_of(self.run), "grown_from": grown_from(self._smaller(FILE)), KEY: VOICE_GAIN}
-        metadata = {"format": "pt", CARD_KEY: self.card.to_json(), "training": json.dumps(about)}
-        save_file(weights, out / f"{FILE}.unfinished", metadata=metadata)
-        os.replace(out / f"{FILE}.unfinished", out / FILE)
+        about |= {"teacher_steps": steps_of(self.run), "grown_from": grown_from(self._smaller(FILE))}
+        about = write_generator(out / FILE, weights, self.card, about)
         load_generator(out / FILE, dtype=torch.float32)  # strictly: what was written can be read
         shutil.copyfile(self._needed(VAE_FILE, "vae"), out / VAE_FILE)
         tqdm.write(f"{out / FILE}: {json.dumps(about)}")
@@ -180,7 +233,5 @@ class KfTiny:
         return self.run / name
 
 
-def _commit() -> str:
-    """Which commit this was trained at, or `unknown` outside a checkout."""
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
+def _make_part(recipe: KfTiny, part: int, asked: float) -> None:
+    recipe.make_part(part, asked)

@@ -22,21 +22,25 @@ from ..model.card import ModelCard
 from ..model.causal import Generator
 from ..sampling.noise import SeededNoise
 from ..sampling.rollout import rollout
+from ..sending import send
 from ..settings import Ahead, RolloutSettings
 from ..timeline import LatentSpan
 from .batches import LEADS
+from .chance import noise_of_rollouts
 from .clips import ClipFolder, ClipLatents, joined
 from .distribution import CRITIC_STEPS, DistributionMatching, as_whole_clip
 from .precision import mixed_precision
 from .student import CHECKPOINT as STUDENT_CHECKPOINT
-from .student import MOUTH_WEIGHT, Networks, StudentTraining, run
+from .student import MOUTH_WEIGHT, Networks, StudentTraining, begin, grown_from, run
 from .teacher import CHECKPOINT as TEACHER_CHECKPOINT
 from .teacher import load_teacher
 
 CHECKPOINT = "rollout-checkpoint.pt"
+FILE = "kf-tiny-rollouts.safetensors"  # written on the way, as so far
 RATE = 0.25  # of the student's
 MATCHING_RATE = 0.4  # of that, for steps that match a distribution: their gradient is an opinion, not the truth
 FIRST_PLACES = (4, 20)  # of the anchor: its lead is drawn anew for each rollout
+FREE_SHARE = 0.5  # of the rollouts of a model that begins on the portrait
 LONG_SHARE = 0.25  # of the rollouts run over long clips, half as many at a time
 PROBE_CLIPS = 8
 
@@ -54,7 +58,7 @@ class ClipDriving:
 
     def window(self, span: LatentSpan) -> ChunkConditioning:
         frames = torch.tensor([min(frame, self.clips.latents.shape[2] - 1) for frame in span])
-        take = lambda track: track[:, frames].to(self.device, torch.float32)
+        take = lambda track: send(track[:, frames], self.device, torch.float32)
         strength = lambda given: given.to(self.device, torch.float32)[:, None].expand(-1, span.length)
         known = self.knows.to(self.device, torch.float32)[:, None, None]
         values = take(self.clips.expression)
@@ -78,12 +82,14 @@ def own_chunks(
 ):  # fmt: skip
     """Stream the clips' identities for as many whole chunks as the clips have: LatentChunks.
 
-    The reference is how a clip ends, so no stream begins on it."""
-    settings = replace(settings, first_frame="free")
-    reference = clips.reference.to(generator.device, torch.float32)
+    The portrait of a stream that begins on it is the clip's first picture, which is encoded alone. Any other has the clip's reference for
+    a portrait, which is how the clip ends."""
+    portrait = clips.latents[:, :, :1] if settings.begins_on_portrait else clips.reference
+    reference = portrait.to(generator.device, torch.float32)
     b, c, _, h, w = reference.shape
     chunks = (clips.latents.shape[2] - settings.knot_length) // settings.chunk
-    for made in rollout(generator, Anchor(reference), driving, settings, SeededNoise(seed, (b, c, h, w)), exits=exits):
+    noise = SeededNoise(seed, (b, c, h, w)) if exits is None else noise_of_rollouts(seed, (b, c, h, w), generator.device)
+    for made in rollout(generator, Anchor(reference), driving, settings, noise, exits=exits):
         if isinstance(made, LatentChunk):
             yield made
             if made.index + 1 == chunks:
@@ -120,7 +126,7 @@ class OwnRollouts:
 
     def rollout_step(self, clips: ClipLatents, rate: float) -> float:
         """One stream of each clip, all told: a gradient from every chunk, one step of the optimisers; returns the mean loss."""
-        settings = replace(self.training.card.rollout, anchor=Ahead(self._integer(*FIRST_PLACES), 20))
+        settings = replace(self._begun(), anchor=Ahead(self._integer(*FIRST_PLACES), 20))
         self.training.forget_gradients()
         losses = []
         with self._autocast():
@@ -135,11 +141,11 @@ class OwnRollouts:
         """One stream of each clip without a pose, judged as a whole by teacher and critic; returns the student's loss."""
         training, matching = self.training, self.matching
         length = _chunks(clips, training.card.rollout) * training.card.rollout.chunk
-        place = self._integer(length, LEADS[1])  # beyond the last frame from the beginning, so that it never moves
+        place = self._still_place(length)
         driving = self._driving(clips, sees=0.0, knows=0.15)
         training.forget_gradients()
         with self._autocast():
-            settings = replace(training.card.rollout, anchor=Ahead(place, 20))
+            settings = replace(training.card.rollout, anchor=Ahead(place, 20), first_frame="free")  # as the teacher sees clips
             made = torch.cat([chunk.latents for chunk in self._stream(clips, driving, settings)], dim=2)
         batch = as_whole_clip(made.detach(), clips, driving.window(LatentSpan(0, length)), place, settings)
         for _ in range(CRITIC_STEPS):
@@ -148,6 +154,17 @@ class OwnRollouts:
         loss.backward()
         training.descend(MATCHING_RATE * rate)
         return loss.item()
+
+    def _still_place(self, length: int) -> int:
+        """Where an anchor stands that never moves while `length` frames are emitted: beyond all that are drawn, the last knot included."""
+        return self._integer(length + self.training.card.rollout.knot_length, LEADS[1])
+
+    def _begun(self) -> RolloutSettings:
+        """The model's own rollout; where it begins on the portrait, half of the streams do, and the others freely."""
+        own = self.training.card.rollout
+        if own.begins_on_portrait and torch.rand((), generator=self.training.chance) < FREE_SHARE:
+            return replace(own, first_frame="free")
+        return own
 
     def _stream(self, clips: ClipLatents, driving: ClipDriving, settings: RolloutSettings):
         last = len(settings.schedule) - 1
@@ -185,10 +202,11 @@ def emitted_loss(made: LatentChunk, clips: ClipLatents) -> Tensor:
 
 @torch.no_grad()
 def probe_rollout(generator: Generator, clips: ClipLatents) -> dict[str, float]:
-    """How near held-out streams come to the truth in latent space, in dB: all, mouth, and all in the last chunk."""
+    """How near held-out streams that begin freely come to the truth in latent space, in dB: all, mouth, and all in the last chunk."""
     driving = ClipDriving.everything(clips, generator.device)
+    settings = replace(generator.card.rollout, first_frame="free")
     with mixed_precision(generator.device):
-        made = torch.cat([chunk.latents for chunk in own_chunks(generator, clips, driving, generator.card.rollout, seed=0)], dim=2)
+        made = torch.cat([chunk.latents for chunk in own_chunks(generator, clips, driving, settings, seed=0)], dim=2)
     error = (made.float().cpu() - clips.latents[:, :, : made.shape[2]].float()).square().mean(1)
     mouth = clips.mouth[:, : made.shape[2]].float()
     decibels = lambda squared: -10 * math.log10(squared.mean().item())
@@ -206,24 +224,29 @@ def learning_rate(share: float) -> float:
 
 def train_on_own_rollouts(
     run_dir: Path, card: ModelCard, clips: ClipFolder, held_out: ClipFolder, *, minutes: float, device: str = "cpu", seed: int = 0,
-    batch: int = 16,
+    batch: int = 16, grow_from: Path | None = None, ear: Path | None = None,
 ) -> StudentTraining:  # fmt: skip
     """Train the student of this run for `minutes` more on its own streams, going on where an earlier call was killed.
 
-    If the run has a teacher, streams without a pose are matched to it."""
+    A run without a student begins with `grow_from`, a finished generator, hearing with `ear`. If the run has a teacher, streams without
+    a pose are matched to it."""
     training = StudentTraining(card, device=device, seed=seed, batch=batch)
     checkpoint = run_dir / CHECKPOINT
+    training.sampler.add(clips.read_new())
     if checkpoint.exists():
         training.load(checkpoint)
-    else:
+    elif grow_from is None or (run_dir / STUDENT_CHECKPOINT).exists():
         training.load(run_dir / STUDENT_CHECKPOINT)
         training.networks.load_state_dict(training.mean.state_dict())  # the running mean is the better student
         training.seconds = 0.0
-    training.sampler.add(clips.read_new())
+    else:
+        begin(training, grow_from, ear)
     own = OwnRollouts(training, load_teacher(run_dir, card, device) if (run_dir / TEACHER_CHECKPOINT).exists() else None)
     if own.matching is not None:
         training.accompany(own.matching)
     probes = held_out.read_new()[0][:PROBE_CLIPS]
     probe = lambda: probe_rollout(training.mean.generator(), probes)
-    run(training, checkpoint, own.step, clips, probe, minutes, learning_rate, "own rollouts")
+    begun_with = grown_from(grow_from)
+    leave = lambda: training.leave(run_dir / FILE, begun_with)
+    run(training, checkpoint, own.step, clips, probe, minutes, learning_rate, "own rollouts", leave)
     return training

@@ -8,6 +8,7 @@ import copy
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..checkpoints.alone import SMALL_FILE, encoder_name
@@ -27,13 +28,18 @@ STAGES = (
     Stage("mouths", 0.55, (5, 9), 64, (0.9, 0.6), crop=1 / 2, mouths=True, features=5.0),
     Stage("long clips", 1.0, (9, 17, 33), 27, (0.6, 0.0)),
 )
+# For one that begins with a finished decoder: rates that do not undo what it knows.
+CONTINUING_STAGES = (
+    Stage("mouths", 0.5, (5, 9), 64, (0.5, 0.4), crop=1 / 2, mouths=True, features=5.0),
+    Stage("long clips", 1.0, (9, 17, 33), 27, (0.4, 0.0)),
+)
 
 
 class SmallDecoderTraining(ClipTraining):
     """Trains a decoder alone behind an encoder that stays as it is."""
 
+    numbers = ("step", "first_step", "seconds", "goes_on", "size", "dim")
     networks = ("decoder", "mean")
-    stages = STAGES
 
     def __init__(self, vae: WanVAE, *, size: int, device: str = "cpu", seed: int = 0, dim: int = SMALL_DIM) -> None:
         """`vae`: the finished autoencoder, in float32. What it does to the latents first (conv2) is where this one begins."""
@@ -44,7 +50,18 @@ class SmallDecoderTraining(ClipTraining):
         self.decoder.load_state_dict({name: begun[name] for name in self.decoder.state_dict()})
         prepare(self.decoder, torch.float32, device)
         self.mean = copy.deepcopy(self.decoder).requires_grad_(False)
+        self.goes_on = False
         self.make_optimisers()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return CONTINUING_STAGES if self.goes_on else STAGES
+
+    def grow_from(self, file: Path) -> None:
+        """Begin with a finished decoder of this width; if it was made for other latents, what it knows of drawing still helps."""
+        self.decoder.load_state_dict({name: weight.float() for name, weight in load_file(file).items()})
+        self.mean.load_state_dict(self.decoder.state_dict())
+        self.goes_on = True
 
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         return self.vae.encode(pictures, {})
@@ -59,12 +76,20 @@ class SmallDecoderTraining(ClipTraining):
         return [self.decoder.conv2, self.decoder.decoder]
 
 
-def train_small_decoder(run_dir: Path, vae_file: Path, *, size: int, minutes: float, device: str = "cpu", seed: int = 0) -> Path:
-    """Trains for `minutes` (counting what an interrupted run spent) and returns the decoder's file."""
+def train_small_decoder(
+    run_dir: Path, vae_file: Path, *, size: int, minutes: float, device: str = "cpu", seed: int = 0, grow_from: Path | None = None,
+    pictures_scale: float = 1.0,
+) -> Path:  # fmt: skip
+    """Trains for `minutes` (counting what an interrupted run spent) and returns the decoder's file.
+
+    `grow_from`: a finished decoder to begin with. `pictures_scale`: so many times as many pictures per step."""
     vae = load_vae(vae_file, dtype=torch.float32, device=device)
     training, checkpoint = SmallDecoderTraining(vae, size=size, device=device, seed=seed, dim=vae.dim // 2), run_dir / CHECKPOINT
+    training.pictures_scale = pictures_scale
     if checkpoint.exists():
         training.load(checkpoint)
+    elif grow_from is not None:
+        training.grow_from(grow_from)
     spend(training, minutes, checkpoint, "small decoder")
     return export(training, run_dir / FILE)
 

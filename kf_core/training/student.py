@@ -25,20 +25,21 @@ from ..model.causal import Generator, sdpa
 from ..model.wan import WanModel
 from .batches import Batch, Layout, Sampler, layouts
 from .clips import ClipFolder, ClipLatents
-from .hearing import with_ear
+from .hearing import EAR, with_ear
 from .louder import as_trained
 from .muon import Muon
+from .on_the_way import in_file, seconds_between_saves, so_far, write_generator
 from .precision import mixed_precision
+from .running_mean import follow
 
 CHECKPOINT = "student-checkpoint.pt"
+FILE = "kf-tiny-student.safetensors"  # written on the way, as so far
 MUON_RATE = 0.03
 ADAM_RATE = 5e-3
 WARM_UP_STEPS = 40
-EMA_DECAY = 0.995
 MOST_GRADIENT = 1.0  # norm
 GROWING_RATE = 0.5  # for a student that begins with the weights of another
 MOUTH_WEIGHT = 8.0  # beside that of mouth and eyes: a mouth is a few tokens, and all that the sound decides
-SECONDS_BETWEEN_CHECKPOINTS = 120
 SECONDS_BETWEEN_LOOKS = 30  # for new clips
 STEPS_BETWEEN_PROBES = 100
 PROBE_SAMPLES = 24
@@ -209,9 +210,7 @@ class StudentTraining:
         """One step of the optimisers along the gradients that were gathered."""
         descend(self.networks, self.optimisers, rate * min(1.0, (self.step + 1) / WARM_UP_STEPS))
         self.step += 1
-        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.mean.parameters()), list(self.networks.parameters()), 1 - decay)
+        follow(self.mean, self.networks, self.step)
 
     @torch.no_grad()
     def probe(self, clips: list[ClipLatents]) -> dict[str, float]:
@@ -235,6 +234,11 @@ class StudentTraining:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, path.with_suffix(".unfinished"))
         os.replace(path.with_suffix(".unfinished"), path)
+
+    def leave(self, file: Path, begun_with: str) -> None:
+        """Writes the running mean as it is now beside `file`, as a finished generator is written."""
+        about = {"steps": self.step, "training_clips": len(self.sampler.clips), "grown_from": begun_with}
+        write_generator(file.with_name(so_far(file.name)), in_file(self.mean.tensors()), self.card, about)
 
     def load(self, path: Path) -> None:
         """Goes on exactly where `save` was called."""
@@ -271,7 +275,9 @@ def train_student(
         begin(training, grow_from, ear)
     probes = rows_of(held_out)
     rate = lambda share: learning_rate(share, GROWING_RATE if grow_from is not None else 1.0)
-    run(training, checkpoint, training.train_step, clips, lambda: training.probe(probes), minutes, rate, "student")
+    begun_with = grown_from(grow_from)
+    leave = lambda: training.leave(run_dir / FILE, begun_with)
+    run(training, checkpoint, training.train_step, clips, lambda: training.probe(probes), minutes, rate, "student", leave)
     return training
 
 
@@ -279,8 +285,10 @@ def begin(training: StudentTraining, grow_from: Path | None, ear: Path | None) -
     """The weights that a run begins with: its own or a finished model's, hearing with the ear if there is one."""
     weights = training.networks.tensors() if grow_from is None else as_trained(grow_from)
     if ear is not None:
-        audio = torch.cat([clip.audio[0] for clip in training.sampler.clips[:FITTED_CLIPS]])
-        weights = with_ear(weights, training.card.audio, load_file(ear), audio.float())
+        heard, audio = load_file(ear), torch.cat([clip.audio[0] for clip in training.sampler.clips[:FITTED_CLIPS]])
+        if grow_from is None:  # no code is known yet that should stay as it is
+            weights |= {f"{EAR}{name}": tensor for name, tensor in heard.items()}
+        weights = with_ear({name: weight.cpu() for name, weight in weights.items()}, training.card.audio, heard, audio.float())
     training.begin_with(weights)
 
 
@@ -307,8 +315,11 @@ def run(
     minutes: float,
     rate: Callable[[float], float],  # share of the budget -> rate
     name: str,
+    leave: Callable[[], object] = lambda: None,
 ) -> None:
-    """Call `step` until the budget is spent; save, look for new clips and show progress on the way."""
+    """Call `step` until the budget is spent; save, look for new clips and show progress on the way.
+
+    `leave`: writes the model's file so far, before each save, so that a checkpoint never stands without its file."""
     budget = 60 * minutes
     last_save = last_look = training.seconds
     shown: dict[str, str] = {}
@@ -326,9 +337,11 @@ def run(
                 training.sampler.add(clips.read_new())
                 last_look = training.seconds
             training.seconds += time.monotonic() - started
-            if training.seconds - last_save > SECONDS_BETWEEN_CHECKPOINTS:
+            if training.seconds - last_save > seconds_between_saves(budget):
+                leave()
                 training.save(checkpoint)
                 last_save = training.seconds
             bar.set_postfix(shown, refresh=False)
             bar.update(round(training.seconds) - bar.n)
+    leave()
     training.save(checkpoint)

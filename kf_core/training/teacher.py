@@ -44,7 +44,7 @@ def train_teacher(
     training.sampler.add(new)
     if checkpoint.exists():
         training.load(checkpoint)
-    elif grow_from is None:
+    elif grow_from is None or (run_dir / STUDENT_CHECKPOINT).exists():
         training.begin_with(_student(run_dir, card, device))
     else:
         begin(training, grow_from, ear)

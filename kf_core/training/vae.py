@@ -2,12 +2,14 @@
 
 The schedule is counted in minutes of the budget, so the same recipe fits an hour of one CPU thread or a few minutes of a GPU.
 When the encoder freezes, `kf-tiny-vae.safetensors` is written and the latents never change again: a generator can be trained
-on them while the decoder goes on getting better. A run that was killed goes on where its last checkpoint stood.
+on them while the decoder goes on getting better. A run that was killed goes on where its last checkpoint stood; what it was worth until
+then lies in `kf-tiny-vae-so-far.safetensors`.
 
     python -m kf_core.training.vae --run runs/kf-tiny --size 128 --minutes 65
 """
 
 import argparse
+import copy
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +22,7 @@ from ..checkpoints.read import read_header
 from ..vae.streaming import prepare
 from ..vae.wan import WanVAE
 from .clip_training import ClipTraining, Stage, in_half, spend, write_weights
+from .on_the_way import so_far
 from .vae_clips import Clips
 from .vae_goals import fixed_reader, initialise, reading_losses
 from .vae_measure import fold_statistics, measure, measure_statistics, unfold_statistics
@@ -32,6 +35,7 @@ CHECKPOINT = "vae-checkpoint.pt"
 KL_WEIGHT = 3e-4
 COLOUR_WEIGHT = 1.0
 RHYTHM_WEIGHT = 1.0
+CLIPS_SO_FAR = 16  # whose statistics a file on the way is folded by
 
 STAGES = (
     Stage("pictures", 0.15, (1,), 24, (1.0, 0.9), crop=2 / 3),
@@ -140,14 +144,15 @@ class VAETraining(ClipTraining):
 
 def train_vae(
     run_dir: Path, *, size: int, minutes: float, device: str = "cpu", threads: int = 1, seed: int = 0, dim: int = DIM,
-    grow_from: Path | None = None,
+    grow_from: Path | None = None, pictures_scale: float = 1.0,
 ) -> Path:  # fmt: skip
     """Trains for `minutes` (counting what an earlier, interrupted run spent) and returns the autoencoder's file.
 
-    `grow_from`: a finished autoencoder to begin with instead of nothing."""
+    `grow_from`: a finished autoencoder to begin with instead of nothing. `pictures_scale`: so many times as many pictures per step."""
     torch.set_num_threads(threads)
     checkpoint, file = run_dir / CHECKPOINT, run_dir / FILE
     training = VAETraining(size=size, device=device, seed=seed, dim=dim)
+    training.pictures_scale = pictures_scale
     if checkpoint.exists():
         training.load(checkpoint)
     elif grow_from is not None:
@@ -156,14 +161,18 @@ def train_vae(
     def freeze_in_time(stage: Stage) -> None:
         if stage.decoder_only and not training.is_frozen:
             training.freeze_encoder()
+            export(training, file)  # before the checkpoint: one that is frozen never stands without its file
             training.save(checkpoint)
-            export(training, file)
 
-    spend(training, minutes, checkpoint, "VAE", freeze_in_time, lambda: training.share_begun)
+    leave_file = lambda: leave(training, run_dir / so_far(FILE))
+    spend(training, minutes, checkpoint, "VAE", freeze_in_time, lambda: training.share_begun, leave_file)
     if not training.is_frozen:
         training.freeze_encoder()
+        export(training, file)
         training.save(checkpoint)
-    return finish(training, file)
+    finish(training, file)
+    (run_dir / so_far(FILE)).unlink(missing_ok=True)  # the finished one takes its place
+    return file
 
 
 def about_file(file: Path) -> dict:
@@ -184,10 +193,22 @@ def export(training: VAETraining, file: Path) -> dict[str, float]:
     vae, weights = prepare(WanVAE(training.dim), torch.float32, training.device), in_half(training.mean_vae)
     vae.load_state_dict(weights)
     report = measure(vae, training.size, training.device)
-    about = {"name": "kf-tiny-vae", "size": training.size, "steps": training.step, "minutes": round(training.seconds / 60, 1), **report}
-    about["grown_from"] = training.begun_with
-    write_weights(file, weights, HEADER_KEY, about)
+    write_weights(file, weights, HEADER_KEY, _about(training) | report)
     return report
+
+
+def leave(training: VAETraining, file: Path) -> None:
+    """The same on the way, unmeasured; of an encoder that still learns, with latents of about Wan's statistics."""
+    vae = training.mean_vae
+    if not training.is_frozen:
+        vae = copy.deepcopy(vae)
+        fold_statistics(vae, *measure_statistics(vae, training.size, training.device, frames=9, clips=CLIPS_SO_FAR))
+    write_weights(file, in_half(vae), HEADER_KEY, _about(training))
+
+
+def _about(training: VAETraining) -> dict:
+    about = {"name": "kf-tiny-vae", "size": training.size, "steps": training.step, "minutes": round(training.seconds / 60, 1)}
+    return about | {"grown_from": training.begun_with}
 
 
 if __name__ == "__main__":
@@ -196,6 +217,7 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=128, help="pictures are this many pixels high and wide")
     parser.add_argument("--minutes", type=float, default=50, help="the whole budget, in minutes of wall-clock time")
     parser.add_argument("--grow-from", type=Path, help="a finished autoencoder to begin with, for smaller pictures or for these")
+    parser.add_argument("--pictures-scale", type=float, default=1.0, help="so many times as many pictures per step")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)

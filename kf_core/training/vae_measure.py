@@ -1,5 +1,7 @@
 """What an autoencoder is worth on faces that it never saw, and the statistics of its latents, which become Wan's."""
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor
 
@@ -23,9 +25,9 @@ def psnr(squared_error: Tensor, mask: Tensor | None = None) -> float:
 
 
 @torch.no_grad()
-def measure_statistics(vae: WanVAE, size: int, device: str, frames: int = 17) -> tuple[Tensor, Tensor]:
+def measure_statistics(vae: WanVAE, size: int, device: str, frames: int = 17, clips: int | None = None) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each raw latent channel over held-out clips: two of [16]."""
-    latents = torch.cat([_raw_latents(vae, batch) for batch in held_out(size, device, STATISTICS_CLIPS, frames)])
+    latents = torch.cat([_raw_latents(vae, batch) for batch in held_out(size, device, clips or STATISTICS_CLIPS, frames)])
     return latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
 
 
@@ -101,6 +103,17 @@ def _reconstruct(vae: WanVAE, pictures: Tensor) -> Tensor:
 
 def _streaming_error(vae: WanVAE, pictures: Tensor) -> float:
     """The largest difference between pushing latents and pictures piece by piece and all at once, in float32."""
+    with _whole_float32():
+        return _pushed_minus_whole(vae, pictures)
+
+
+def _whole_float32() -> AbstractContextManager:
+    """No TF32 in cuDNN's convolutions, where PyTorch has it by default: its ten bits round pieces and wholes differently."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
+
+
+def _pushed_minus_whole(vae: WanVAE, pictures: Tensor) -> float:
     latents = encode_clip(vae, pictures)
     encoder_state, decoder_state = EncoderState(), DecoderState()
     pieces = [pictures[:, :, :1], *pictures[:, :, 1:].split(4, dim=2)]

@@ -65,3 +65,10 @@ def test_an_anchor_that_is_overtaken_is_trained_for_a_while():
 def test_coverage_is_the_share_of_the_layouts_that_are_alike():
     without_knot = [layout for layout in layouts(OWN) if layout.settings.knot is None and layout.settings.anchor is not None]
     assert coverage(OWN, ALL["without-knot"].settings).share == pytest.approx(sum(layout.share for layout in without_knot))
+
+
+def test_a_streams_beginning_prepares_for_no_later_chunk():
+    own = replace(OWN, first_frame="tie")
+    window_4 = replace(own, window=own.drawn)
+    assert coverage(own, window_4) == coverage(replace(OWN, first_frame="free"), replace(window_4, first_frame="free"))
+    assert coverage(own, window_4).share == pytest.approx(0.1)

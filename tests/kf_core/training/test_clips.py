@@ -13,7 +13,18 @@ from kf_core.model.card import AudioSpec, ModelCard, TextSpec
 from kf_core.schedule import warped
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan
-from kf_core.training.clips import HELD_OUT_SEED, SHARD, ClipFolder, encode, joined, make_clips, sample_clip, who_and_how
+from kf_core.training.clips import (
+    HELD_OUT_SEED,
+    SHARD,
+    ClipFolder,
+    encode,
+    encode_together,
+    joined,
+    make_clips,
+    sample_clip,
+    sample_clips,
+    who_and_how,
+)
 from kf_core.training.disturb import disturb
 from kf_core.training.examples import FACES
 from kf_core.training.portraits import identities, sample_identities
@@ -129,4 +140,25 @@ def test_making_clips_goes_on_where_it_stopped(library, vae, tmp_path, monkeypat
     make_clips(parts, vae, library, count=SHARD, size=SIZE)
     assert make_clips(ClipFolder(tmp_path / "parts"), vae, library, count=2 * SHARD, size=SIZE) == 2 * SHARD
     for one, other in zip(whole.read_new(), parts.read_new(), strict=True):
+        assert torch.equal(one.latents, other.latents)
+
+
+def test_clips_that_are_drawn_and_encoded_together_are_those_that_are_made_alone(library, vae):
+    how = dict(pictures=9, size=SIZE)
+    together, alone = sample_clips([4, 5, 6], library, **how), [sample_clip(seed, library, **how) for seed in (4, 5, 6)]
+    assert all(torch.allclose(one.pictures, other.pictures, atol=1e-6) for one, other in zip(together, alone, strict=True))
+    rows, single = encode_together(vae, together), joined([encode(vae, clip) for clip in alone])
+    for field in fields(rows):
+        one, other = (getattr(clips, field.name).float() for clips in (rows, single))
+        assert one.shape == other.shape and torch.allclose(one, other, atol=1 if field.name == "pose" else 2e-2)
+
+
+def test_processes_that_share_the_work_make_the_same_clips(library, vae, tmp_path, monkeypatch):
+    monkeypatch.setattr("kf_core.training.clips.LENGTHS", (5,))
+    whole, shared = ClipFolder(tmp_path / "whole"), ClipFolder(tmp_path / "shared")
+    make_clips(whole, vae, library, count=3 * SHARD, size=SIZE)
+    assert make_clips(shared, vae, library, count=3 * SHARD, size=SIZE, part=1, parts=2) == SHARD and shared.holds(1)
+    assert len(ClipFolder(shared.path).read_new()) == 1  # whoever is slower is not waited for
+    assert make_clips(shared, vae, library, count=3 * SHARD, size=SIZE, part=0, parts=2) == 3 * SHARD
+    for one, other in zip(whole.read_new(), shared.read_new(), strict=True):
         assert torch.equal(one.latents, other.latents)

@@ -160,6 +160,10 @@ def test_a_teacher_begins_with_the_student_and_resumes(tmp_path):
     begun = train_teacher(tmp_path, card(), ClipFolder(folder.path), held_out, minutes=0.0, batch=2)
     assert all(torch.equal(a, b) for a, b in zip(student.mean.parameters(), begun.networks.parameters(), strict=True))
     (tmp_path / "teacher-checkpoint.pt").unlink()
+    there = dict(minutes=0.0, batch=2, grow_from=tmp_path / "finished.safetensors")  # the run's own student comes first
+    begun = train_teacher(tmp_path, card(), ClipFolder(folder.path), held_out, **there)
+    assert all(torch.equal(a, b) for a, b in zip(student.mean.parameters(), begun.networks.parameters(), strict=True))
+    (tmp_path / "teacher-checkpoint.pt").unlink()
     taught = train_teacher(tmp_path, card(), ClipFolder(folder.path), held_out, minutes=0.005, batch=2)
     again = train_teacher(tmp_path, card(), ClipFolder(folder.path), held_out, minutes=0.005, batch=2)
     assert again.step == taught.step > 0

@@ -120,6 +120,34 @@ def test_a_projection_that_fits_the_ear_is_left_alone():
     assert all(torch.equal(given[name], tensor) for name, tensor in weights.items()) and len(given) == 6
 
 
+def test_a_generator_that_gets_another_ear_of_the_same_width_has_the_code_that_it_had():
+    """The other ear tells the same in another order, so the code can stay exactly as it was."""
+    torch.manual_seed(0)
+    spec, former = replace(SPEC, ear=(8,)), torch.nn.Linear(256, 8)
+    order = torch.randperm(8)
+    ear = {"0.weight": former.weight.detach()[order], "0.bias": former.bias.detach()[order]}
+    weights = {"audio_proj.proj.weight": torch.randn(16, 32), "audio_proj.proj.bias": torch.randn(16)}
+    weights |= {f"audio_proj.ear.0.{name}": tensor.detach() for name, tensor in former.named_parameters()}
+    steps, _ = a_batch()
+    audio = steps.unflatten(1, (-1, 4)).flatten(2).flatten(0, 1)
+    given = with_ear(weights, spec, ear, audio)
+
+    def code(of: dict[str, torch.Tensor]) -> torch.Tensor:
+        heard = audio.unflatten(-1, (4, -1)) @ of["audio_proj.ear.0.weight"].T + of["audio_proj.ear.0.bias"]
+        return heard.flatten(-2) @ of["audio_proj.proj.weight"].T + of["audio_proj.proj.bias"]
+
+    wanted = code(weights)
+    assert (code(given) - wanted).square().mean() < 1e-2 * wanted.var()
+    assert (code(weights | {f"audio_proj.ear.{name}": tensor for name, tensor in ear.items()}) - wanted).square().mean() > wanted.var()
+
+
+def test_an_ear_that_was_only_rounded_is_the_same_ear():
+    ear = Heard(SPEC).ear.state_dict()
+    weights = {"audio_proj.proj.weight": torch.randn(16, 32), "audio_proj.proj.bias": torch.randn(16)}
+    given = with_ear(weights | {f"audio_proj.ear.{name}": tensor.half() for name, tensor in ear.items()}, SPEC, ear, torch.randn(8, 1024))
+    assert all(torch.equal(given[name], tensor) for name, tensor in weights.items())
+
+
 def test_a_student_leaves_its_ear_as_it_is():
     training = StudentTraining(kf_tiny(32))
     ear = training.networks.adapters.audio_proj.ear

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from kf_core.training.muon import Muon, orthogonalise, parameter_groups
+from kf_core.training.muon import Muon, _of_one_shape, orthogonalise, parameter_groups
 
 
 def test_every_direction_of_a_step_is_about_equally_long():
@@ -12,6 +12,23 @@ def test_every_direction_of_a_step_is_about_equally_long():
         matrix = torch.randn(shape) * torch.logspace(0, -1, shape[1])
         values = torch.linalg.svdvals(orthogonalise(matrix))
         assert values.min() > 0.4 and values.max() < 1.3
+
+
+def test_a_stack_is_made_orthogonal_as_each_of_its_matrices_is():
+    torch.manual_seed(0)
+    for shape in ((16, 80), (80, 16), (12, 12)):
+        stack = torch.randn(5, *shape) * torch.logspace(0, 2, 5)[:, None, None]
+        assert torch.allclose(orthogonalise(stack), torch.stack([orthogonalise(matrix) for matrix in stack]), atol=1e-6)
+
+
+def test_on_a_device_weights_of_one_shape_are_turned_together_and_on_a_processor_one_after_another():
+    def stacks(device: str) -> list[int]:
+        weights = [nn.Parameter(torch.zeros(shape, device=device)) for shape in ((4, 8), (4, 8), (8, 4), (4, 8), (2, 2))]
+        for weight in weights[:-1]:
+            weight.grad = torch.zeros_like(weight)
+        return [len(stack) for stack in _of_one_shape(weights)]
+
+    assert stacks("meta") == [3, 1] and stacks("cpu") == [1, 1, 1, 1]
 
 
 def test_directions_that_no_gradient_asks_for_do_not_move():

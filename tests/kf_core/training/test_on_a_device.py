@@ -5,7 +5,11 @@ Held without a card: PyTorch's meta device has no numbers, so asking it for one 
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from kf_core.sampling.noise import SeededNoise
+from kf_core.timeline import LatentSpan
+from kf_core.training.chance import noise_of_rollouts, normal
 from kf_core.training.clips import sample_clip
 from kf_core.training.drawing import render
 from kf_core.training.portraits import sample_identities, sample_motion
@@ -35,6 +39,33 @@ def test_portraits_are_drawn_where_they_are_needed():
     assert {many.pictures.device, many.mouth_box.device, many.keypoints.face.device, many.weights().device} == {META}
     batch = cut(draw(2, 5, 32, seeded(), device=META), 0.5, seeded())
     assert {batch.pictures.device, batch.mouth.device, batch.eyes.device} == {META} and batch.pictures.shape[-1] == 16
+
+
+class Copies(TorchDispatchMode):
+    """Counts tensors that come from the processor to the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = [t for t in args if isinstance(t, torch.Tensor)]
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.device == META and any(t.device.type == "cpu" and t.dim() for t in given):
+            self.count += 1
+        return out
+
+
+def copies(pictures: int) -> int:
+    who, motion = sample_identities(pictures, seeded()), sample_motion(pictures, 1, seeded(), strength=1.0)
+    with Copies() as counted:
+        render(who, motion, 32, META)
+    return counted.count
+
+
+def test_many_portraits_are_sent_in_as_few_copies_as_few_are():
+    copies(16)  # constants are sent once
+    assert copies(128) == copies(16) < 20
 
 
 def test_who_wears_nothing_rare_is_drawn_the_same_beside_those_who_do():
@@ -73,3 +104,29 @@ def test_own_rollouts_learn_there():
         loss.backward()
     training.descend(1.0)
     assert loss.device == META and training.step == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_noise_is_drawn_there_and_follows_the_generator_of_the_processor():
+    drawn = [normal((4, 1000), seeded(), "cuda") for _ in range(2)]
+    assert torch.equal(*drawn) and drawn[0].is_cuda and drawn[0].mean().abs() < 0.1 and 0.9 < drawn[0].std() < 1.1
+    generator = seeded()
+    first, second = (normal((100,), generator, "cuda") for _ in range(2))
+    assert not torch.equal(first, second)
+    noise = noise_of_rollouts(5, (2, 16, 4, 4), "cuda")
+    assert torch.equal(noise(LatentSpan(0, 4), 1)[:, :, 3], noise(LatentSpan(3, 5), 1)[:, :, 0])
+    assert not torch.equal(noise(LatentSpan(0, 1), 1), noise(LatentSpan(0, 1), 2))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_draws_what_a_processor_draws():
+    who, motion = sample_identities(20, seeded()), sample_motion(20, 2, seeded(), strength=1.0)
+    there, here = render(who, motion, 64, "cuda").pictures.cpu(), render(who, motion, 64).pictures
+    assert ((there - here).abs() > 1e-2).float().mean() < 1e-3  # an edge may fall on the other side of a rounding
+
+
+def test_on_a_processor_noise_comes_from_the_generator_itself():
+    assert torch.equal(normal((3, 4), seeded(), "cpu"), torch.randn(3, 4, generator=seeded()))
+    assert normal((3, 4), seeded(), META).device == META
+    spans = LatentSpan(2, 5), 1
+    assert torch.equal(noise_of_rollouts(5, (2, 16, 4, 4), "cpu")(*spans), SeededNoise(5, (2, 16, 4, 4))(*spans))

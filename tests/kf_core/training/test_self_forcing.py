@@ -9,9 +9,12 @@ from kf_core.chunks import LatentChunk
 from kf_core.conditioning.anchor import Anchor
 from kf_core.sampling.noise import SeededNoise
 from kf_core.sampling.rollout import rollout
+from kf_core.settings import Ahead
 from kf_core.timeline import LatentSpan
-from kf_core.training.batches import Sampler, layouts
+from kf_core.training.batches import LEADS, Sampler, layouts
 from kf_core.training.clips import ClipFolder
+from kf_core.training.louder import as_trained
+from kf_core.training.on_the_way import in_file, write_generator
 from kf_core.training.self_forcing import ClipDriving, OwnRollouts, emitted_loss, own_chunks, probe_rollout, train_on_own_rollouts
 from kf_core.training.student import MOUTH_WEIGHT, StudentTraining, train_student
 
@@ -37,12 +40,27 @@ def test_own_chunks_are_those_of_the_shipped_rollout():
     assert len(mine) == 4 and all(torch.equal(a, b) for a, b in zip(mine, shipped, strict=True))
 
 
-def test_own_rollouts_do_not_begin_on_the_reference_which_is_how_the_clip_ends():
+def test_a_stream_that_begins_on_the_portrait_has_the_clips_first_picture_for_one():
+    """Never the reference, which is how the clip ends."""
     generator, rows = training().networks.generator(), clips(2)
-    tied = replace(card().rollout, first_frame="tie")
-    driving = ClipDriving.everything(rows)
-    both = [[chunk.latents for chunk in own_chunks(generator, rows, driving, each, seed=5)] for each in (card().rollout, tied)]
-    assert all(torch.equal(a, b) for a, b in zip(*both, strict=True))
+    tied, driving = replace(card().rollout, first_frame="tie"), ClipDriving.everything(rows)
+    mine = next(own_chunks(generator, rows, driving, tied, seed=5)).latents
+    stream = rollout(generator, Anchor(rows.latents[:, :, :1]), driving, tied, SeededNoise(5, (2, 16, 4, 4)))
+    assert torch.equal(mine, next(made for made in stream if isinstance(made, LatentChunk)).latents)
+
+
+@pytest.mark.parametrize("first_frame, shares", [("tie", (0.3, 0.7)), ("free", (0, 0))])
+def test_half_of_the_streams_of_a_model_that_begins_on_the_portrait_do(first_frame, shares):
+    mine = card()
+    own = OwnRollouts(StudentTraining(replace(mine, rollout=replace(mine.rollout, first_frame=first_frame)), batch=4))
+    tied = [own._begun().begins_on_portrait for _ in range(60)]
+    assert shares[0] <= sum(tied) / 60 <= shares[1]
+
+
+def test_the_anchor_of_a_stream_that_is_judged_as_a_whole_never_moves():
+    own, drawn = OwnRollouts(training()), card().rollout.emitted(3).stop + 1
+    places = [own._still_place(drawn - 1) for _ in range(100)]
+    assert all(Ahead(place, 20).place(drawn) == place for place in places) and max(places) == LEADS[1]
 
 
 def test_a_chunk_carries_gradient_and_the_next_one_does_not_reach_back_into_it():
@@ -118,3 +136,14 @@ def test_rollouts_start_from_the_students_running_mean_and_resume_from_their_own
     again = train_on_own_rollouts(tmp_path, card(), ClipFolder(folder.path), ClipFolder(held_out.path), minutes=0.01, batch=2)
     assert again.step == rolled.step > student.step
     assert all(torch.equal(a, b) for a, b in zip(rolled.mean.parameters(), again.mean.parameters(), strict=True))
+
+
+def test_rollouts_of_a_run_without_a_student_begin_with_a_finished_model(tmp_path):
+    folder, held_out = ClipFolder(tmp_path / "clips"), ClipFolder(tmp_path / "held-out")
+    folder.write(clips())
+    held_out.write(clips(seed=1))
+    finished = tmp_path / "finished.safetensors"
+    write_generator(finished, in_file(training().networks.tensors()), card(), {})
+    begun = train_on_own_rollouts(tmp_path / "run", card(), folder, held_out, minutes=0.0, batch=2, grow_from=finished)
+    known = as_trained(finished)
+    assert begun.step == 0 and all(torch.equal(weight, known[name].float()) for name, weight in begun.networks.tensors().items())

@@ -6,7 +6,8 @@ from safetensors.torch import save_file
 
 from kf_core.checkpoints.vaes import load_decoder, load_vae
 from kf_core.errors import KnotForcingError
-from kf_core.training.small_decoder import STAGES, SmallDecoderTraining, train_small_decoder
+from kf_core.training.clip_training import in_half
+from kf_core.training.small_decoder import CONTINUING_STAGES, STAGES, SmallDecoderTraining, train_small_decoder
 from kf_core.training.vae_goals import initialise
 from kf_core.vae.streaming import DecoderState
 from kf_core.vae.wan import WanVAE
@@ -48,3 +49,18 @@ def test_its_file_decodes_the_latents_of_its_vae_only_and_does_not_pass_for_one(
         load_vae(file)
     with pytest.raises(KnotForcingError, match="latents of another VAE"):
         load_decoder(file, beside=load_vae())
+
+
+def test_one_that_begins_with_a_finished_decoder_has_its_weights_and_gentler_rates(tmp_path):
+    one = begun()
+    one.learn(STAGES[0], 0.0)
+    file = tmp_path / "finished.safetensors"
+    save_file(in_half(one.mean), file)
+    other = begun(seed=1)
+    other.grow_from(file)
+    assert all(torch.equal(weight.half(), other.decoder.state_dict()[name].half()) for name, weight in one.mean.state_dict().items())
+    assert other.stages is CONTINUING_STAGES
+    other.save(tmp_path / "checkpoint.pt")
+    again = begun()
+    again.load(tmp_path / "checkpoint.pt")
+    assert again.stages is CONTINUING_STAGES

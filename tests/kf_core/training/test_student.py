@@ -5,13 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from kf_core.chunks import ChunkConditioning, Signal
+from kf_core.conditioning.anchor import Anchor
 from kf_core.model.card import AudioSpec, ModelCard, PoseSpec, TextSpec
 from kf_core.model.causal import sdpa
 from kf_core.model.visibility import training_mask
+from kf_core.sampling.rollout import RolloutState, anchor_position, segment_of
 from kf_core.schedule import warped
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan
-from kf_core.training.batches import BEHIND, LEADS, Sampler, layouts
+from kf_core.training.batches import BEHIND, LEADS, Batch, Sampler, layouts
 from kf_core.training.clips import ClipFolder, ClipLatents
 from kf_core.training.student import StudentTraining, parameter_groups, plain_attention, train_student
 
@@ -91,6 +94,57 @@ def test_the_segment_shows_anchor_past_and_current_as_inference_does():
     assert not segment.t[:, :4].any() and (segment.t[:, 4:] == 625).all()
     settings = layout.settings
     assert torch.equal(segment.mask, training_mask(LatentSpan(3, 6), LatentSpan(6, 10), settings))
+
+
+def tied() -> ModelCard:
+    return replace(card(), rollout=replace(card().rollout, first_frame="tie"))
+
+
+def on_portrait(size: int) -> Batch:
+    made = Sampler(layouts(tied().rollout), torch.Generator().manual_seed(0))
+    made.add([clips()])
+    (layout,) = (layout for layout in made.layouts if layout.on_portrait)
+    return made.batch(size, layout)
+
+
+def test_a_model_that_begins_on_the_portrait_is_shown_that_and_others_are_not():
+    assert sum(layout.share for layout in layouts(tied().rollout)) == pytest.approx(1)
+    assert sum(layout.share for layout in layouts(tied().rollout) if layout.on_portrait) >= 0.1
+    assert not any(layout.on_portrait for layout in layouts(card().rollout))
+
+
+def test_the_portrait_of_a_beginning_is_its_first_picture_in_half_of_the_samples_and_another_of_its_clip_in_the_others():
+    batch = on_portrait(200)
+    assert (batch.clean[:, 0, :, 0, 0] == torch.arange(4.0)).all() and batch.knows_knot.all()
+    is_same = (batch.reference == batch.clean[:, :, :1]).flatten(1).all(1)
+    assert 0.4 < is_same.float().mean() < 0.6 and (batch.reference[~is_same, 0] == FRAMES - 1).all()
+    assert torch.equal(batch.reference[:, 1, 0, 0, 0], batch.clean[:, 1, 0, 0, 0])  # of the same clip
+    assert torch.equal(batch.knot, batch.reference)
+
+
+def test_a_beginning_on_the_portrait_is_laid_out_as_a_stream_begins():
+    """One masked pass of training gives what the first step of the shipped rollout gives."""
+    torch.manual_seed(0)
+    training = StudentTraining(tied())
+    torch.nn.init.normal_(training.networks.modules_tree.head.head.weight, std=0.02)  # a fresh head predicts nothing
+    generator, settings, batch = training.networks.generator(), tied().rollout, on_portrait(3)
+    batch = replace(batch, anchor_position=torch.full((3,), anchor_position(settings, LatentSpan(0, 4))))
+    noise = torch.randn_like(batch.clean)
+    shown = batch.segment(noise, torch.full((3,), 1000.0), 33)
+
+    def drawn(signal: Signal) -> Signal:
+        return Signal(signal.features[:, 1:], signal.strength[:, 1:])
+
+    signals = {name: drawn(getattr(batch.driving, name)) for name in ("audio", "pose", "expression", "motion")}
+    conditioning, anchor = ChunkConditioning(span=LatentSpan(0, 4), **signals), Anchor(batch.reference)
+    with torch.no_grad():
+        state = RolloutState.start(generator, anchor, settings)
+        state.read_prompt(generator, anchor, conditioning)
+        memory = state.cache.place(anchor_position(settings, LatentSpan(0, 4)))
+        met = segment_of(generator, anchor, noise, LatentSpan(0, 4), 1000.0, state.knot, settings, conditioning, memory)
+        assert torch.equal(shown.latents[:, :, 1:], met.latents) and torch.equal(shown.positions[0, 1:], met.positions)
+        flows = [generator.forward([segment], generator.read_text(None))[0][:, :, -4:] for segment in (shown, met)]
+    assert flows[1].std() > 0.01 and torch.allclose(*flows, atol=1e-5)
 
 
 def test_the_anchor_is_ahead_mostly_and_behind_in_a_quarter():

@@ -13,9 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from kf_core.checkpoints.vaes import load_vae
+from kf_core.training import on_the_way, vae_measure
 from kf_core.training import vae as recipe
-from kf_core.training import vae_measure
-from kf_core.training.clip_training import current_stage, learning_rate
+from kf_core.training.clip_training import Stage, current_stage, learning_rate, spend
 from kf_core.training.muon import Muon
 from kf_core.training.vae import VAETraining, train_vae
 from kf_core.training.vae_clips import cut, draw
@@ -62,8 +63,9 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, frozen: bool):
 def test_a_run_that_was_killed_goes_on_from_its_checkpoint(tmp_path: Path):
     script = f"""
 from pathlib import Path
-from kf_core.training import clip_training, vae
-clip_training.SECONDS_BETWEEN_CHECKPOINTS = 0
+from kf_core.training import on_the_way, vae
+on_the_way.SECONDS_BETWEEN_SAVES = (0, 0)
+vae.CLIPS_SO_FAR = 4
 vae.train_vae(Path({str(tmp_path)!r}), size={SIZE}, minutes=60, dim={DIM})
 """
     checkpoint = tmp_path / recipe.CHECKPOINT
@@ -75,9 +77,52 @@ vae.train_vae(Path({str(tmp_path)!r}), size={SIZE}, minutes=60, dim={DIM})
     run.wait()
     before = torch.load(checkpoint, weights_only=True)
     assert before["step"] > 0
+    assert load_vae(tmp_path / "kf-tiny-vae-so-far.safetensors").dim == DIM  # written before the checkpoint
     train_vae(tmp_path, size=SIZE, minutes=(before["seconds"] + 0.01) / 60, dim=DIM)
     after = torch.load(checkpoint, weights_only=True)
     assert after["step"] > before["step"] and after["seconds"] > before["seconds"]
+    assert not list(tmp_path.glob("*so-far*")) and (tmp_path / recipe.FILE).exists()
+
+
+def test_a_file_on_the_way_has_wans_statistics_and_leaves_the_training_as_it_was(tmp_path: Path):
+    run = training()
+    before = weights(run)
+    recipe.leave(run, tmp_path / "vae.safetensors")
+    assert torch.equal(weights(run), before)
+    vae = WanVAE(DIM)
+    vae.load_state_dict({name: weight.float() for name, weight in load_file(tmp_path / "vae.safetensors").items()})
+    mean, deviation = vae_measure.measure_statistics(vae, SIZE, "cpu", frames=9, clips=recipe.CLIPS_SO_FAR)
+    assert torch.allclose(mean, torch.tensor(LATENT_MEAN), atol=0.02) and torch.allclose(deviation, torch.tensor(LATENT_STD), rtol=0.02)
+
+
+def test_the_file_is_there_before_a_checkpoint_says_that_the_encoder_is_frozen(tmp_path: Path, monkeypatch):
+    """A run that is killed between the two freezes again; with the checkpoint first it would have gone on without a file."""
+    frozen_without_file = []
+    save = VAETraining.save
+
+    def looking(self, path):
+        frozen_without_file.append(self.is_frozen and not (tmp_path / recipe.FILE).exists())
+        save(self, path)
+
+    monkeypatch.setattr(VAETraining, "save", looking)
+    train_vae(tmp_path, size=SIZE, minutes=0.0, dim=DIM)
+    assert frozen_without_file == [False, False]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(on_the_way, "SECONDS_BETWEEN_SAVES", (0, 0))
+    run = training()
+    run.train_step(1, 2, 1.0)
+    run.save(tmp_path / recipe.CHECKPOINT)
+    saved = torch.load(tmp_path / recipe.CHECKPOINT, weights_only=True)
+    run.vae.decoder.head[-1].bias.data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="the loss became nan at step 2"):
+        spend(run, 1.0, tmp_path / recipe.CHECKPOINT, "VAE")
+    assert torch.load(tmp_path / recipe.CHECKPOINT, weights_only=True)["step"] == saved["step"] == 1
+
+
+def test_a_run_saves_often_enough_for_its_budget():
+    assert [on_the_way.seconds_between_saves(60 * minutes) for minutes in (0.1, 4, 10, 65)] == [15, 24, 60, 120]
 
 
 def test_the_file_holds_wans_names_in_half_precision_and_what_was_measured(tmp_path: Path):
@@ -88,6 +133,16 @@ def test_the_file_holds_wans_names_in_half_precision_and_what_was_measured(tmp_p
         measured = json.loads(opened.metadata()["kf_tiny_vae"])
     assert measured["psnr"] > 3 and measured["streamed_minus_whole"] < 1e-4
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_streams_and_clips_are_compared_in_whole_float32_and_nothing_else_is_changed():
+    vae, flags = initialise(WanVAE(DIM)), lambda: (torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark)
+    before, seen = flags(), set()
+    rounds = torch.backends.cudnn.allow_tf32
+    vae.conv1.register_forward_hook(lambda *_: seen.add((torch.backends.cudnn.allow_tf32, *flags())))
+    with torch.no_grad():
+        assert vae_measure._streaming_error(vae, torch.rand(1, 3, 5, SIZE, SIZE)) < 1e-4
+    assert seen == {(False, *before)} and flags() == before and torch.backends.cudnn.allow_tf32 == rounds
 
 
 def test_latents_stay_the_same_once_the_encoder_is_frozen():
@@ -244,3 +299,12 @@ def test_what_is_read_off_a_latent_tells_its_four_pictures_apart():
         rights.append(right)
     assert all(reading_losses(rights[a], flash[b])[1] > 0.05 for a in range(4) for b in range(4) if a != b)
     assert sum(reading_losses(nothing, still)) == 0
+
+
+def test_a_scale_of_pictures_makes_a_step_see_so_many_times_as_many():
+    run = training()
+    seen = []
+    for scale in (1.0, 2.5):
+        run.pictures_scale = scale
+        seen.append(run.learn(Stage("pictures", 1.0, (1,), 2, (1.0, 1.0)), 0.0)["pictures"])
+    assert seen == [2, 5]
