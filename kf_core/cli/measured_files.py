@@ -5,7 +5,7 @@ Knows git, because numbers without a commit cannot be made again; outside a chec
 
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..checkpoints.load import bundled, load_generator
@@ -13,6 +13,9 @@ from ..checkpoints.read import read_header
 from ..checkpoints.vaes import load_vae
 from ..evaluation.ablation import Equipment
 from ..evaluation.reader import load_reader
+from ..settings import RolloutSettings
+
+LAST_WITHOUT_NUMBER = "b32ad32"  # a commit of the last files that do not say how their batches were laid out
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,17 @@ class MeasuredFiles:
         steps = f", trained for {trained['steps']} steps at commit {trained['commit']}" if {"steps", "commit"} <= trained.keys() else ""
         return {"model": f"{self.generator.name}{steps}", "code": _commit()}
 
-    def layouts_are_this_codes(self) -> bool:
-        """Whether the file names a commit at which batches were laid out as they are now, so that coverage can be told from the code."""
-        layouts = Path(__file__).parents[1] / "training" / "batches.py"
-        commit = self._trained().get("commit", "unknown")
-        then = _git("show", f"{commit}:./{layouts.name}", folder=layouts.parent)
-        return then is not None and then == layouts.read_text(encoding="utf-8")
+    def trained_under(self, own: RolloutSettings, layouts: int) -> RolloutSettings | None:
+        """The settings whose `layouts` (the code's, of that number) are those that the file was trained with; None: nobody knows.
+
+        Files that say no number are known by the text of `batches.py` at their commit: it is that of the last ones, to which no beginning
+        on the portrait was shown yet."""
+        trained = self._trained()
+        if "layouts" in trained:
+            return own if trained["layouts"] == layouts else None
+        text = lambda commit: _git("show", f"{commit}:./batches.py", folder=Path(__file__).parents[1] / "training")
+        then = text(trained.get("commit", "unknown"))
+        return replace(own, first_frame="free") if then is not None and then == text(LAST_WITHOUT_NUMBER) else None
 
     def _trained(self) -> dict:
         return json.loads(read_header(self.generator).metadata.get("training", "{}"))

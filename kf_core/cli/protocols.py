@@ -85,13 +85,14 @@ def run_ablation(chosen: argparse.Namespace) -> int:
     )
     seat = lambda seed: training.sitters.seat(seed, chosen.seconds, card.width, chosen.ablation / "speech")
     ablation.run(equipment, seat, plan, chosen.ablation)
-    coverage = {name: training.coverage.coverage(card.rollout, variant.settings) for name, variant in every.items()}
+    shown = files.trained_under(card.rollout, training.batches.LAYOUTS)
+    coverage = shown and {name: training.coverage.coverage(shown, variant.settings) for name, variant in every.items()}
     page = chosen.page or chosen.ablation / "ablation.md"
     write_page(
         chosen.ablation,
         page,
         changes={name: variant.change for name, variant in every.items()},
-        coverage=coverage if files.layouts_are_this_codes() else None,
+        coverage=coverage,
         about={"note": chosen.note, "command": command_of(chosen, "ablation"), **files.facts()},
         reader=equipment.reader,
     )
@@ -232,12 +233,13 @@ class _Training:
     sitters: object
     coverage: object
     reader: object
+    batches: object
 
 
 def _training() -> _Training:
     """The modules of the training part, where this is a checkout."""
     try:
-        from ..training import coverage, reader, sitters
+        from ..training import batches, coverage, reader, sitters
     except ModuleNotFoundError as problem:
         if "training" not in (problem.name or ""):
             raise
@@ -245,7 +247,7 @@ def _training() -> _Training:
             "This protocol draws its own sitters, and the part that draws them (kf_core/training) is not in the installed pack. "
             "Run it from a checkout of the repository."
         ) from problem
-    return _Training(sitters, coverage, reader)
+    return _Training(sitters, coverage, reader, batches)
 
 
 def _conditions(names: str | None, seconds: float) -> tuple[str, ...]:

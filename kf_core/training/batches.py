@@ -27,6 +27,7 @@ BEHIND = (1, 12)  # or how far behind the first
 BEHIND_SHARE = 0.25
 NOISED_SHARE = 0.5  # of past and knot frames; they will be imperfect
 MOST_NOISE = 0.3
+LAYOUTS = 2  # which `layouts` these are: a generator's file says so, and it goes up with every change of them
 SAME_PICTURE_SHARE = 0.5  # of the streams that begin on the portrait: it is their first picture; in the others they have to leave it
 
 

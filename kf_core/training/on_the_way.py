@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..model.card import CARD_KEY, ModelCard
+from .batches import LAYOUTS
 from .louder import KEY, VOICE_GAIN, louder
 
 SECONDS_BETWEEN_SAVES = (15, 120)  # at least and at most; between them a tenth of the budget
@@ -37,7 +38,7 @@ def in_file(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def write_generator(file: Path, weights: Mapping[str, Tensor], card: ModelCard, about: dict) -> dict:
     """A file that is whole or not there at all; `weights` as `in_file` made them. Returns all that its header says of the training."""
-    about = {"commit": commit(), **about, KEY: VOICE_GAIN}
+    about = {"commit": commit(), "layouts": LAYOUTS, **about, KEY: VOICE_GAIN}
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".unfinished")
     save_file(dict(weights), unfinished, metadata={"format": "pt", CARD_KEY: card.to_json(), "training": json.dumps(about)})
