@@ -53,13 +53,18 @@ def written_once(path: Path, write: Callable[[Path], object]) -> None:
     own = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         write(own)
+        _publish(own, path)
+    finally:
+        own.unlink(missing_ok=True)
+
+
+def _publish(own: Path, path: Path) -> None:
+    try:
         os.link(own, path)
     except FileExistsError:
         pass
     except OSError:  # a disk that knows no links: of several processes the last one's stays
         own.replace(path)
-    finally:
-        own.unlink(missing_ok=True)
 
 
 def _whole(line: str) -> dict | None:

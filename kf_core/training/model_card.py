@@ -104,7 +104,7 @@ def _matched(trained: dict) -> str:
 
 
 def _without(trained: dict) -> str:
-    return "" if trained.get("teacher_steps") else ", its stages one by one without `teacher`"
+    return "" if trained.get("teacher_steps") else ", its stages one by one without `teacher`,"
 
 
 def _louder(trained: dict) -> str:

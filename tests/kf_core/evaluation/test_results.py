@@ -58,8 +58,13 @@ def test_a_file_that_several_need_is_the_first_ones_and_whole(tmp_path):
     written_once(path, first_while_another_was_faster)
     written_once(path, lambda own: own.write_text("late"))
     assert path.read_text() == "fast" and list(path.parent.iterdir()) == [path]
-    with pytest.raises(ZeroDivisionError):
-        written_once(tmp_path / "half", lambda own: own.write_text("ha") and 1 / 0)
+
+    def on_a_full_disk(own):
+        own.write_text("ha")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        written_once(tmp_path / "half", on_a_full_disk)
     assert not [each for each in tmp_path.iterdir() if each.is_file()]
 
 
