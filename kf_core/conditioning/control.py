@@ -4,7 +4,8 @@
     grey   --the same encoder, until its answer repeats--------------------------------------> 16 grey latents beside them
 
 When the control ends, grey follows: nothing is asked for, the model is free. Asked again for the same frames, the answer is the same;
-memory holds a few latents and the encoder's state, whatever the length. A stream that is resumed encodes the control from its beginning.
+memory holds a few latents and the encoder's state, whatever the length. A stream that is resumed encodes the last seven seconds before it
+again, which is all that the encoder remembers.
 Source: ComfyUI, comfy_extras/nodes_wan.py, `WanVaceToVideo` (grey 0.5, a mask of ones, grey after the end).
 """
 
@@ -23,7 +24,7 @@ from ..errors import KnotForcingError
 from ..media.playback import VideoFacts, pictures, probe
 from ..timeline import LatentSpan, pixels
 from ..vae.streaming import EncoderState, encode_pictures
-from ..vae.wan import SPATIAL_STRIDE, WanVAE
+from ..vae.wan import ENCODER_REMEMBERS, SPATIAL_STRIDE, WanVAE
 
 GREY = 0.5
 KEPT = 2  # times as many frames are remembered as were asked for at once, because the next window begins within this one
@@ -33,8 +34,8 @@ class ControlSource(Protocol):
     @property
     def seconds(self) -> float: ...
 
-    def shown(self, fps: float) -> Iterator[Tensor]:
-        """The picture on show at each of our moments, `fps` a second, until the source ends: [h, w, 3] RGB 0..1."""
+    def shown(self, fps: float, start: int = 0) -> Iterator[Tensor]:
+        """The picture on show at each of our moments from `start` on, `fps` a second, until the source ends: [h, w, 3] RGB 0..1."""
         ...
 
 
@@ -58,8 +59,9 @@ class ControlPictures:
     def seconds(self) -> float:
         return len(self.frames) / self.fps
 
-    def shown(self, fps: float) -> Iterator[Tensor]:
-        return _at_rate(iter(self.frames), self.fps, fps)
+    def shown(self, fps: float, start: int = 0) -> Iterator[Tensor]:
+        first = _own_picture(start, fps, self.fps)
+        return _at_rate(iter(self.frames[first:]), first, self.fps, fps, start)
 
 
 @dataclass(frozen=True)
@@ -79,31 +81,33 @@ class ControlVideo:
     def seconds(self) -> float:
         return self.facts.seconds
 
-    def shown(self, fps: float) -> Iterator[Tensor]:
-        return _at_rate(pictures(self.path), self.facts.fps, fps)
+    def shown(self, fps: float, start: int = 0) -> Iterator[Tensor]:
+        first = _own_picture(start, fps, self.facts.fps)
+        return _at_rate(pictures(self.path, first), first, self.facts.fps, fps, start)
 
 
 class ControlLatents:
     """One source as a VACE module wants it, window by window.
 
     Invariants
-    - Windows of any cut equal the whole.
-    - Memory does not grow with the length.
+    - Windows of any cut equal the whole, wherever the first begins.
+    - Neither memory nor what a late first window costs grows with the length.
     """
 
     def __init__(self, source: ControlSource, vae: WanVAE, fps: float, latent_height: int, latent_width: int) -> None:
         self._source, self._vae, self._fps = source, vae, fps
         self._size = (SPATIAL_STRIDE * latent_height, SPATIAL_STRIDE * latent_width)
-        self._begin()
+        self._begin(0)
 
     @torch.no_grad()
     def frames(self, span: LatentSpan) -> Tensor:
         """Grey latents and the control's for the frames of `span`: [1, f, 32, h, w] in model space."""
-        if span.start < self._next and span.start not in self._kept:
-            self._begin()
+        is_behind = span.start < self._next and span.start not in self._kept
+        if is_behind or span.start > self._next + ENCODER_REMEMBERS:
+            self._begin(max(0, span.start - ENCODER_REMEMBERS))
         oldest = span.stop - KEPT * span.length
         while self._next < span.stop:
-            latents = torch.cat((self._grey.next(), self._encoded(self._next)), dim=1)
+            latents = torch.cat((self._grey.next(), self._encoded()), dim=1)
             if self._next >= oldest:
                 self._kept[self._next] = latents
             self._next += 1
@@ -111,14 +115,16 @@ class ControlLatents:
         answer = torch.cat([self._kept[frame] for frame in span], dim=2)
         return rearrange(answer, "b c f h w -> b f c h w")
 
-    def _begin(self) -> None:
-        self._shown = self._source.shown(self._fps)
-        self._state, self._next = EncoderState(), 0
+    def _begin(self, frame: int) -> None:
+        """The encoder is to go on from latent frame `frame`, of which it sees the last picture only, as it sees frame 0 of a stream."""
+        self._shown = self._source.shown(self._fps, pixels(LatentSpan(frame, frame + 1)).stop - 1)
+        self._state, self._next = EncoderState(), frame
         self._kept: dict[int, Tensor] = {}  # latent frame -> [1, 32, 1, h, w]
         self._grey = _GreyLatents(self._vae, self._size)
+        self._grey.skip(frame)
 
-    def _encoded(self, frame: int) -> Tensor:
-        count = pixels(LatentSpan(frame, frame + 1)).length
+    def _encoded(self) -> Tensor:
+        count = pixels(LatentSpan(self._state.next_frame, self._state.next_frame + 1)).length
         grey = torch.full((*self._size, 3), GREY)
         seen = torch.stack([_cut(next(self._shown, grey), *self._size) for _ in range(count)], dim=1)
         return encode_pictures(self._vae, seen[None].to(self._vae.conv1.weight.device), self._state)
@@ -131,6 +137,10 @@ class _GreyLatents:
         self._vae, self._size, self._state = vae, size, EncoderState()
         self._last: Tensor | None = None
         self._repeats = False
+
+    def skip(self, frames: int) -> None:
+        while not self._repeats and self._state.next_frame < frames:
+            self.next()
 
     def next(self) -> Tensor:
         if self._repeats:
@@ -146,11 +156,15 @@ class _GreyLatents:
         return self._last
 
 
-def _at_rate(frames: Iterator[Tensor], own_fps: float, fps: float) -> Iterator[Tensor]:
-    """Of pictures at `own_fps`, the one on show at each of our moments."""
-    showing, shown, moment = None, -1, 0
+def _own_picture(moment: int, fps: float, own_fps: float) -> int:
+    return int(moment / fps * own_fps + 1e-6)
+
+
+def _at_rate(frames: Iterator[Tensor], first: int, own_fps: float, fps: float, start: int) -> Iterator[Tensor]:
+    """Of pictures at `own_fps`, the first of which is number `first`, the one on show at each of our moments from `start` on."""
+    showing, shown, moment = None, first - 1, start
     while True:
-        wanted = int(moment / fps * own_fps + 1e-6)
+        wanted = _own_picture(moment, fps, own_fps)
         while shown < wanted:
             showing, shown = next(frames, None), shown + 1
             if showing is None:

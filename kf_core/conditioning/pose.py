@@ -153,12 +153,13 @@ class PoseVideoReader:
     def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
         own_fps = self._video.facts.fps
         wanted = [_own_picture(picture, fps, own_fps) for picture in span]
+        oldest = min(wanted[0], wanted[-1] - _KEPT_SECONDS * own_fps) if wanted else 0
         if self._grid != (latent_h, latent_w) or any(
             own < self._next and own not in self._kept for own in wanted if not self._past_end(own)
         ):
-            self._restart((latent_h, latent_w))
+            self._restart((latent_h, latent_w), max(0, math.floor(oldest)))
         if wanted:
-            self._read_to(wanted[-1], oldest=min(wanted[0], wanted[-1] - _KEPT_SECONDS * own_fps))
+            self._read_to(wanted[-1], oldest)
         black = torch.zeros(3, latent_h, latent_w)
         answer = [self._kept.get(own, black) for own in wanted]
         return torch.stack(answer) if answer else torch.zeros(0, 3, latent_h, latent_w)
@@ -166,8 +167,8 @@ class PoseVideoReader:
     def _past_end(self, own: int) -> bool:
         return self._count is not None and own >= self._count
 
-    def _restart(self, grid: tuple[int, int]) -> None:
-        self._grid, self._source, self._kept, self._next = grid, pictures(self._video.path), {}, 0
+    def _restart(self, grid: tuple[int, int], start: int) -> None:
+        self._grid, self._source, self._kept, self._next = grid, pictures(self._video.path, start), {}, start
 
     def _read_to(self, last: int, oldest: float) -> None:
         while self._next <= last and not self._past_end(self._next):

@@ -6,6 +6,7 @@ Knows nothing of how it was made; any file that PyAV opens will do.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +85,10 @@ def metadata(path: Path | str) -> dict[str, str]:
         return dict(container.metadata)
 
 
-def pictures(path: Path | str) -> Iterator[Tensor]:
-    """The pictures of a video file, one after the other: [h, w, 3] RGB 0..1."""
+def pictures(path: Path | str, start: int = 0) -> Iterator[Tensor]:
+    """The pictures of a video file from number `start` on, one after the other: [h, w, 3] RGB 0..1. Those before are only decoded."""
     with _open(path) as container:
-        for frame in container.decode(video=0):
+        for frame in islice(container.decode(video=0), start, None):
             rgb = frame.reformat(format="rgb24").to_ndarray()
             yield torch.from_numpy(np.ascontiguousarray(rgb)).float() / 255
 

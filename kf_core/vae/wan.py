@@ -20,6 +20,7 @@ SPATIAL_STRIDE = 8
 DIM_MULT = (1, 2, 4, 4)
 RES_BLOCKS = 2
 TEMPORAL_DOWNSAMPLE = (False, True, True)
+ENCODER_REMEMBERS = 28  # latent frames: what lies further back (112 pictures) does not reach a latent
 
 
 def to_model_space(raw: Tensor) -> Tensor:

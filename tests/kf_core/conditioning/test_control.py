@@ -12,7 +12,7 @@ from kf_core.conditioning.driving import Driving
 from kf_core.errors import KnotForcingError
 from kf_core.timeline import LatentSpan
 from kf_core.vae.streaming import encode_clip, prepare
-from kf_core.vae.wan import WanVAE
+from kf_core.vae.wan import ENCODER_REMEMBERS, WanVAE
 
 from ..tiny import CARD
 
@@ -31,6 +31,19 @@ def clip(count: int = 17, size: tuple[int, int] = (32, 48)) -> torch.Tensor:
 
 def latents(vae, frames: torch.Tensor, fps: float = FPS) -> ControlLatents:
     return ControlLatents(ControlPictures(frames, fps), vae, FPS, 4, 6)
+
+
+def written(path: Path, frames: torch.Tensor, fps: int) -> Path:
+    """A video file that keeps pictures [f, h, w, 3] as they are."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=fps)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "bgr0"
+        for frame in (frames.numpy() * 255).astype(np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
 
 
 def test_the_windows_of_a_rollout_equal_the_whole_clip_encoded_at_once(vae):
@@ -63,14 +76,51 @@ def test_a_stream_that_is_taken_up_late_holds_no_more_and_gets_the_same(vae):
         whole = control.frames(LatentSpan(start, start + 4))
     encoded, most = late._encoded, 0
 
-    def watched(frame: int) -> torch.Tensor:
+    def watched() -> torch.Tensor:
         nonlocal most
         most = max(most, len(late._kept))
-        return encoded(frame)
+        return encoded()
 
     late._encoded = watched
     assert torch.equal(late.frames(LatentSpan(9, 13)), whole)
     assert most <= 8 and late._kept.keys() == control._kept.keys()
+
+
+def test_an_encoder_remembers_just_so_much():
+    torch.manual_seed(0)
+    vae = prepare(WanVAE(4), torch.float64)
+    pictures = torch.rand(1, 3, 4 * ENCODER_REMEMBERS + 1, 16, 16, dtype=torch.float64)
+    before = encode_clip(vae, torch.cat((torch.rand(1, 3, 4, 16, 16, dtype=torch.float64), pictures), dim=2))[:, :, -1]
+    torch.testing.assert_close(encode_clip(vae, pictures)[:, :, -1], before, rtol=0, atol=1e-12)
+    shorter = encode_clip(vae, pictures[:, :, 4:])[:, :, -1]
+    assert (shorter - before).abs().max() > 1e-9
+
+
+@pytest.mark.parametrize("own_fps", [FPS, 8.0, 25.0])
+@pytest.mark.parametrize("of_file", [False, True])
+def test_a_window_far_from_the_start_costs_what_the_encoder_remembers(vae, tmp_path, own_fps, of_file):
+    frames = clip(340, (16, 24))
+    if of_file:
+        source = ControlVideo(written(tmp_path / "control.mkv", frames, round(own_fps)))
+    else:
+        source = ControlPictures(frames, own_fps)
+    through, late = (ControlLatents(source, vae, FPS, 2, 3) for _ in range(2))
+    for start in range(0, 45, 3):
+        whole = through.frames(LatentSpan(start, start + 4))
+    encoded, pushes = late._encoded, 0
+
+    def counted() -> torch.Tensor:
+        nonlocal pushes
+        pushes += 1
+        return encoded()
+
+    late._encoded = counted
+    assert torch.equal(late.frames(LatentSpan(42, 46)), whole)
+    assert pushes == ENCODER_REMEMBERS + 4
+    assert torch.equal(late.frames(LatentSpan(45, 49)), through.frames(LatentSpan(45, 49)))  # and it goes on from there
+    assert torch.equal(late.frames(LatentSpan(0, 4)), ControlLatents(source, vae, FPS, 2, 3).frames(LatentSpan(0, 4)))
+    pushes = 0
+    assert torch.equal(late.frames(LatentSpan(42, 46)), whole) and pushes == ENCODER_REMEMBERS + 4  # after a leap, too
 
 
 def test_a_control_of_another_rate_and_shape_is_fitted_in(vae):
@@ -83,17 +133,8 @@ def test_a_control_of_another_rate_and_shape_is_fitted_in(vae):
 
 
 def test_a_video_file_drives_as_its_pictures_would(vae, tmp_path):
-    import av
-
-    path = tmp_path / "control.mkv"
+    video = ControlVideo(written(tmp_path / "control.mkv", clip(9), 16))
     frames = (clip(9).numpy() * 255).astype(np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=16)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "bgr0"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    video = ControlVideo(path)
     assert video.seconds == pytest.approx(9 / 16)
     found = ControlLatents(video, vae, FPS, 4, 6).frames(LatentSpan(0, 3))
     torch.testing.assert_close(found, latents(vae, torch.from_numpy(frames).float() / 255).frames(LatentSpan(0, 3)), rtol=0, atol=1e-5)
