@@ -215,6 +215,7 @@ def in_half(network: nn.Module) -> dict[str, Tensor]:
 
 def write_weights(file: Path, weights: dict[str, Tensor], key: str, about: dict) -> None:
     """A file that is whole or not there at all, with `about` in its header under `key`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".unfinished")
     save_file(weights, unfinished, metadata={"format": "pt", key: json.dumps(about)})
     os.replace(unfinished, file)
