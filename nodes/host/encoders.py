@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import torch
 from comfy.audio_encoders.wav2vec2 import Wav2Vec2Model
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import pad
 
 from ...kf_core.conditioning.text import TextEncoder
@@ -90,7 +91,10 @@ class HostWav2Vec2(nn.Module):
     def __init__(self, encoder) -> None:
         super().__init__()
         theirs = encoder.model
-        self.theirs, self.encoder = theirs, theirs.encoder
+        self.theirs = theirs
+        self.encoder = SimpleNamespace(
+            pos_conv_embed=self._positions, layer_norm=theirs.encoder.layer_norm, layers=theirs.encoder.layers
+        )
         self.device, self.dtype = encoder.load_device, torch.float32  # its layers compute in what comes, whatever they are kept in
         self.config = SimpleNamespace(
             do_stable_layer_norm=theirs.encoder.do_stable_layer_norm,
@@ -103,6 +107,11 @@ class HostWav2Vec2(nn.Module):
 
     def feature_projection(self, heard: Tensor) -> tuple[Tensor, Tensor]:
         return self.theirs.feature_projection(heard), heard
+
+    def _positions(self, hidden: Tensor) -> Tensor:
+        """The host's own, with its weights where `hidden` is: what it loads in part keeps these off the card, unlike others."""
+        theirs = self.theirs.encoder.pos_conv_embed
+        return functional_call(theirs, {name: weight.to(hidden.device) for name, weight in theirs.named_parameters()}, (hidden,))
 
 
 def _is_heard(card: ModelCard, driver: Driver) -> bool:

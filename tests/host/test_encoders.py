@@ -134,7 +134,8 @@ def test_what_is_read_ahead_is_the_same_and_takes_no_more_than_its_own_tokens(ho
     ahead.encode_ahead(prompts)
     assert all(torch.equal(ahead(prompt), later(prompt)) for prompt in prompts[:3])
     held = [said.untyped_storage().nbytes() for said, _ in ahead._encoded.values()]
-    assert len(held) == 64 and max(held) <= 16 * 4096 * 4, "on a CPU the rest is read when its time comes"
+    is_on_processor = clip.patcher.load_device.type == "cpu"  # there the rest is read when its time comes
+    assert len(held) == (64 if is_on_processor else 70) and max(held) <= 16 * 4096 * 4
 
 
 def test_guidance_leads_away_from_the_negative_prompt_and_is_refused_where_nobody_reads(host, transformers_encoder, reader):

@@ -1,0 +1,52 @@
+"""The whole way on a device that is not the processor, where there is no card: everything must be where it is used."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ...pretend_card import missing
+from .commands import made
+
+ROOT = Path(__file__).parents[3]
+MISPLACED = """
+import torch
+from tests.pretend_card import plug_in
+plug_in()
+card = torch.ones(2, 3, device="pretend")
+for misplaced in (lambda: card + torch.ones(3), lambda: card @ torch.ones(3, 2), lambda: torch.cat((card, torch.ones(2, 3))),
+                  lambda: torch.nn.functional.conv1d(card, torch.ones(1, 2, 1)), lambda: torch.ones(2, 3)[card.long()]):
+    try:
+        misplaced()
+    except RuntimeError as problem:
+        print("refused:", problem)
+print("allowed:", (card * torch.tensor(2.0))[torch.tensor([1])].cpu().tolist())
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    if missing():
+        pytest.skip(f"NO {' AND NO '.join(missing()).upper()} FOUND: the pretend card cannot be built, devices are not tested")
+
+
+def run(*words: str) -> str:
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_what_lies_elsewhere_is_refused():
+    lines = run("-c", MISPLACED).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["refused"] * 5 + ["allowed"]
+    assert lines[-1] == "allowed: [[2.0, 2.0, 2.0]]"
+
+
+def test_a_video_made_on_another_device_is_the_same(files):
+    driven = {"duration": 1.5, "script": "[00:00-00:01] smile, nod"}
+    said = run("-m", "tests.pretend_card", "kf_core", *files.words("card.mp4", device="pretend", **driven))
+    assert "float32 on pretend" in said
+    assert files.animate("processor.mp4", **driven) == 0
+    there, here = made(files.folder / "card.mp4"), made(files.folder / "processor.mp4")
+    assert there.shape == here.shape and (there - here).abs().mean() < 1 / 255
