@@ -92,9 +92,7 @@ class HostWav2Vec2(nn.Module):
         super().__init__()
         theirs = encoder.model
         self.theirs = theirs
-        self.encoder = SimpleNamespace(
-            pos_conv_embed=self._positions, layer_norm=theirs.encoder.layer_norm, layers=theirs.encoder.layers
-        )
+        self.encoder = SimpleNamespace(pos_conv_embed=self._positions, layer_norm=theirs.encoder.layer_norm, layers=theirs.encoder.layers)
         self.device, self.dtype = encoder.load_device, torch.float32  # its layers compute in what comes, whatever they are kept in
         self.config = SimpleNamespace(
             do_stable_layer_norm=theirs.encoder.do_stable_layer_norm,
