@@ -8,6 +8,8 @@ import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from ..checkpoints.load import bundled, load_generator
 from ..checkpoints.read import read_header
 from ..checkpoints.vaes import load_vae
@@ -30,8 +32,8 @@ class MeasuredFiles:
         """None: the bundled one."""
         return cls(generator or bundled("kf-tiny.safetensors"), vae or bundled("kf-tiny-vae.safetensors"))
 
-    def load(self) -> Equipment:
-        return Equipment(load_generator(self.generator), load_vae(self.vae), load_reader())
+    def load(self, device: torch.device | str = "cpu") -> Equipment:
+        return Equipment(load_generator(self.generator, device=device), load_vae(self.vae, device=device), load_reader().to(device))
 
     def facts(self) -> dict[str, str]:
         """Which weights and which code, for a page."""

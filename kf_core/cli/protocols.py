@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import json
 import math
+import sys
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -26,7 +27,7 @@ from ..evaluation.variants import chosen as chosen_variants
 from ..evaluation.variants import variants
 from ..timeline import latent_frames, pixel_frames
 from .measured_files import MeasuredFiles
-from .model import set_threads
+from .model import device_called, remark_on_device, set_threads
 from .words import given, option, shell_line, typed
 
 FIRST_SEED = 2000  # of the sitters; those of the model card have others
@@ -34,7 +35,7 @@ SECONDS, SITTERS, TOGETHER = 20.0, 16, 4
 WATCHED = "full,without-fusion,without-knot"  # by the attention protocol, where nothing else is asked for
 PAUSE_CLIP, SILENT = 16.0, (5.5, 10.5)  # seconds: of a clip with a pause, and from when to when it is silent
 LONG = 300.0  # seconds from which on a stream is driven by pose and sound only
-ALL_TAKE = {"seconds", "identities", "first_seed", "checkpoint", "vae", "threads"}
+ALL_TAKE = {"seconds", "identities", "first_seed", "checkpoint", "vae", "device", "threads"}
 PAGE = {"page", "note"}
 TAKES = {  # the options that each protocol uses
     "ablation": ALL_TAKE | {"variants", "conditions", "together"} | PAGE,
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--together", type=int, default=TOGETHER, metavar="N", help=f"sitters in one rollout (default: {TOGETHER})")
     group.add_argument("--checkpoint", type=Path, metavar="FILE", help="model (default: the bundled kf-tiny)")
     group.add_argument("--vae", type=Path, metavar="FILE", help="its autoencoder (default: the bundled one)")
+    group.add_argument("--device", default="cpu", help="what draws them: cpu, cuda, .. (default: cpu)")
     group.add_argument("--page", type=Path, metavar="FILE", help="write the page here, pictures beside it (default: DIR/ablation.md)")
     group.add_argument("--note", default="", metavar="TEXT", help="what the top of the page says, in Markdown")
     group.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
@@ -93,7 +95,7 @@ def run_ablation(chosen: argparse.Namespace) -> int:
         page,
         changes={name: variant.change for name, variant in every.items()},
         coverage=coverage,
-        about={"note": chosen.note, "command": command_of(chosen, "ablation"), **files.facts()},
+        about={"note": chosen.note, "command": command_of(chosen, "ablation"), **files.facts(), "machine": _machine(equipment)},
         reader=equipment.reader,
     )
     print(f"{chosen.ablation / 'ablation.json'}, {page}")
@@ -122,7 +124,7 @@ def run_attention(chosen: argparse.Namespace) -> int:
                 bar.update()
             figure = chosen.attention / f"attention-{condition.replace(' ', '-')}.svg"
             figure.write_text(attention.plot(contexts), encoding="utf-8")
-    about = {"command": command_of(chosen, "attention"), **files.facts(), "machine": machine(), "date": str(date.today())}
+    about = {"command": command_of(chosen, "attention"), **files.facts(), "machine": _machine(equipment), "date": str(date.today())}
     numbers = {"about": about | {"seeds": list(seeds), "seconds": chosen.seconds}, "found": found}
     (chosen.attention / "attention.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
     for condition, contexts in found.items():
@@ -158,7 +160,7 @@ def run_mouth(chosen: argparse.Namespace) -> int:
     known = dict(closures={seed: sitter.closures for seed, sitter in seated.items()}, silent=SILENT, opening=opening)
     known |= dict(true_openings={seed: sitter.opening for seed, sitter in seated.items()})
     found = mouth_page.numbers(chosen.mouth, protocols, fps=fps, **known)
-    about = {"command": command_of(chosen, "mouth"), **files.facts(), "machine": machine(), "date": str(date.today())}
+    about = {"command": command_of(chosen, "mouth"), **files.facts(), "machine": _machine(equipment), "date": str(date.today())}
     about |= {"seeds": list(seeds), "voice": [path.name for path in chosen.voice or ()]}
     (chosen.mouth / "mouth.json").write_text(json.dumps({"about": about, "found": found}, indent=1), encoding="utf-8")
     print(mouth_page.table(found), end="")
@@ -184,7 +186,7 @@ def run_drift(chosen: argparse.Namespace) -> int:
         sheet = chosen.drift / f"drift-{condition.replace(' ', '-')}.webp"
         first_and_last_page.write_sheet(chosen.drift, each, fps, sheet)
         print(sheet)
-    about = {"command": command_of(chosen, "drift"), **files.facts(), "machine": machine(), "date": str(date.today())}
+    about = {"command": command_of(chosen, "drift"), **files.facts(), "machine": _machine(equipment), "date": str(date.today())}
     about |= {"seconds": chosen.seconds, "seeds": {condition: [line["seed"] for line in each] for condition, each in lines.items()}}
     numbers = {"about": about, "found": found, "results": lines}
     (chosen.drift / "drift.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
@@ -205,8 +207,10 @@ def _prepare(chosen: argparse.Namespace) -> "tuple[_Training, MeasuredFiles, Equ
             raise KnotForcingError(f"{count} sitters show nothing. Give {option(name)} 1 or more.")
     training = _training()
     set_threads(chosen.threads)
+    if remark := remark_on_device(chosen):
+        print(f"Note: {remark}", file=sys.stderr)
     files = MeasuredFiles.of(chosen.checkpoint, chosen.vae)
-    equipment = files.load()
+    equipment = files.load(device_called(chosen.device))
     fps = equipment.model.card.fps
     pictures, needed = pixel_frames(latent_frames(round(chosen.seconds * fps))), fewest_pictures(fps)
     if pictures < needed:
@@ -215,6 +219,10 @@ def _prepare(chosen: argparse.Namespace) -> "tuple[_Training, MeasuredFiles, Equ
             f"Give --seconds {math.ceil(needed / fps)} or more."
         )
     return training, files, equipment
+
+
+def _machine(equipment: Equipment) -> str:
+    return f"{equipment.precision}, {machine()}"
 
 
 def _seeds(chosen: argparse.Namespace) -> tuple[int, ...]:

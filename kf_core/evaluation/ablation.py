@@ -66,6 +66,11 @@ class Equipment:
         """A name for exactly these weights."""
         return fingerprint_of(self.model.modules, self.model.adapters, self.vae, self.reader)
 
+    @property
+    def precision(self) -> str:
+        """In what the generator computes, and where."""
+        return f"{str(self.model.dtype).removeprefix('torch.')} on {self.model.device.type}"
+
 
 def run(equipment: Equipment, seat: Callable[[int], Sitter], plan: Plan, folder: Path) -> None:
     """Do what the plan asks and is not done yet. Raises KnotForcingError when the folder belongs to other weights."""

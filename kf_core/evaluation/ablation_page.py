@@ -23,7 +23,6 @@ from .flicker import EQUAL_MOTION, is_equal_motion
 from .identity import verification_auc
 from .line_plot import Panel, line_plot
 from .reader import PortraitReader
-from .speed import machine
 from .variants import FULL, Trained
 
 SEAMS = "seam ratio over the codec's"
@@ -65,7 +64,7 @@ def write_page(
     `coverage` by variant; None: how these weights were trained is not known."""
     results = read(folder)
     summary = {
-        "about": {**about, "date": str(date.today()), "machine": machine()},
+        "about": {**about, "date": str(date.today())},
         "trained": None if coverage is None else {name: str(trained) for name, trained in coverage.items()},
         "tables": [
             {"seconds": seconds, "condition": condition, "rows": rows_of(results, seconds, condition)}

@@ -97,7 +97,8 @@ class _Screen:
 
 
 class _Decoders:
-    """One a sitter: on CPUs a batch takes 1.3 times as long, because what is in between grows beyond what memory is kept for."""
+    """One a sitter on CPUs, where a batch takes 1.3 times as long, because what is in between grows beyond what memory is kept for; else
+    one for all."""
 
     def __init__(self) -> None:
         self._states: list[DecoderState] = []
@@ -105,8 +106,9 @@ class _Decoders:
     @torch.no_grad()
     def pictures(self, vae: WanVAE, latents: Tensor) -> Tensor:
         """[b, 16, f, h, w] -> [b, pf, 8h, 8w, 3] RGB 0..1 on the CPU."""
-        self._states = self._states or [DecoderState() for _ in latents]
-        decoded = [decode_latents(vae, row[None], state) for row, state in zip(latents, self._states, strict=True)]
+        rows = latents.split(1 if latents.device.type == "cpu" else len(latents))
+        self._states = self._states or [DecoderState() for _ in rows]
+        decoded = [decode_latents(vae, row, state) for row, state in zip(rows, self._states, strict=True)]
         return rearrange(torch.cat(decoded).float().cpu(), "b c f h w -> b f h w c").contiguous()
 
 

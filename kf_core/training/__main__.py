@@ -60,7 +60,7 @@ def main() -> int:
     )
     parser.add_argument("--pictures-scale", type=float, default=1.0, help="so many times as many pictures per step of the autoencoder")
     parser.add_argument("--workers", type=int, default=0, help="further processes that make clips")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="where it trains and measures: cpu, cuda, ..")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=None, help="where the finished files go; by default the pack's assets")

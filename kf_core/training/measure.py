@@ -92,7 +92,7 @@ def stream_of(
     sitter: Sitter, model: Generator, vae: WanVAE, settings: RolloutSettings | None = None, *, with_pose: bool = True, seed: int = 0
 ) -> Stream:
     """The stream a user would have made: first picture, sound, and the pose if it is given."""
-    portrait = sitter.pictures[:1].permute(3, 0, 1, 2)[None]
+    portrait = sitter.pictures[:1].permute(3, 0, 1, 2)[None].to(model.device)
     driving = Driving(audio=AudioArray(sitter.samples, SAMPLE_RATE), pose=DrawnPose(sitter.pose) if with_pose else None)
     return Stream(
         model=model,
@@ -111,10 +111,10 @@ def through_codec(pictures: Tensor, vae: WanVAE) -> Iterator[Tensor]:
     encoder, decoder, done = EncoderState(), DecoderState(), 0
     starts = [0, *range(1 + BLOCK - BLOCK % 4, len(pictures), BLOCK - BLOCK % 4)]
     for start, stop in zip(starts, [*starts[1:], len(pictures)], strict=True):
-        latents = encode_pictures(vae, pictures[start:stop].permute(3, 0, 1, 2)[None], encoder)
+        latents = encode_pictures(vae, pictures[start:stop].permute(3, 0, 1, 2)[None].to(vae.conv1.weight.device), encoder)
         span = LatentSpan(done, done + latents.shape[2])
         done = span.stop
-        yield VideoDecoder(vae).decode(LatentChunk(0, span, latents), decoder).frames
+        yield VideoDecoder(vae).decode(LatentChunk(0, span, latents), decoder).frames.cpu()
 
 
 def measured(sitter: Sitter, made: Tensor, codec: Tensor, reader: PortraitReader, chunk: int) -> Report:
@@ -147,7 +147,7 @@ def measure(
 
     Three conditions for every sitter: the codec alone, the stream with pose, the stream with sound only; and one long stream with pose."""
     folder.mkdir(parents=True, exist_ok=True)
-    reader, chunk, size = load_reader(), model.card.rollout.chunk, model.card.width
+    reader, chunk, size = load_reader().to(model.device), model.card.rollout.chunk, model.card.width
     results: dict[str, list[dict]] = {"codec": [], "pose and sound": [], "sound only": [], "long": []}
     rows: dict[str, Tensor] = {}
     jobs = [(first_seed + i, seconds, ("codec", "pose and sound", "sound only")) for i in range(sitters)]
@@ -163,7 +163,7 @@ def measure(
                     made = codec
                 else:
                     stream = stream_of(sitter, model, vae, with_pose=condition != "sound only", seed=seed)
-                    made = torch.cat([chunk.frames for chunk in stream])
+                    made = torch.cat([chunk.frames.cpu() for chunk in stream])
                 report = measured(sitter, made, codec, reader, chunk)
                 results[condition].append({"seed": seed, **{name: value for name, value, _ in report.rows}})
                 if condition == "long":

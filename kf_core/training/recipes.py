@@ -196,7 +196,7 @@ class KfTiny:
     def measure_files(self) -> None:
         """Measure the finished files on held-out faces and voices; writes the model card beside them and contact sheets for the docs."""
         out = self._out
-        model, vae = load_generator(out / FILE), load_vae(out / VAE_FILE)
+        model, vae = load_generator(out / FILE, device=self.device), load_vae(out / VAE_FILE, device=self.device)
         folder = self.run / "measures"
         summary = measure(model, vae, self._library("held-out", HELD_OUT_SPEECH_MINUTES), folder)
         write_card(out / CARD_FILE, out / FILE, out / VAE_FILE, summary, machine(), self.run)

@@ -215,6 +215,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("view_as_complex", at::native::view_as_complex);
   m.impl("view_as_real", at::native::view_as_real);
   m.impl("_reshape_alias", at::native::_reshape_alias);
+  m.impl("native_group_norm", torch::CppFunction::makeFromBoxedFunction<&compute>());  // PyTorch's own for all devices wants views
   m.impl("_fused_sdp_choice", attention_choice);
   m.impl("convolution_overrideable", convolution);
   m.impl("convolution_backward_overrideable", convolution_backward);

@@ -1,10 +1,15 @@
 """The whole way on a device that is not the processor, where there is no card: everything must be where it is used."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from kf_core.cli.main import main
+from kf_core.cli.protocols import FIRST_SEED
+from kf_core.training.sitters import seat
 
 from ...pretend_card import missing
 from .commands import made
@@ -50,3 +55,18 @@ def test_a_video_made_on_another_device_is_the_same(files):
     assert files.animate("processor.mp4", **driven) == 0
     there, here = made(files.folder / "card.mp4"), made(files.folder / "processor.mp4")
     assert there.shape == here.shape and (there - here).abs().mean() < 1 / 255
+
+
+def test_protocols_measure_on_another_device(files):
+    seat(FIRST_SEED, 2.0, 32, files.folder)  # without espeak-ng there is nothing to measure
+    words = ["--checkpoint", str(files.folder / "tiny.safetensors"), "--vae", str(files.folder / "tiny-vae.safetensors")]
+    words += ["--seconds", "2", "--identities", "2", "--variants", "full", "--conditions", "sound only"]
+    runs = {name: files.folder / name for name in ("there", "here")}
+    run("-m", "tests.pretend_card", "kf_core", "evaluate", "--ablation", str(runs["there"]), *words, "--device", "pretend")
+    assert "float32 on pretend, " in (runs["there"] / "ablation.md").read_text(encoding="utf-8")
+    assert main(["evaluate", "--ablation", str(runs["here"]), *words]) == 0
+    there, here = (json.loads((folder / "ablation.json").read_text(encoding="utf-8"))["results"] for folder in runs.values())
+    for name in ("PSNR", "temporal flickering", "identity cosine"):  # correlations of so few pictures hang on the last digit
+        assert len(there) == len(here) == 4 and [line["values"][name] for line in there] == pytest.approx(
+            [line["values"][name] for line in here], rel=1e-3, abs=2e-3
+        )

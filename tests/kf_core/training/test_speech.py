@@ -108,6 +108,6 @@ def test_joined_phonemes_keep_their_place(spoken):
     assert joined.phonemes[1:] == tuple((0.5 + seconds, name) for seconds, name in said.phonemes)
 
 
-def test_a_missing_voice_is_named_in_one_sentence():
+def test_a_missing_voice_is_named_in_one_sentence(spoken):
     with pytest.raises(KnotForcingError, match="no voice 'nobody'"):
         speak("Hello", Voice("nobody"))
