@@ -24,8 +24,8 @@ NEEDED = ("c++", "ninja")
 
 
 def missing() -> list[str]:
-    """Which of the programs that build it are not here."""
-    return [program for program in NEEDED if shutil.which(program) is None]
+    """What it takes to build it and is not here. It was built on Linux only."""
+    return [program for program in NEEDED if shutil.which(program) is None] if sys.platform == "linux" else ["Linux"]
 
 
 def plug_in() -> ModuleType:
