@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from ..pretend_card import missing
-from .place import PACK, host_folder
+from .place import PACK
 
 CHOSEN = (
     "test_streams.py::test_the_graph_makes_as_many_pictures_and_as_much_sound_as_the_voice_lasts",
@@ -17,8 +17,7 @@ CHOSEN = (
 
 
 @pytest.mark.parametrize("whole", ["1", "0"], ids=["with room", "without room"])
-def test_a_host_with_a_card_draws_hears_and_reads(whole):
-    host_folder()
+def test_a_host_with_a_card_draws_hears_and_reads(host, whole):
     if missing():
         pytest.skip(f"NO {' AND NO '.join(missing()).upper()} FOUND: the pretend card cannot be built, devices are not tested")
     words = [sys.executable, "-m", "pytest", "-q", "-p", "tests.pretend_card.host", *(f"tests/host/{test}" for test in CHOSEN)]
