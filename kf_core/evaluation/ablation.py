@@ -63,13 +63,14 @@ class Equipment:
     reader: PortraitReader
 
     def fingerprint(self) -> str:
-        """A name for exactly these weights."""
-        return fingerprint_of(self.model.modules, self.model.adapters, self.vae, self.reader)
+        """A name for exactly these weights, and the precision they compute in where that is not float32."""
+        weights = fingerprint_of(self.model.modules, self.model.adapters, self.vae, self.reader)
+        return weights if self.model.dtype == torch.float32 else f"{weights} in {_name_of(self.model.dtype)}"
 
     @property
     def precision(self) -> str:
         """In what the generator computes, and where."""
-        return f"{str(self.model.dtype).removeprefix('torch.')} on {self.model.device.type}"
+        return f"{_name_of(self.model.dtype)} on {self.model.device.type}"
 
 
 def run(equipment: Equipment, seat: Callable[[int], Sitter], plan: Plan, folder: Path) -> None:
@@ -182,6 +183,10 @@ def _with_progress(played: Iterator[Played], num_pictures: int) -> Iterator[Play
         for span, pictures in played:
             yield span, pictures
             bar.update(span.length)
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _name(variant: Variant | None) -> str:

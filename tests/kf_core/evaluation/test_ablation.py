@@ -133,8 +133,11 @@ def test_a_sitter_measures_the_same_whoever_came_before(own, tmp_path):
     assert other["values"] == pytest.approx(mine["values"], rel=0.05, abs=0.02)
 
 
-def test_results_of_other_weights_are_refused(own, tmp_path):
+def test_results_of_other_weights_or_another_precision_are_refused(own, tmp_path):
     run(own, tmp_path, ["full"], seeds=(1,), with_codec=False)
+    in_half = Generator(own.model.card, own.model.modules, own.model.adapters, dtype=torch.bfloat16)
+    with pytest.raises(KnotForcingError, match="these are .* in bfloat16"):
+        run(replace(own, model=in_half), tmp_path, ["full"], seeds=(1,), with_codec=False)
     with pytest.raises(KnotForcingError, match="other weights"):
         run(equipment(seed=2), tmp_path, ["full"], seeds=(1,), with_codec=False)
 
