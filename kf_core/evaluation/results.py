@@ -41,7 +41,8 @@ def claim(folder: Path, weights: str) -> None:
     known = json.loads(about.read_text(encoding="utf-8"))["weights"]
     if known != weights:
         raise KnotForcingError(
-            f"{folder} holds results of other weights, or of another precision ({known}; these are {weights}). Choose another folder, or delete that one."
+            f"{folder} holds results of other weights, or of another precision ({known}; these are {weights}). "
+            f"Choose another folder, or delete that one."
         )
 
 

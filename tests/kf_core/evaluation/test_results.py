@@ -70,7 +70,7 @@ def test_a_file_that_several_need_is_the_first_ones_and_whole(tmp_path):
 
 def test_a_folder_of_other_weights_is_refused_and_left_as_it_was(tmp_path):
     claim(tmp_path, "mine")
-    with pytest.raises(KnotForcingError, match=r"other weights \(mine; these are yours\)"):
+    with pytest.raises(KnotForcingError, match=r"other weights, or of another precision \(mine; these are yours\)"):
         claim(tmp_path, "yours")
     claim(tmp_path, "mine")
 
