@@ -70,3 +70,8 @@ def seconds(span: PixelSpan, fps: float) -> tuple[float, float]:
 def pixel_frames_in(seconds: float, fps: float) -> int:
     """The number of pictures that covers `seconds` to the picture: at least one, rounded up (past float noise)."""
     return max(1, math.ceil(seconds * fps - 1e-6))
+
+
+def picture_on_show(picture: int, fps: float, own_fps: float) -> int:
+    """Which picture of a source at `own_fps` is on show when ours, at `fps`, is: 0 for what lies before the start."""
+    return math.floor(max(0, picture) / fps * own_fps + 1e-6)

@@ -22,7 +22,7 @@ from torch.nn.functional import interpolate
 
 from ..errors import KnotForcingError
 from ..media.playback import VideoFacts, pictures, probe
-from ..timeline import LatentSpan, pixels
+from ..timeline import LatentSpan, picture_on_show, pixels
 from ..vae.streaming import EncoderState, encode_pictures
 from ..vae.wan import ENCODER_REMEMBERS, SPATIAL_STRIDE, WanVAE
 
@@ -60,7 +60,7 @@ class ControlPictures:
         return len(self.frames) / self.fps
 
     def shown(self, fps: float, start: int = 0) -> Iterator[Tensor]:
-        first = _own_picture(start, fps, self.fps)
+        first = picture_on_show(start, fps, self.fps)
         return _at_rate(iter(self.frames[first:]), first, self.fps, fps, start)
 
 
@@ -82,7 +82,7 @@ class ControlVideo:
         return self.facts.seconds
 
     def shown(self, fps: float, start: int = 0) -> Iterator[Tensor]:
-        first = _own_picture(start, fps, self.facts.fps)
+        first = picture_on_show(start, fps, self.facts.fps)
         return _at_rate(pictures(self.path, first), first, self.facts.fps, fps, start)
 
 
@@ -156,15 +156,11 @@ class _GreyLatents:
         return self._last
 
 
-def _own_picture(moment: int, fps: float, own_fps: float) -> int:
-    return int(moment / fps * own_fps + 1e-6)
-
-
 def _at_rate(frames: Iterator[Tensor], first: int, own_fps: float, fps: float, start: int) -> Iterator[Tensor]:
     """Of pictures at `own_fps`, the first of which is number `first`, the one on show at each of our moments from `start` on."""
     showing, shown, moment = None, first - 1, start
     while True:
-        wanted = _own_picture(moment, fps, own_fps)
+        wanted = picture_on_show(moment, fps, own_fps)
         while shown < wanted:
             showing, shown = next(frames, None), shown + 1
             if showing is None:

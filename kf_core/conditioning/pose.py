@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import KnotForcingError
 from ..media.playback import VideoFacts, pictures, probe
-from ..timeline import PixelSpan
+from ..timeline import PixelSpan, picture_on_show
 from .openpose import draw_pose, keypoints_from_angles, reduce_pose
 
 _KEPT_SECONDS = 10.0  # what a reader of a video remembers; asked for something older, it begins again
@@ -110,7 +110,7 @@ class PosePictures:
     def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
         result = torch.zeros(span.length, 3, latent_h, latent_w)
         for index, picture in enumerate(span):
-            own = _own_picture(picture, fps, self.fps)
+            own = picture_on_show(picture, fps, self.fps)
             if own < len(self.frames):
                 result[index] = reduce_pose(self.frames[own : own + 1].cpu(), latent_h, latent_w)[0]
         return result
@@ -152,7 +152,7 @@ class PoseVideoReader:
 
     def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
         own_fps = self._video.facts.fps
-        wanted = [_own_picture(picture, fps, own_fps) for picture in span]
+        wanted = [picture_on_show(picture, fps, own_fps) for picture in span]
         oldest = min(wanted[0], wanted[-1] - _KEPT_SECONDS * own_fps) if wanted else 0
         if self._grid != (latent_h, latent_w) or any(
             own < self._next and own not in self._kept for own in wanted if not self._past_end(own)
@@ -190,8 +190,3 @@ def blinks(times: Tensor, every: float) -> Tensor:
     nearest = (times / every - 0.5).round() + torch.tensor([[-1.0], [0.0], [1.0]])
     moments = (nearest + 0.5 + 0.28 * (nearest * 2.4).sin()) * every
     return torch.exp(-(((times - moments) / BLINK_SECONDS) ** 4)).amax(0).float()
-
-
-def _own_picture(picture: int, fps: float, own_fps: float) -> int:
-    """Which picture of a source at `own_fps` is on show when ours is: 0 for what lies before the start."""
-    return math.floor(max(0, picture) / fps * own_fps + 1e-6)

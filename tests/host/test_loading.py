@@ -61,9 +61,8 @@ def test_a_node_that_wants_fixed_places_in_memory_loads_the_model_once_more(host
     prompt = also(prompt, compiled=("TorchCompileModel", {"model": ["load", 0], "backend": "inductor"}))
     prompt["sampler"]["inputs"]["model"] = ["compiled", 0]
     host.forget_streams()
-    loaded.set_in_use_by_current_prompt = lambda is_used: (
-        None
-    )  # newer hosts tell dynamic models so, the last time when the next prompt begins
+    # newer hosts tell dynamic models so, the last time when the next prompt begins
+    loaded.set_in_use_by_current_prompt = lambda is_used: None
     with monkeypatch.context() as here:
         here.setattr(loaded, "is_dynamic", lambda: True)
         ran = host.run(prompt)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ..pretend_card import missing
+from ..pretend_card import skip_where_it_cannot_be_built
 from .place import PACK
 
 CHOSEN = (
@@ -18,8 +18,7 @@ CHOSEN = (
 
 @pytest.mark.parametrize("whole", ["1", "0"], ids=["with room", "without room"])
 def test_a_host_with_a_card_draws_hears_and_reads(host, whole):
-    if missing():
-        pytest.skip(f"NO {' AND NO '.join(missing()).upper()} FOUND: the pretend card cannot be built, devices are not tested")
+    skip_where_it_cannot_be_built()
     words = [sys.executable, "-m", "pytest", "-q", "-p", "tests.pretend_card.host", *(f"tests/host/{test}" for test in CHOSEN)]
     done = subprocess.run(words, cwd=PACK, env=os.environ | {"KF_CARD_WHOLE": whole}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:]

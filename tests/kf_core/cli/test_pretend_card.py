@@ -11,7 +11,7 @@ from kf_core.cli.main import main
 from kf_core.cli.protocols import FIRST_SEED
 from kf_core.training.sitters import seat
 
-from ...pretend_card import missing
+from ...pretend_card import skip_where_it_cannot_be_built
 from .commands import made
 
 ROOT = Path(__file__).parents[3]
@@ -32,8 +32,7 @@ print("allowed:", (card * torch.tensor(2.0))[torch.tensor([1])].cpu().tolist())
 
 @pytest.fixture(scope="module", autouse=True)
 def built() -> None:
-    if missing():
-        pytest.skip(f"NO {' AND NO '.join(missing()).upper()} FOUND: the pretend card cannot be built, devices are not tested")
+    skip_where_it_cannot_be_built()
 
 
 def run(*words: str) -> str:
