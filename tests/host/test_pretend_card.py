@@ -20,7 +20,7 @@ CHOSEN = (
 def test_a_host_with_a_card_draws_hears_and_reads(host, whole):
     skip_where_it_cannot_be_built()
     words = [sys.executable, "-m", "pytest", "-q", "-p", "tests.pretend_card.host", *(f"tests/host/{test}" for test in CHOSEN)]
-    done = subprocess.run(words, cwd=PACK, env=os.environ | {"KF_CARD_WHOLE": whole}, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=PACK, env=os.environ | {"KF_CARD_WHOLE": whole}, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout[-5000:]
     said = next(line for line in done.stdout.splitlines() if "operations on the pretend card" in line)
     assert int(said.split()[0]) > 1000

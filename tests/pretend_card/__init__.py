@@ -10,9 +10,13 @@ computes no faster or otherwise than the processor, and it knows nothing of stre
 Needs a C++ compiler and ninja; built once for each version of PyTorch, in about a minute.
 """
 
+import hashlib
+import importlib.util
+import os
 import shutil
 import sys
-from contextlib import nullcontext
+import tempfile
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -33,15 +37,33 @@ def skip_where_it_cannot_be_built() -> None:
 
 def plug_in() -> ModuleType:
     """From now on `device="pretend"` is a device of this process. Returns the extension: `held()` bytes, `operations()` computed."""
-    from torch.utils.cpp_extension import load
-
-    version = torch.__version__.split("+")[0].replace(".", "_")
-    card = load(f"pretend_card_{version}", [str(Path(__file__).with_name("card.cpp"))], extra_cflags=["-O1", "-w"])
+    card = _extension()
     torch.utils.rename_privateuse1_backend(NAME)
     torch._register_device_module(NAME, _module())
     torch.utils.generate_methods_for_privateuse1_backend()
     UntypedStorage.cpu, UntypedStorage.to = _to_processor, _to_device
     return card
+
+
+def _extension() -> ModuleType:
+    """Built elsewhere and moved in whole: who is killed while building leaves nothing that others wait for; two may build at once."""
+    from torch.utils.cpp_extension import get_default_build_root, load
+
+    name, source = "pretend_card", Path(__file__).with_name("card.cpp")
+    digest = hashlib.sha256(source.read_bytes() + f"{torch.__version__} {sys.version}".encode()).hexdigest()[:16]
+    folder = Path(get_default_build_root()) / f"{name}-{digest}"
+    if folder.exists():
+        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.so")
+        extension = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(extension)
+        return extension
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = tempfile.mkdtemp(prefix=f"{name}-", dir=folder.parent)
+    extension = load(name, [str(source)], build_directory=new, extra_cflags=["-O1", "-w"])
+    with suppress(OSError):  # another was first
+        os.rename(new, folder)
+    shutil.rmtree(new, ignore_errors=True)
+    return extension
 
 
 def _module() -> ModuleType:
