@@ -24,6 +24,7 @@ TORCH = "torch==2.13.0"  # what is tested; the pack itself takes whatever PyTorc
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # on Linux, PyPI's own build brings gigabytes of CUDA
 NEEDED = ("torch", "einops", "safetensors", "numpy", "av", "PIL", "tqdm", "soxr", "librosa")
 MOST_WORKERS = 4  # that test at a time; each holds a PyTorch of its own, about 1 GB
+NAME_WHAT_HANGS = ("-o", "faulthandler_timeout=900", "-o", "faulthandler_exit_on_timeout=true")  # fails with its stack, the rest goes on
 NEEDED_FOR_TESTS = (
     "pytest", "xdist", "ruff", "hypothesis", "matplotlib", "psutil", "skimage", "transformers", "sentencepiece", "diffusers",
 )  # fmt: skip
@@ -51,7 +52,7 @@ def test(more: list[str]) -> int:
     prepare(NEEDED + NEEDED_FOR_TESTS)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only get in each other's way
     workers = min(MOST_WORKERS, os.cpu_count() or 1)
-    return run("-m", "pytest", "-n", str(workers), "--dist", "worksteal", *more)
+    return run("-m", "pytest", "-n", str(workers), "--dist", "worksteal", *NAME_WHAT_HANGS, *more)
 
 
 def lint(more: list[str]) -> int:
