@@ -25,7 +25,7 @@ from ..conditioning.idle import NATURAL
 from ..conditioning.portrait import advice_on, livetalk_portrait, prepare_portrait
 from ..conditioning.pose import PoseVideo
 from ..errors import KnotForcingError
-from ..evaluation.speed import machine
+from ..evaluation.speed import computed_on
 from ..film import Film
 from ..media.picture import read_picture
 from ..media.playback import probe
@@ -188,8 +188,7 @@ def _summary(film: Film, loaded: model_arguments.LoadedModel, took: _Took) -> st
         if share < 1 and loaded.has_faster_decoder():
             lines.append("faster       --decoder small: a decoder of half the width makes the pictures, softer ones")
         lines.append(f"first frame  on the disk after {took.first_picture:.2f} s, {took.loading:.2f} s of it loading")
-    precision = str(loaded.generator.dtype).removeprefix("torch.")
-    lines.append(f"precision    {precision} on {loaded.generator.device.type}: {machine()}")
+    lines.append(f"precision    {computed_on(loaded.generator.dtype, loaded.generator.device)}")
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ from ..evaluation.ablation import CONDITIONS, POSE_AND_SOUND, Equipment, Plan
 from ..evaluation.ablation_page import write_page
 from ..evaluation.line_plot import need_matplotlib
 from ..evaluation.lip_sync import fewest_pictures, opening_from_sound
-from ..evaluation.speed import machine
+from ..evaluation.speed import computed_on
 from ..evaluation.variants import chosen as chosen_variants
 from ..evaluation.variants import variants
 from ..timeline import latent_frames, pixel_frames
@@ -222,7 +222,7 @@ def _prepare(chosen: argparse.Namespace) -> "tuple[_Training, MeasuredFiles, Equ
 
 
 def _machine(equipment: Equipment) -> str:
-    return f"{equipment.precision}, {machine()}"
+    return computed_on(equipment.model.dtype, equipment.model.device)
 
 
 def _seeds(chosen: argparse.Namespace) -> tuple[int, ...]:

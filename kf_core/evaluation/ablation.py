@@ -67,11 +67,6 @@ class Equipment:
         weights = fingerprint_of(self.model.modules, self.model.adapters, self.vae, self.reader)
         return weights if self.model.dtype == torch.float32 else f"{weights} in {_name_of(self.model.dtype)}"
 
-    @property
-    def precision(self) -> str:
-        """In what the generator computes, and where."""
-        return f"{_name_of(self.model.dtype)} on {self.model.device.type}"
-
 
 def run(equipment: Equipment, seat: Callable[[int], Sitter], plan: Plan, folder: Path) -> None:
     """Do what the plan asks and is not done yet. Raises KnotForcingError when the folder belongs to other weights."""

@@ -147,6 +147,11 @@ def drawn_in_turn(streams: Sequence[Stream], chunks: int) -> list[float]:
     return [median(times[SETTLED:]) for times in seconds]
 
 
+def computed_on(dtype: torch.dtype, device: torch.device) -> str:
+    """In what precision, on what kind of device and on which machine, in a line: `bfloat16 on cuda, ...`."""
+    return f"{str(dtype).removeprefix('torch.')} on {device.type}, {machine()}"
+
+
 def machine() -> str:
     """This machine in a line: processor, threads, what it computes bfloat16 with, device, PyTorch."""
     name = platform.processor() or platform.machine()
