@@ -12,12 +12,13 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from ..media.picture import read_picture
 from .ablation import CODEC, CONDITIONS, MOMENTS, STRIPS, TRUTH, read
 from .bootstrap import Interval, interval, paired
+from .contact_sheet import contact_sheet
 from .course import COURSES, PARTS
 from .flicker import EQUAL_MOTION, is_equal_motion
 from .identity import verification_auc
@@ -47,7 +48,7 @@ SHOWN = {
     FLICKER: ("flickering", 2),
 }
 PLOTTED = (FULL, "without-knot", "without-fusion", "anchor-fixed", "anchor-behind", "without-anchor", "self-forcing")
-STRIP_SIDE, LABEL, STRIP_QUALITY = 56, 124, 45  # pixels, pixels, WebP's
+STRIP_SIDE, STRIP_QUALITY = 56, 45  # pixels, WebP's
 
 
 def write_page(
@@ -87,7 +88,7 @@ def write_page(
         lines += _table(table, changes, coverage)
     lengths = sorted({table["seconds"] for table in summary["tables"]})
     for seconds in lengths:
-        lines += _pictures(results, seconds, folder, page, with_plot=seconds >= LONG or seconds == lengths[-1])
+        lines += _pictures(results, seconds, list(changes), folder, page, with_plot=seconds >= LONG or seconds == lengths[-1])
     page.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return summary
 
@@ -218,7 +219,7 @@ def _cell(found: dict | None, digits: int) -> str:
     return f"{text} (**{words}**)" if excludes_zero else f"{text} ({words})"
 
 
-def _pictures(results: list[dict], seconds: float, folder: Path, page: Path, *, with_plot: bool) -> list[str]:
+def _pictures(results: list[dict], seconds: float, variants: Sequence[str], folder: Path, page: Path, *, with_plot: bool) -> list[str]:
     """One sitter's strips of this length and its drift as a plot, beside the page. Small: they are kept with the documents."""
     lines = []
     for condition in CONDITIONS:
@@ -228,9 +229,9 @@ def _pictures(results: list[dict], seconds: float, folder: Path, page: Path, *, 
             continue
         stem = f"{page.stem}-{seconds:g}s-{condition.replace(' ', '-')}"
         lines += [f"## {condition.capitalize()}, {seconds:g} s: in pictures", ""]
-        if (sheet := _strips(folder / STRIPS / f"{seconds:g}s", condition, results, seconds)) is not None:
+        if (sheet := _strips(folder / STRIPS / f"{seconds:g}s", condition, variants, results, seconds)) is not None:
             sheet.save(page.with_name(f"{stem}.webp"), quality=STRIP_QUALITY, method=6)
-            lines += [f"One sitter, the same moments from 0 to {seconds:g} s:", "", f"![A strip of each variant]({stem}.webp)", ""]
+            lines += ["One sitter, the same moments:", "", f"![A strip of each variant]({stem}.webp)", ""]
         if with_plot:
             panels = [
                 Panel(f"{measure} ({how})", {name: course[measure] for name, course in shown.items()}, *_middles(seconds), "seconds")
@@ -256,20 +257,15 @@ def _middles(seconds: float) -> tuple[float, float]:
     return seconds / PARTS / 2, seconds - seconds / PARTS / 2
 
 
-def _strips(strips: Path, condition: str, results: list[dict], seconds: float) -> Image.Image | None:
-    """The strips of the sitter that most variants sat, under each other and labelled."""
+def _strips(strips: Path, condition: str, variants: Sequence[str], results: list[dict], seconds: float) -> Image.Image | None:
+    """The strips of the sitter that most variants sat, under each other in the order of `variants`."""
     here = [r for r in results if r["seconds"] == seconds and r["condition"] == condition]
     seeds = [line["seed"] for line in here]
     seed = max(sorted(set(seeds)), key=seeds.count)
     files = {TRUTH: strips / TRUTH / f"{TRUTH}-{seed}.webp"}
-    files |= {r["variant"]: strips / condition / f"{r['variant']}-{seed}.webp" for r in here if r["seed"] == seed}
-    rows = {name: Image.open(file) for name, file in files.items() if file.exists()}
+    files |= {variant: strips / condition / f"{variant}-{seed}.webp" for variant in variants}
+    rows = {name: _moments(file) for name, file in files.items() if file.exists()}
     if not rows:
         return None
-    rows = {name: image.resize((round(image.width * STRIP_SIDE / image.height), STRIP_SIDE)) for name, image in rows.items()}
-    sheet = Image.new("RGB", (LABEL + max(image.width for image in rows.values()), STRIP_SIDE * len(rows)), (255, 255, 255))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
-    for index, (name, image) in enumerate(rows.items()):
-        draw.text((4, STRIP_SIDE * index + STRIP_SIDE // 2 - 7), name, fill=(0, 0, 0), font=font)
-        sheet.paste(image.convert("RGB"), (LABEL, STRIP_SIDE * index))
-    return sheet
+    headings = [f"{seconds * k / (MOMENTS - 1):.0f} s" for k in range(MOMENTS)]
+    return contact_sheet(rows, fps=1, moments=range(MOMENTS), side=STRIP_SIDE, headings=headings)
