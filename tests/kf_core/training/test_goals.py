@@ -53,9 +53,11 @@ def test_what_was_not_measured_has_no_row_and_what_was_names_its_command(tmp_pat
 def test_without_the_knot_seams_must_be_larger_beyond_chance():
     seams = lambda low: {"seam ratio over the codec's": {"mean": 1.0, "difference": {"low": low}}}
     table = {"seconds": 20.0, "condition": "sound only", "rows": {"full": seams(0.0), "without-knot": seams(-0.01)}}
-    rows = found({"ablation": {"about": ABOUT, "tables": [table]}})
+    few = table | {"seconds": 60.0, "rows": {"full": seams(0.0), "without-knot": seams(None)}}  # sitters without an interval
+    rows = found({"ablation": {"about": ABOUT, "tables": [table, few]}})
     assert rows["seam ratio with the knot, sound only, 20 s"].is_reached
     assert not rows["how much larger without it, lower end of 95 %, sound only, 20 s"].is_reached
+    assert "seam ratio with the knot, sound only, 60 s" in rows and not any("larger" in name and "60 s" in name for name in rows)
 
 
 def test_idle_life_has_rows_only_where_it_was_measured():
