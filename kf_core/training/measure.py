@@ -8,6 +8,7 @@ autoencoder and back, is the ceiling. Source: the measures are `kf_core.evaluati
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from statistics import fmean
 
@@ -25,6 +26,7 @@ from ..conditioning.openpose import draw_pose
 from ..evaluation.contact_sheet import contact_sheet
 from ..evaluation.reader import PortraitReader, load_reader
 from ..evaluation.report import Report, evaluate
+from ..evaluation.speed import computed_on
 from ..model.causal import Generator
 from ..settings import RolloutSettings
 from ..stream import Stream
@@ -32,6 +34,7 @@ from ..timeline import LatentSpan, PixelSpan, latent_frames, pixel_frames
 from ..vae.streaming import DecoderState, EncoderState, VideoDecoder, encode_clip, encode_pictures
 from ..vae.wan import SPATIAL_STRIDE, WanVAE
 from .drawing import render
+from .on_the_way import commit
 from .portraits import sample_identities, sample_motion, with_mouth
 from .takes import FPS, Library
 
@@ -178,6 +181,7 @@ def measure(
         "seconds": seconds,
         "long_seconds": long_seconds,
         "size": size,
+        "about": {"code": commit(), "date": str(date.today()), "machine": computed_on(model.dtype, model.device)},
     }
     (folder / "measures.json").write_text(json.dumps(summary, indent=1))
     return summary

@@ -1,7 +1,6 @@
 """The model card of kf-tiny: recipe, data and measured numbers, written from what the run and the measurement left. Nothing by hand."""
 
 import json
-from datetime import date
 from pathlib import Path
 
 from ..checkpoints.alone import SMALL_FILE
@@ -35,7 +34,7 @@ SHOWN = (
 )
 
 
-def write_card(path: Path, generator_file: Path, vae_file: Path, measures: dict, machine: str, run: Path) -> None:
+def write_card(path: Path, generator_file: Path, vae_file: Path, measures: dict, run: Path) -> None:
     """Write the card as Markdown; `measures` is what `measure.measure` returned, `run` has what the protocols left, if they were run."""
     generator, vae = (read_header(file).metadata for file in (generator_file, vae_file))
     card = ModelCard.from_json(generator[CARD_KEY])
@@ -43,7 +42,7 @@ def write_card(path: Path, generator_file: Path, vae_file: Path, measures: dict,
     small = vae_file.with_name(SMALL_FILE)
     about_small = DecoderCard.of(read_header(small).metadata) if small.exists() else None
     goals = goals_table(codec, measures, read_protocols(run))
-    lines = (*_about(card, trained, codec, about_small), *_numbers(measures, machine), *goals, *_limits())
+    lines = (*_about(card, trained, codec, about_small), *_numbers(measures), *goals, *_limits())
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -117,8 +116,8 @@ def _teacher(trained: dict) -> list[str]:
     return [row] if steps else []
 
 
-def _numbers(measures: dict, machine: str) -> list[str]:
-    conditions = measures["conditions"]
+def _numbers(measures: dict) -> list[str]:
+    conditions, about = measures["conditions"], measures["about"]
     names = list(conditions)
     sitters = len(conditions[names[0]]["each"])
     lines = [
@@ -138,7 +137,7 @@ def _numbers(measures: dict, machine: str) -> list[str]:
             worst = f" ({min(one[row] for one in conditions[name]['each']):.2f})" if row == "mouth r" else ""
             cells.append("" if mean is None else f"{mean:.3g}{worst}")
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return [*lines, "", f"Command: `python -m kf_core.training measures`. Date: {date.today()}. Machine: {machine}.", ""]
+    return [*lines, "", f"`python -m kf_core.training measures`, commit {about['code']}, {about['date']}, {about['machine']}", ""]
 
 
 def _limits() -> list[str]:

@@ -18,7 +18,6 @@ from ..checkpoints.known import kf_tiny
 from ..checkpoints.load import load_generator
 from ..checkpoints.vaes import load_vae
 from ..errors import KnotForcingError
-from ..evaluation.speed import computed_on
 from ..model.card import ModelCard
 from . import hearing, self_forcing, small_decoder, student
 from .clips import SHARD, ClipFolder, make_clips
@@ -199,7 +198,7 @@ class KfTiny:
         model, vae = load_generator(out / FILE, device=self.device), load_vae(out / VAE_FILE, device=self.device)
         folder = self.run / "measures"
         summary = measure(model, vae, self._library("held-out", HELD_OUT_SPEECH_MINUTES), folder)
-        write_card(out / CARD_FILE, out / FILE, out / VAE_FILE, summary, computed_on(model.dtype, model.device), self.run)
+        write_card(out / CARD_FILE, out / FILE, out / VAE_FILE, summary, self.run)
         tqdm.write(f"{out / CARD_FILE}; pictures in {folder}")
 
     @property

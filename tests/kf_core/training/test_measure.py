@@ -61,6 +61,7 @@ def test_the_protocol_leaves_numbers_and_pictures(library, vae, tmp_path):
     model = Generator(card, WanModel(card), Adapters(card))
     summary = measure(model, vae, library, tmp_path, sitters=2, seconds=2, long_seconds=3)
     assert json.loads((tmp_path / "measures.json").read_text()) == summary
+    assert summary["about"]["machine"].startswith("float32 on cpu, ")
     assert (tmp_path / "sitters.png").exists() and (tmp_path / "long.png").exists()
     with Image.open(tmp_path / "1000 sound only.webp") as moving:
         assert moving.n_frames == 33 and moving.size == (192, 192)
