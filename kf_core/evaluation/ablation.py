@@ -64,8 +64,8 @@ class Equipment:
 
     def fingerprint(self) -> str:
         """A name for exactly these weights, and the precision they compute in where that is not float32."""
-        weights = fingerprint_of(self.model.modules, self.model.adapters, self.vae, self.reader)
-        return weights if self.model.dtype == torch.float32 else f"{weights} in {_name_of(self.model.dtype)}"
+        weights, dtype = fingerprint_of(self.model.modules, self.model.adapters, self.vae, self.reader), self.model.dtype
+        return weights if dtype == torch.float32 else f"{weights} in {str(dtype).removeprefix('torch.')}"
 
 
 def run(equipment: Equipment, seat: Callable[[int], Sitter], plan: Plan, folder: Path) -> None:
@@ -178,10 +178,6 @@ def _with_progress(played: Iterator[Played], num_pictures: int) -> Iterator[Play
         for span, pictures in played:
             yield span, pictures
             bar.update(span.length)
-
-
-def _name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _name(variant: Variant | None) -> str:
