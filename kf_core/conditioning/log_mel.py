@@ -6,7 +6,9 @@ Four hops to a picture; the picture that is shown at p / fps gets the four befor
     picture                                 p
 
 The scale is fixed (no statistics of the clip), so any window equals the same part of the whole, bit for bit.
-Mel bands by librosa (Slaney's scale and norm); the framing is our own, because the hop need not be a whole number of samples.
+The framing is our own, because the hop need not be a whole number of samples. So is the table of mel bands, a few lines and equal to
+librosa's (Slaney's scale and norm): importing librosa for it took longer than the model takes to load.
+Source: librosa, `filters.mel` and `mel_frequencies` (htk=False, norm="slaney"); Slaney, Auditory Toolbox, Technical Report 1998-010.
 """
 
 from functools import cache
@@ -24,6 +26,8 @@ LOWEST_HZ, HIGHEST_HZ = 60.0, 7600.0
 HOPS_PER_PICTURE = 4
 WIDTH = 2 * HOPS_PER_PICTURE * MELS  # numbers per picture
 REMEMBERED = 256  # pictures
+# Slaney's mel: linear up to 1 kHz, logarithmic beyond, where 27 mels are a factor of 6.4
+HERTZ_PER_MEL, BEND_HZ, LOG_STEP = 200 / 3, 1000.0, np.log(6.4) / 27
 
 
 class LogMel:
@@ -49,7 +53,7 @@ class LogMel:
             sound = self._listener.samples(first, middles[-1] + FFT // 2).astype(np.float64)
             frames = np.stack([sound[middle - FFT // 2 - first :][:FFT] for middle in middles])
             power = np.abs(np.fft.rfft(frames * _hann())) ** 2
-            level = (np.log10(power @ _mel_bands().T + 1e-6) + 3) / 2
+            level = (np.log10(power @ mel_bands().T + 1e-6) + 3) / 2
             while len(self._remembered) >= REMEMBERED:
                 del self._remembered[next(iter(self._remembered))]
             self._remembered[picture] = level.clip(-2, 3).astype(np.float32)
@@ -62,8 +66,25 @@ def _hann() -> np.ndarray:
 
 
 @cache
-def _mel_bands() -> np.ndarray:
-    """[32, 257]"""
-    import librosa
+def mel_bands() -> np.ndarray:
+    """[32, 257]. Each band is a triangle from the middle of the one before to the middle of the one after, of area 1 over hertz."""
+    hertz = np.arange(FFT // 2 + 1) * SAMPLE_RATE / FFT
+    edges = mel_frequencies()
+    lower, middle, upper = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    triangles = np.minimum((hertz - lower) / (middle - lower), (upper - hertz) / (upper - middle))
+    return np.maximum(triangles, 0) * (2 / (upper - lower))
 
-    return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=FFT, n_mels=MELS, fmin=LOWEST_HZ, fmax=HIGHEST_HZ, dtype=np.float64)
+
+def mel_frequencies() -> np.ndarray:
+    """Hertz where the bands begin, have their middles and end, evenly spaced in mels: [34]."""
+    return _hertz(np.linspace(_mels(LOWEST_HZ), _mels(HIGHEST_HZ), MELS + 2))
+
+
+def _mels(hertz: float) -> float:
+    linear = hertz / HERTZ_PER_MEL
+    return linear if hertz < BEND_HZ else BEND_HZ / HERTZ_PER_MEL + np.log(hertz / BEND_HZ) / LOG_STEP
+
+
+def _hertz(mels: np.ndarray) -> np.ndarray:
+    bend = BEND_HZ / HERTZ_PER_MEL
+    return np.where(mels < bend, mels * HERTZ_PER_MEL, BEND_HZ * np.exp(LOG_STEP * (np.maximum(mels, bend) - bend)))

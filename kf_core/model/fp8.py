@@ -76,9 +76,10 @@ def turned_back(rows: Tensor, scales: Tensor, weight: Tensor, scale: Tensor, bia
     return (sums if bias is None else sums + bias).to(dtype)
 
 
-@torch.compiler.assume_constant_result
 def multiplies(device: torch.device) -> bool:
-    """Does this device multiply 8-bit floats, with scales by row, in this PyTorch? It is asked once, by a small product."""
+    """Does this device multiply 8-bit floats, with scales by row, in this PyTorch? It is asked once, by a small product.
+
+    Never traced: who compiles marks it as a constant (`compiled.py`). A decorator here would load the compiler, 1.8 s, for everybody."""
     return _multiplies(device)
 
 

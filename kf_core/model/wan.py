@@ -38,7 +38,7 @@ class WanBlock(nn.Module):
         self.cross_attn = WanAttention(dim, heads, layers)
         self.norm2 = layers.LayerNorm(dim, eps=EPS, elementwise_affine=False)
         self.ffn = nn.Sequential(layers.Linear(dim, ffn_dim), nn.GELU(approximate="tanh"), layers.Linear(ffn_dim, dim))
-        self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
+        self.modulation = _modulation(6, dim)
 
 
 class WanAttention(nn.Module):
@@ -60,4 +60,11 @@ class WanHead(nn.Module):
         super().__init__()
         self.norm = layers.LayerNorm(dim, eps=EPS, elementwise_affine=False)
         self.head = layers.Linear(dim, out_channels * PATCH[1] * PATCH[2])
-        self.modulation = nn.Parameter(torch.randn(1, 2, dim) / dim**0.5)
+        self.modulation = _modulation(2, dim)
+
+
+def _modulation(count: int, dim: int) -> nn.Parameter:
+    """Begins at random, as Wan's does: [1, count, dim]. Without numbers (on the meta device) nothing is drawn: PyTorch loads sympy and
+    its compiler for that, which takes as long again as PyTorch itself."""
+    made = torch.empty(1, count, dim)
+    return nn.Parameter(made if made.is_meta else torch.randn(1, count, dim) / dim**0.5)

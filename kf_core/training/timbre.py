@@ -12,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..conditioning.log_mel import HIGHEST_HZ, LOWEST_HZ, MELS
+from ..conditioning.log_mel import MELS, mel_frequencies
 
 SILENCE = -1.5  # a level of `log_mel`; 0.05 of a level are a decibel
 UNCHANGED_SHARE = 0.15
@@ -60,9 +60,7 @@ def _together(a: Tensor, b: Tensor) -> Tensor:
 @cache
 def _hertz() -> Tensor:
     """Where the bands have their middles: [32]."""
-    import librosa
-
-    return torch.from_numpy(librosa.mel_frequencies(n_mels=MELS + 2, fmin=LOWEST_HZ, fmax=HIGHEST_HZ)[1:-1].copy())
+    return torch.from_numpy(mel_frequencies()[1:-1].copy())
 
 
 @cache

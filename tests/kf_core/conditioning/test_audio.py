@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kf_core.conditioning.audio import SAMPLE_RATE, AudioArray, AudioFile, LiveAudio, Silence
-from kf_core.conditioning.log_mel import WIDTH, LogMel
+from kf_core.conditioning.log_mel import FFT, HIGHEST_HZ, LOWEST_HZ, MELS, WIDTH, LogMel, mel_bands, mel_frequencies
 from kf_core.errors import KnotForcingError
 from kf_core.timeline import PixelSpan
 
@@ -156,6 +156,16 @@ def test_any_window_of_features_equals_the_whole_to_the_bit(recording, cuts, fps
     features = LogMel(recording.open(), fps)
     for start, length in cuts:
         assert torch.equal(features.steps(PixelSpan(start, start + length)), everything[start : start + length])
+
+
+def test_the_mel_bands_are_librosas():
+    import librosa
+
+    words = dict(n_mels=MELS, fmin=LOWEST_HZ, fmax=HIGHEST_HZ)
+    bands = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=FFT, dtype=np.float64, **words)
+    middles = librosa.mel_frequencies(**{**words, "n_mels": MELS + 2})
+    np.testing.assert_allclose(mel_bands(), bands, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(mel_frequencies(), middles, rtol=1e-12)
 
 
 def test_features_equal_librosas_mel_spectrogram(whole):
