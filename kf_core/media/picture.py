@@ -3,6 +3,7 @@
 Knows nothing of portraits; that is `conditioning/portrait.py`.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ BACKDROP = (128, 128, 128)  # what shows through transparent parts: neutral, so 
 def read_picture(path: Path | str) -> Tensor:
     """The picture in a file: [h, w, 3] RGB 0..1. An animation gives its first frame."""
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise KnotForcingError(f"{path} is a folder. Give a picture file, such as a PNG or JPEG.")
     try:
         with Image.open(path) as image:

@@ -4,6 +4,7 @@ Knows nothing of how it was made; any file that PyAV opens will do.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import KnotForcingError
+from .opening import opened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,16 +107,15 @@ def _format(container) -> VideoFormat:
     )
 
 
+@contextmanager
 def _open(path: Path | str):
     import av  # only here: who opens no video, as training does, needs no video library
 
-    try:
-        container = av.open(str(path))
-    except FileNotFoundError as problem:
-        raise KnotForcingError(f"The video {path} does not exist. Check its name and folder.") from problem
-    except (av.FFmpegError, OSError) as problem:
-        raise KnotForcingError(f"{path} cannot be read as a video. It may be empty, cut off or of another kind.") from problem
-    if not container.streams.video:
-        container.close()
-        raise KnotForcingError(f"{path} holds no pictures. Give a video file.")
-    return container
+    with ExitStack() as stack:
+        try:
+            container = stack.enter_context(opened(path, "video"))
+        except (av.FFmpegError, OSError) as problem:
+            raise KnotForcingError(f"{path} cannot be read as a video. It may be empty, cut off or of another kind.") from problem
+        if not container.streams.video:
+            raise KnotForcingError(f"{path} holds no pictures. Give a video file.")
+        yield container

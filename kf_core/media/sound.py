@@ -8,7 +8,9 @@ PyAV is imported where a file is read: who hears arrays only, as training does, 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 import soxr
 
 from ..errors import KnotForcingError
+from .opening import opened
 
 if TYPE_CHECKING:
     import av
@@ -35,11 +38,7 @@ class SoundFile:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
-        if not self.path.exists():
-            raise KnotForcingError(f"There is no audio file at {self.path}. Check the path, or choose another file.")
-        if not self.path.is_file():
-            raise KnotForcingError(f"{self.path} is a folder, and audio must be a file. Choose a file in it.")
-        if self.path.stat().st_size == 0:
+        if os.path.isfile(self.path) and self.path.stat().st_size == 0:
             raise KnotForcingError(
                 f"The audio file {self.path} is empty (0 bytes). It may not have finished downloading; choose another file."
             )
@@ -104,20 +103,21 @@ class SoundFile:
                     for planar in to_float.resample(frame):
                         yield frame.sample_rate, np.nan_to_num(planar.to_ndarray().T)
 
-    def _open(self) -> av.container.InputContainer:
+    @contextmanager
+    def _open(self) -> Iterator[av.container.InputContainer]:
         import av
 
-        try:
-            container = av.open(str(self.path), metadata_errors="ignore")
-        except av.error.FFmpegError as problem:
-            raise KnotForcingError(
-                f"{self.path} is not audio that can be read ({problem.strerror or problem}). "
-                f"Use WAV, MP3, M4A, FLAC, OGG or a video with sound."
-            ) from problem
-        if not container.streams.audio:
-            container.close()
-            raise KnotForcingError(f"{self.path} has no sound track. Choose an audio file, or a video with sound.")
-        return container
+        with ExitStack() as stack:
+            try:
+                container = stack.enter_context(opened(self.path, "audio", metadata_errors="ignore"))
+            except av.error.FFmpegError as problem:
+                raise KnotForcingError(
+                    f"{self.path} is not audio that can be read ({problem.strerror or problem}). "
+                    f"Use WAV, MP3, M4A, FLAC, OGG or a video with sound."
+                ) from problem
+            if not container.streams.audio:
+                raise KnotForcingError(f"{self.path} has no sound track. Choose an audio file, or a video with sound.")
+            yield container
 
     @cached_property
     def _length(self) -> tuple[float, str]:

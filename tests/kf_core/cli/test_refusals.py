@@ -17,7 +17,7 @@ from .commands import refusal
     ("changed", "sentence"),
     [
         (dict(portrait="none.png"), "does not exist"),
-        (dict(audio="none.mp3"), "no audio file at"),
+        (dict(audio="none.mp3"), "The audio file none.mp3 does not exist"),
         (dict(checkpoint="none.pt"), "does not exist"),
         (dict(pose="none.mp4"), "does not exist"),
         (dict(audio="{folder}/portrait.png"), "no sound"),

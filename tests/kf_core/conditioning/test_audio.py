@@ -80,7 +80,7 @@ def test_a_torch_waveform_with_two_channels_is_mixed():
 
 
 def test_a_missing_file_and_an_empty_array_are_refused_at_once(tmp_path):
-    with pytest.raises(KnotForcingError, match="no audio file"):
+    with pytest.raises(KnotForcingError, match="does not exist"):
         AudioFile(tmp_path / "speech.wav")
     with pytest.raises(KnotForcingError, match="empty"):
         AudioArray(np.zeros(0), SAMPLE_RATE)

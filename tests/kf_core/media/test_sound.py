@@ -101,7 +101,7 @@ def test_damage_in_the_middle_does_not_move_what_comes_after_by_half_a_picture(t
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: None, "no audio file"),
+        (lambda path: None, "does not exist"),
         (lambda path: path.write_bytes(b""), "0 bytes"),
         (lambda path: path.write_text("this is not music"), "not audio that can be read"),
         (lambda path: path.mkdir(), "folder"),
