@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 NO_PROTOCOL = {"protocol_whitelist": "none"}
-BUFFER_BYTES = 1 << 18  # read at once; each reading calls back into Python
 
 
 @contextmanager
@@ -29,7 +28,7 @@ def opened(path: Path | str, kind: str, **options) -> Iterator[InputContainer]:
     PyAV's FFmpegError where it cannot be read."""
     import av
 
-    with _regular_file(Path(path), kind) as file, av.open(file, options=NO_PROTOCOL, buffer_size=BUFFER_BYTES, **options) as container:
+    with _regular_file(Path(path), kind) as file, av.open(file, options=NO_PROTOCOL, **options) as container:
         yield container
 
 
