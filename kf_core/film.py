@@ -8,13 +8,15 @@ Knows no host and shows nothing: it yields what happens after it is on the disk,
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from .chunks import FrameChunk, LatentChunk, Step
 from .conditioning.audio import AudioSource, Silence
+from .errors import KnotForcingError
 from .fingerprint import fingerprint
-from .media.fragments import read_fragments
+from .media.fragments import num_frames, read_fragments
 from .media.playback import metadata
 from .media.soundtrack import Soundtrack
 from .media.video import Provenance, VideoWriter
@@ -52,7 +54,7 @@ class Film:
         if not self.path.exists():
             return 0
         with self.path.open("rb") as file:
-            return read_fragments(file).pictures
+            return num_frames(file)
 
     def is_whole(self) -> bool:
         return self.pictures >= self.stream.num_pictures
@@ -99,6 +101,15 @@ class Film:
                         self.state_file.unlink(missing_ok=True)
                     elif (state.is_whole or spool is not None) and video.num_pictures > there:
                         state.save(self.state_file, stream)
+
+    def finish(self) -> None:
+        """Make an ordinary MP4 of a film that has all its frames, where that was not done: it was killed before, or the disk was full."""
+        with self.path.open("rb") as file:
+            if read_fragments(file).is_finished:
+                return
+        with suppress(KnotForcingError), self._writer() as video:  # where it cannot be written any more, it plays as it is
+            if video.lacks_sound:
+                video.write_sound(Soundtrack(_sound(self.stream).blocks(SAMPLE_RATE, CHANNELS)).between(*video.sound_for(0)))
 
     @property
     def _decoder_name(self) -> str:

@@ -98,6 +98,7 @@ def make(film: Film, node_id: str, keep_pictures: bool, said: str = "") -> torch
     stream, kept, there = film.stream, None, film.pictures
     remarks = " ".join(filter(None, (said, *stream.remarks())))
     if film.is_whole() and not keep_pictures:
+        film.finish()
         live.say(node_id, f"{there / stream.fps:.1f} s were there already: {film.path}. {remarks}")
         return None
     try:

@@ -16,7 +16,7 @@ from ..kf_core.chunks import FrameChunk, LatentChunk, Step, gather
 from ..kf_core.conditioning.audio import AudioArray
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.film import CHANNELS, SAMPLE_RATE, film_name
-from ..kf_core.media.fragments import read_fragments
+from ..kf_core.media.fragments import num_frames
 from ..kf_core.media.playback import metadata
 from ..kf_core.media.video import Provenance, VideoWriter
 from ..kf_core.memory import give_back
@@ -259,7 +259,7 @@ def _pictures_in(path: Path) -> int:
     if not path.is_file():
         return 0
     with path.open("rb") as file:
-        return read_fragments(file).pictures
+        return num_frames(file)
 
 
 def _sound(segment: Segment, audio: dict | None, start: int, stop: int, before: np.ndarray | None) -> np.ndarray:

@@ -157,6 +157,7 @@ def _record(film: Film, began: float, is_quiet: bool) -> _Took:
     total = film.stream.num_pictures
     took = _Took(loading=time.perf_counter() - began)
     if film.is_whole():
+        film.finish()
         return took
     form = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
     with (

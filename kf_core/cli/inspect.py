@@ -41,9 +41,13 @@ def _of_video(path: Path) -> list[str]:
         f"video        {facts.seconds:.2f} s, {facts.pictures} pictures of {facts.width}x{facts.height} at {facts.fps:g} FPS",
         f"sound        {facts.sound_seconds:.2f} s, {facts.channels} x {facts.sample_rate} Hz" if facts.has_sound else "sound        none",
     ]
-    if found.is_fragmented and found.whole:
-        broken = found.length - found.whole[-1].stop
-        lines.append(f"fragments    {len(found.whole)} whole" + (f", {broken} bytes broken at the end" if broken else ""))
+    if found.is_finished:
+        lines.append(f"file         finished: an ordinary MP4, written in {len(found.whole)} fragments")
+    elif found.is_fragmented and found.whole:
+        unused = found.length - found.stop
+        lines.append(
+            f"file         growing: {len(found.whole)} whole fragments" + (f", {unused} unused bytes at the end" if unused else "")
+        )
     return lines + [f"{name:<12} {text}" for name, text in facts.metadata.items() if name in ("title", "comment")]
 
 

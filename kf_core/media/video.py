@@ -2,7 +2,7 @@
 
 Whatever happens to the process, the file plays up to its last whole fragment, and `resume=True` goes on from there.
 
-    file  = header | fragment 0 | fragment 1 | ... | end of the sound
+    file  = header | fragment 0 | fragment 1 | ... | end of the sound | index, when it is closed (`finish.py`)
     pictures: H.264, an encoder for each fragment, so that a fragment depends on nothing but its own pictures
     sound:    AAC, one encoder for the file; a resumed file warms a new one up on the sound before the joint
 
@@ -24,7 +24,9 @@ from torch import Tensor
 
 from ..chunks import FrameChunk
 from ..errors import KnotForcingError
-from .fragments import read_fragments, split, write_fragment
+from .finish import finish, unfinish
+from .fragments import read_fragments, write_fragment
+from .header import split
 from .playback import format_of
 
 # bf 0: pictures are stored in the order they are shown. mbtree 0: for small pictures x264's macroblock tree reads memory that it did not
@@ -86,9 +88,11 @@ class VideoWriter:
         self.width, self.height, self.fps = width, height, Fraction(fps).limit_denominator(1001)
         self.sample_rate, self.channels, self.provenance = sample_rate, channels, provenance
         self.num_pictures = 0
+        self.is_finished = False  # after `close`: an ordinary MP4
         self._next_sample = 0
         self._sound_from = -AAC_BLOCK  # the first packet that is not yet in the file; the run-in comes before 0
         self._num_fragments = 0
+        self._sound_stop = 0  # of a resumed file's, in samples on the track's clock
         self._has_heard = False  # the AAC encoder holds sound that is not in the file yet
         self._is_broken = False  # ... and that never will be
         self._length = 0
@@ -159,8 +163,20 @@ class VideoWriter:
         self.num_pictures += len(pictures)
         self._next_sample = stop
 
+    @property
+    def lacks_sound(self) -> bool:
+        """Whether a resumed file has less sound than pictures: it broke off before the end of the sound was written."""
+        return self.sample_rate is not None and self._sound_stop < AAC_BLOCK + self.sound_for(0)[1]
+
+    def write_sound(self, sound: np.ndarray) -> None:
+        """Put sound of the span that `sound_for(0)` names under the pictures that are in the file; its last packets come with `close`."""
+        start, stop = self.sound_for(0)
+        if packets := self._encode_sound(self._fit(sound, stop - start), start):
+            self._append(None, packets)
+        self._next_sample = stop
+
     def close(self) -> None:
-        """Write the end of the sound and close. What was written is whole in any case."""
+        """Write the end of the sound, make it an ordinary MP4, and close. What was written is whole in any case."""
         if self._file is None:
             return
         try:
@@ -168,6 +184,8 @@ class VideoWriter:
                 rest = self._wanted(self._aac.encode(None)) if self._has_heard else []
                 if rest:
                     self._append(None, rest)
+            with suppress(OSError):  # no room for the index: the film is whole and plays, as it did while it grew
+                self.is_finished = finish(self._file)
         finally:
             self._file.close()
             self._file = None
@@ -191,15 +209,23 @@ class VideoWriter:
         """Take up the file where it is whole. The end of the sound, which comes again, goes with the first write."""
         found = read_fragments(self._file)
         if not found.is_fragmented:
-            raise KnotForcingError(f"{self.path} was not begun here, so it cannot be continued. Choose another name for the video.")
+            raise KnotForcingError(
+                f"{self.path} was not begun here, or another program has rewritten it, so it cannot be continued. "
+                f"Choose another name for the video."
+            )
         pictured = [index for index, fragment in enumerate(found.whole) if fragment.pictures]
         if not pictured:
             return
-        self._file.truncate(found.whole[-1].stop)  # players refuse a file that ends inside a `moof`
-        self._check_same_kind()
+        if found.is_finished:
+            self._check_same_kind()  # before it is touched
+            unfinish(self._file, found)
+        else:
+            unfinish(self._file, found)  # players refuse a file that ends inside a `moof`, and a finished one that was cut off
+            self._check_same_kind()
         kept = found.whole[: pictured[-1] + 1]
         self._length = kept[-1].stop
         self._num_fragments, self.num_pictures = len(kept), found.pictures
+        self._sound_stop = max((part.sound_time + AAC_BLOCK * part.sound_packets for part in found.whole), default=0)
         sounding = [fragment for fragment in kept if fragment.sound_packets]
         if sounding:
             self._sound_from = sounding[-1].sound_time + AAC_BLOCK * (sounding[-1].sound_packets - 1)
@@ -252,7 +278,7 @@ class VideoWriter:
                     packet.pts += AAC_BLOCK
                     packet.dts += AAC_BLOCK
                 container.mux(packet)
-        header, fragment = split(memory.getvalue())
+        header, fragment = split(memory.getvalue(), run_in=AAC_BLOCK)
         return header if is_first else b"", fragment
 
     # ---- pictures ----

@@ -10,7 +10,8 @@ import torch
 from kf_core.chunks import FrameChunk, LatentChunk, Step
 from kf_core.errors import KnotForcingError
 from kf_core.film import Film, film_name
-from kf_core.media.fragments import write_fragment
+from kf_core.media.finish import unfinish
+from kf_core.media.fragments import read_fragments, write_fragment
 from kf_core.media.playback import pictures, probe
 from kf_core.spool import Spool
 from kf_core.stream import StreamState
@@ -142,3 +143,34 @@ def test_a_film_that_cannot_be_written_says_so_and_keeps_what_is_there(film, mon
     assert film.pictures == 9
     list(film.record())
     assert film.is_whole()
+
+
+def is_finished(film: Film) -> bool:
+    with film.path.open("rb") as file:
+        return read_fragments(file).is_finished
+
+
+@pytest.mark.parametrize("kind, count", [(FrameChunk, 1), (FrameChunk, 3)])
+def test_a_stopped_film_is_an_ordinary_mp4_as_a_whole_one_is(film, kind, count):
+    record_until(film, kind, count)
+    assert not film.is_whole() and is_finished(film)
+    list(film.record())
+    assert film.is_whole() and is_finished(film) and probe(film.path).pictures == film.pictures == 32
+
+
+@pytest.mark.parametrize("has_end", [True, False])
+def test_a_film_that_was_killed_before_it_was_finished_is_finished_when_it_is_asked_for_again(film, has_end):
+    list(film.record())
+    before = film.path.read_bytes(), probe(film.path).sound_seconds
+    with film.path.open("r+b", buffering=0) as file:
+        found = read_fragments(file)
+        unfinish(file, found)
+        if not has_end:  # of the sound
+            file.truncate([part.stop for part in found.whole if part.pictures][-1])
+    assert film.is_whole() and not is_finished(film)
+    film.finish()
+    assert is_finished(film) and (probe(film.path).sound_seconds, film.pictures) == (pytest.approx(before[1]), 32)
+    assert not has_end or film.path.read_bytes() == before[0]
+    written = film.path.stat().st_mtime_ns
+    film.finish()
+    assert film.path.stat().st_mtime_ns == written

@@ -269,7 +269,7 @@ def test_a_full_disk_is_said_in_words_and_loses_nothing(tmp_path):
     assert int(count) >= 12 and len(list(pictures(tmp_path / "a.mp4"))) == int(count)
     with open(tmp_path / "a.mp4", "rb") as file:
         found = read_fragments(file)
-        assert found.pictures == int(count) and found.whole[-1].stop == found.length
+        assert found.pictures == int(count) and found.is_finished
 
 
 def test_a_killed_writer_leaves_every_written_picture(tmp_path):
