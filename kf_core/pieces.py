@@ -96,8 +96,8 @@ def piece_with(picture: int, seconds: float, fps: float) -> int:
 
 
 def sound_between(audio: AudioSource | None, start: int, stop: int, sample_rate: int, channels: int) -> np.ndarray:
-    """Samples [start, stop) of a sound, with silence where there is none: [channels, n]."""
-    heard = Soundtrack((audio or Silence(0.0)).blocks(sample_rate, channels)).between(start, stop)
+    """Samples [start, stop) of a sound, with silence where there is none: [channels, n]. What comes long before them is not read."""
+    heard = Soundtrack((audio or Silence(0.0)).blocks(sample_rate, channels, start=start), start).between(start, stop)
     sound = np.zeros((channels, stop - start), np.float32)
     sound[:, : len(heard)] = heard.T
     return sound

@@ -125,7 +125,7 @@ def run(chosen: argparse.Namespace) -> int:
         text_encoder=text_encoder,
         control_encoder=loaded.vae,
     )
-    notes = (model_arguments.remark_on_device(chosen), *loaded.remarks, getattr(audio, "note", ""))
+    notes = (model_arguments.remark_on_device(chosen), *loaded.remarks)
     notes += (*advice_on(picture, loaded.width, loaded.height), *stream.remarks())
     for note in filter(None, notes):
         print(f"Note: {note}", file=sys.stderr)

@@ -17,6 +17,9 @@ import numpy as np
 import soxr
 
 from ..errors import KnotForcingError
+from ..media.channels import Mixer, finite, unknown, unreal
+from ..media.loudness import remark, voice_level
+from ..media.resampling import resampled
 from ..media.sound import SoundFile
 
 SAMPLE_RATE = 16_000
@@ -39,8 +42,10 @@ class AudioSource(Protocol):
 
     def open(self) -> Listener: ...
 
-    def blocks(self, sample_rate: int, channels: int = 1) -> Iterator[np.ndarray]:
-        """The sound itself for the finished video: float32 [n, channels], in blocks until it ends."""
+    def blocks(self, sample_rate: int, channels: int = 1, *, start: int = 0) -> Iterator[np.ndarray]:
+        """The sound itself for the finished video: float32 [n, channels], in blocks from sample `start` until it ends.
+
+        A late start gives the same samples, to 1e-6, and does not read all that comes before."""
         ...
 
 
@@ -63,19 +68,21 @@ class AudioFile:
 
     @property
     def note(self) -> str:
-        """One sentence for the user where the file is cut off; otherwise empty."""
+        """What the user wants to know of the sound: cut off, very quiet, silent, not finite; otherwise empty."""
         return self.sound.note
 
     def open(self) -> Listener:
         return ForwardListener(self.sound)
 
-    def blocks(self, sample_rate: int, channels: int = 1) -> Iterator[np.ndarray]:
-        return self.sound.blocks(sample_rate, channels)
+    def blocks(self, sample_rate: int, channels: int = 1, *, start: int = 0) -> Iterator[np.ndarray]:
+        return self.sound.blocks(sample_rate, channels, start=start)
 
 
 @dataclass(frozen=True, eq=False)
 class AudioArray:
-    """Sound already in memory: [n] or [channels, n], numpy or torch (ComfyUI's AUDIO, one of its batch)."""
+    """Sound already in memory: [n] or [channels, n], numpy or torch (ComfyUI's AUDIO, one of its batch).
+
+    Nobody says where its channels belong: six are taken for 5.1 in FFmpeg's order, as any player takes them."""
 
     waveform: np.ndarray
     sample_rate: int
@@ -86,21 +93,37 @@ class AudioArray:
             raise ValueError(f"a waveform is [n] or [channels, n], got {list(waveform.shape)}")
         if waveform.shape[-1] == 0:
             raise KnotForcingError("The sound is empty (0 samples). Connect audio that lasts at least one sample, or use silence.")
-        object.__setattr__(self, "waveform", np.nan_to_num(np.atleast_2d(waveform)))  # [channels, n]
+        waveform = np.atleast_2d(waveform)  # [channels, n]
+        object.__setattr__(self, "waveform", finite(waveform))
+        object.__setattr__(self, "_unreal", waveform.size - int(np.count_nonzero(np.isfinite(waveform))))
 
     @property
     def seconds(self) -> float:
         return self.waveform.shape[1] / self.sample_rate
 
+    @cached_property
+    def note(self) -> str:
+        """What the user wants to know of the sound: very quiet, silent, not finite; otherwise empty."""
+        mix = self._mixer(1)
+        level = voice_level((mix(piece)[:, 0] for piece in self._pieces()), self.sample_rate)
+        return " ".join(filter(None, (unreal(self._unreal, "the sound"), remark(level, "the sound"))))
+
     def open(self) -> Listener:
         return self._heard
 
-    def blocks(self, sample_rate: int, channels: int = 1) -> Iterator[np.ndarray]:
-        wave = self.waveform.T if len(self.waveform) == channels else np.repeat(self.waveform.mean(0)[:, None], channels, 1)
-        stream = soxr.ResampleStream(self.sample_rate, sample_rate, channels, dtype="float32") if self.sample_rate != sample_rate else None
-        for start in range(0, len(wave), self.sample_rate):
-            piece = np.ascontiguousarray(wave[start : start + self.sample_rate])
-            yield stream.resample_chunk(piece, last=start + self.sample_rate >= len(wave)) if stream else piece
+    def blocks(self, sample_rate: int, channels: int = 1, *, start: int = 0) -> Iterator[np.ndarray]:
+        begun = max(0, start // sample_rate - 3)  # seconds that need not even be looked at
+        wanted = start - begun * sample_rate
+        yield from resampled(self._pieces(begun), self.sample_rate, sample_rate, channels, self._mixer(channels), wanted)
+
+    def _pieces(self, begun: int = 0) -> Iterator[np.ndarray]:
+        """Second after second: [n, its own channels]."""
+        for first in range(begun * self.sample_rate, self.waveform.shape[1], self.sample_rate):
+            yield self.waveform[:, first : first + self.sample_rate].T
+
+    def _mixer(self, channels: int) -> Mixer:
+        own = len(self.waveform)
+        return Mixer(unknown(own), own, channels)
 
     @cached_property
     def _heard(self) -> "Recording":
@@ -119,8 +142,8 @@ class Silence:
     def open(self) -> Listener:
         return Recording(kept=0)
 
-    def blocks(self, sample_rate: int, channels: int = 1) -> Iterator[np.ndarray]:
-        left = round((self.seconds or 0.0) * sample_rate)
+    def blocks(self, sample_rate: int, channels: int = 1, *, start: int = 0) -> Iterator[np.ndarray]:
+        left = round((self.seconds or 0.0) * sample_rate) - start
         while left > 0:
             yield np.zeros((min(left, sample_rate), channels), np.float32)
             left -= sample_rate
@@ -142,13 +165,18 @@ class LiveAudio:
         self.patience_seconds = patience_seconds
         self._resampler = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32") if sample_rate != SAMPLE_RATE else None
         self._buffer = Recording(round(kept_seconds * SAMPLE_RATE))
+        self._mixer: Mixer | None = None
         self._is_closed = False
         self._changed = threading.Condition()
 
     def push(self, samples: np.ndarray) -> None:
         """The next samples, [n] or [channels, n], at the source's sample rate."""
-        samples = np.nan_to_num(np.array(samples, np.float32))
-        self._append(samples.mean(0) if samples.ndim == 2 else samples, is_last=False)
+        samples = finite(np.array(samples, np.float32))
+        if samples.ndim == 2:
+            if self._mixer is None or self._mixer.own != len(samples):
+                self._mixer = Mixer(unknown(len(samples)), len(samples), 1)
+            samples = self._mixer(samples.T)[:, 0]
+        self._append(samples, is_last=False)
 
     def close(self) -> None:
         """There is no more to come: listeners hear silence from here on."""
@@ -181,17 +209,19 @@ class LiveAudio:
                 )
             return self._buffer.samples(start, stop)
 
-    def blocks(self, sample_rate: int, channels: int = 1) -> Iterator[np.ndarray]:
+    def blocks(self, sample_rate: int, channels: int = 1, *, start: int = 0) -> Iterator[np.ndarray]:
         """What the model heard (16 kHz), resampled; blocks half a second at a time until the source is closed."""
         stream = soxr.ResampleStream(SAMPLE_RATE, sample_rate, 1, dtype="float32") if sample_rate != SAMPLE_RATE else None
-        start, step, is_over = 0, SAMPLE_RATE // 2, False
+        begun = max(0, start // sample_rate - 1)  # the resampler hears a second before the first sample that is wanted
+        heard, step, is_over, skipped = begun * SAMPLE_RATE, SAMPLE_RATE // 2, False, start - begun * sample_rate
         while not is_over:
-            piece = self.samples(start, start + step)
-            is_over = self._is_closed and start + step >= self._buffer.stop
-            piece = piece[: max(0, self._buffer.stop - start)] if is_over else piece
+            piece = self.samples(heard, heard + step)
+            is_over = self._is_closed and heard + step >= self._buffer.stop
+            piece = piece[: max(0, self._buffer.stop - heard)] if is_over else piece
             piece = stream.resample_chunk(piece, last=is_over) if stream else piece
-            yield np.repeat(piece[:, None], channels, 1)
-            start += step
+            yield np.repeat(piece[skipped:, None], channels, 1)
+            skipped = max(0, skipped - len(piece))
+            heard += step
 
     def _append(self, samples: np.ndarray, is_last: bool) -> None:
         with self._changed:

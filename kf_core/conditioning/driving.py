@@ -28,7 +28,7 @@ from ..model.card import ModelCard
 from ..sending import send
 from ..timeline import PIXELS_PER_LATENT, LatentSpan, PixelSpan
 from ..vae.wan import WanVAE
-from .audio import AudioFile, AudioSource, Silence
+from .audio import AudioArray, AudioFile, AudioSource, Silence
 from .control import ControlLatents, ControlSource
 from .expression import ExpressionTrack, expression_steps, merged
 from .idle import NATURAL, Idle
@@ -222,7 +222,7 @@ class BoundDriving:
         """What was given and is not used, or not all of it, in words."""
         driving, card, words = self.driving, self.card, self.driving.words
         moved = words.tracks()
-        if isinstance(driving.audio, AudioFile) and driving.audio.note:
+        if isinstance(driving.audio, AudioFile | AudioArray) and driving.audio.note:
             yield driving.audio.note
         if driving.audio is not None and card.audio is None:
             yield f"{card.name} does not listen: the sound is put under the video but moves nothing."

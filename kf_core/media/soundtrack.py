@@ -11,10 +11,11 @@ import numpy as np
 class Soundtrack:
     """Cuts of a sound in order."""
 
-    def __init__(self, blocks: Iterator[np.ndarray]) -> None:  # [n, channels] each
+    def __init__(self, blocks: Iterator[np.ndarray], start: int = 0) -> None:
+        """`blocks`: [n, channels] each, the first of which begins at sample `start` of the sound."""
         self._blocks = blocks
         self._held = next(blocks, None)
-        self._start = 0  # of what is held, in samples from the beginning
+        self._start = start  # of what is held, in samples from the beginning
 
     def between(self, start: int, stop: int) -> np.ndarray:
         """Samples [start, stop) as [n, channels]; fewer, or none, where the sound has ended. Each cut starts at or after the one before."""
