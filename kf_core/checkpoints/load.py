@@ -17,6 +17,7 @@ from ..model.hot_path import HotGenerator
 from ..model.protocol import Attention
 from ..model.shapes import shapes_of
 from ..model.wan import WanModel
+from ..precision import fast_dtype
 from .checkpoint import Checkpoint, open_checkpoint
 from .weights import whole
 
@@ -88,16 +89,6 @@ def weights(opened: Checkpoint, names: list[str], dtype: torch.dtype, device: to
             f"{', or choose bf16' if dtype == torch.float16 else ''}."
         )
     return made
-
-
-def fast_dtype(device: torch.device | str) -> torch.dtype:
-    """bfloat16 where the device computes in it (CPUs with AVX512-bf16 or AMX, recent GPUs), else float32."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu":
-        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
-    return torch.float32
 
 
 def fill(

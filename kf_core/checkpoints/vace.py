@@ -12,7 +12,8 @@ from ..errors import KnotForcingError
 from ..model.card import ModelCard
 from ..model.shapes import CONTEXT_CHANNELS
 from ..model.vace import Vace
-from .load import fast_dtype, fill
+from ..precision import fast_dtype
+from .load import fill
 from .marks import VACE_KEY
 from .stored import StoredTensors, read_beside
 

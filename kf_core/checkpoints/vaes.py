@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from ..errors import KnotForcingError
+from ..precision import fast_dtype
 from ..vae.latents import Z_DIM, Space
 from ..vae.streaming import VideoDecoder, prepare
 from ..vae.tiny import TinyDecoder, TinyVAE
 from ..vae.wan import WanVAE
 from .alone import is_alone, load_alone
-from .load import bundled, fast_dtype, fill
+from .load import bundled, fill
 from .marks import DIFFUSERS_KEY, ENCODER_KEY, LEVELS, TINY_KEY, WAN_KEY, space_of
 from .stored import StoredTensors, read_beside
 from .vae_names import diffusers_name

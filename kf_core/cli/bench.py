@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..checkpoints.load import fast_dtype
 from ..conditioning.anchor import Anchor
 from ..conditioning.audio import Silence
 from ..conditioning.driving import Driving
@@ -22,6 +21,7 @@ from ..evaluation.random_model import PRESETS, random_decoder, random_generator
 from ..evaluation.speed import Speed, drawn_in_turn, machine, measure
 from ..evaluation.work import chunk_work, measure_limits
 from ..model.attention import attention_called
+from ..precision import fast_dtype
 from ..presets import Plan
 from ..stream import Stream
 from ..timeline import pixel_frames

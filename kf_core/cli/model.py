@@ -12,7 +12,7 @@ import torch
 from ..checkpoints.alone import small_decoder_file, small_decoder_for
 from ..checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoints.known import KNOWN
-from ..checkpoints.load import bundled, fast_dtype, generator_of
+from ..checkpoints.load import bundled, generator_of
 from ..checkpoints.umt5 import read_umt5
 from ..checkpoints.vace import load_vace
 from ..checkpoints.vaes import load_decoder, load_vae
@@ -28,6 +28,8 @@ from ..model.compiled import compile_blocks
 from ..model.fp8 import with_float8
 from ..model.graphs import record_passes
 from ..model.hot_path import HotGenerator
+from ..precision import PRECISIONS as NAMED
+from ..precision import fast_dtype
 from ..presets import AUTO, CHOICES, Plan, plan, reads_on_device
 from ..schedule import few_steps
 from ..settings import RolloutSettings
@@ -36,7 +38,7 @@ from ..vae.streaming import VideoDecoder, prepare
 from ..vae.wan import SPATIAL_STRIDE, WanVAE
 from ..worker import Beside, InTurn, Worker, worker_for
 
-PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
+PRECISIONS = {"auto": None, **NAMED}
 OWN = "kf-tiny"  # the model that brings its VAE along
 METHODS = ("own", "knot-forcing")
 DECODING = ("auto", "beside", "in-turn")
@@ -93,7 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how far to lead away from the negative prompt: 1 is off, more takes twice the time (default: the model's own, which is 1 "
         "for all that draw in few steps)",
     )
-    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: bf16 where this machine computes in it, else fp32")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="auto: bf16 where this machine computes in it, else fp32; or what the environment variable KF_PRECISION says",
+    )
     group.add_argument("--attention", choices=ATTENTIONS, default=ATTENTIONS[0], help="flash or sage: where that package is installed")
     group.add_argument(
         "--fp8", action="store_true", help="keep the blocks' weights in 8-bit floats: half the memory, faster on RTX 40 series and later"

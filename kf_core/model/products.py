@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..precision import has_bf16_products
 from .attention import sdpa
 
 TILE_BYTES = 3 * 2**18  # of scores at a time: they stay in a core's own cache between the two products of an attention
@@ -20,7 +21,7 @@ def has_onednn(x: Tensor) -> bool:
     """Is there the faster product for this tensor?"""
     if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.is_grad_enabled() or not torch.backends.mkldnn.is_available():
         return False
-    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported())
+    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and has_bf16_products())
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, then: str = "none") -> Tensor:

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from ..checkpoints.load import fast_dtype
+from ..precision import fast_dtype
 
 
 def mixed_precision(device: torch.device | str, *, keep_cast_weights: bool = True) -> AbstractContextManager:

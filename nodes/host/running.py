@@ -9,7 +9,6 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
-from ...kf_core.checkpoints.load import fast_dtype
 from ...kf_core.conditioning.anchor import Anchor
 from ...kf_core.fingerprint import fingerprint
 from ...kf_core.memory import give_back
@@ -18,6 +17,7 @@ from ...kf_core.model.causal import Generator
 from ...kf_core.model.kv_cache import KVCache
 from ...kf_core.model.protocol import Attention
 from ...kf_core.model.rope import Grid
+from ...kf_core.precision import fast_dtype
 from ...kf_core.presets import Way
 from ...kf_core.settings import RolloutSettings
 from ...kf_core.stream import Stream

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kf_core.checkpoints.alone import load_alone
-from kf_core.checkpoints.load import fast_dtype
 from kf_core.checkpoints.vaes import load_vae
+from kf_core.precision import fast_dtype
 from kf_core.vae.streaming import DecoderState, VideoDecoder
 from kf_core.vae.wan import WanVAE, to_model_space
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kf_core.checkpoints.load import fast_dtype
+from kf_core import precision
+from kf_core.precision import fast_dtype
 from kf_core.training.precision import mixed_precision
 
 
@@ -14,12 +15,13 @@ def test_products_are_as_exact_as_the_machine_is_fast():
 
 @pytest.mark.parametrize("has_them", (True, False))
 def test_a_processor_without_bfloat16_never_emulates_it(monkeypatch, has_them):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_them)
+    monkeypatch.delenv("KF_PRECISION", raising=False)
+    monkeypatch.setattr(precision, "has_bf16_products", lambda: has_them)
     with mixed_precision("cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if has_them else torch.float32)
 
 
 def test_weights_that_were_cast_may_be_forgotten(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setenv("KF_PRECISION", "bf16")
     with mixed_precision("cpu", keep_cast_weights=False):
         assert torch.is_autocast_enabled("cpu") and not torch.is_autocast_cache_enabled()
