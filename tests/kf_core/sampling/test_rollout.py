@@ -3,7 +3,6 @@
 from dataclasses import replace
 from itertools import islice
 
-import psutil
 import pytest
 import torch
 
@@ -16,6 +15,7 @@ from kf_core.schedule import warped
 from kf_core.settings import Behind, Fixed, RolloutSettings
 from kf_core.timeline import LatentSpan
 
+from ...held import tensor_bytes
 from ..tiny import CARD, HEIGHT, SETTINGS, WIDTH, Waves, chunks, frames, generator, noise, portrait
 
 FORMS = {
@@ -328,13 +328,13 @@ def test_ten_thousand_chunks_have_flat_memory_and_positions_past_thirty_thousand
 
             return ChunkConditioning(span=span)
 
-    state, process, rss, size = RolloutState.start(model, tiny, settings), psutil.Process(), {}, {}
+    state, held, size = RolloutState.start(model, tiny, settings), {}, {}
     for out in rollout(model, tiny, Silence(), settings, lambda span, step: fresh[:, :, : span.length], state):
         if isinstance(out, LatentChunk):
             assert torch.isfinite(out.latents).all()
             if state.chunk in (500, 10_000):
-                rss[state.chunk], size[state.chunk] = process.memory_info().rss, state.cache.num_bytes
+                held[state.chunk], size[state.chunk] = tensor_bytes(), state.cache.num_bytes
             if state.chunk == 10_000:
                 break
     assert out.span.stop == 30_000 and state.cache.next_frame == 30_000
-    assert size[500] == size[10_000] and rss[10_000] - rss[500] < 5e6
+    assert size[500] == size[10_000] and held[500] == held[10_000]
