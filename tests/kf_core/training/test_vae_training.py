@@ -70,7 +70,7 @@ vae.train_vae(Path({str(tmp_path)!r}), size={SIZE}, minutes=60, dim={DIM})
 """
     checkpoint = tmp_path / recipe.CHECKPOINT
     run = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not checkpoint.exists() and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     run.send_signal(signal.SIGKILL)
