@@ -7,7 +7,7 @@ from safetensors.torch import load, save
 from kf_core.chunks import LatentChunk
 from kf_core.timeline import LatentSpan, PixelSpan
 from kf_core.vae.streaming import DecoderState, EncoderState, VideoDecoder, decode_latents, encode_clip, encode_pictures, prepare
-from kf_core.vae.wan import WanDecoder, WanVAE, from_model_space, to_model_space
+from kf_core.vae.wan import Decoder, Encoder, Upsample, WanDecoder, WanVAE, extend, from_model_space, to_model_space
 
 FRAMES = 17  # pictures; 5 latent frames
 
@@ -162,3 +162,17 @@ def test_model_space_is_wans_statistics_taken_out():
     raw = torch.randn(1, 16, 2, 2, 2, dtype=torch.float64)
     assert torch.allclose(from_model_space(to_model_space(raw)), raw)
     assert abs(to_model_space(torch.zeros(1, 16, 1, 1, 1))[0, 0].item() - 0.7571 / 2.8184) < 1e-6
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder", "time_conv", "tiny"])
+def test_a_convolution_without_a_name_fails_at_once(part):
+    """All that have none would share one past."""
+    pictures, latents = torch.rand(1, 3, 1, 16, 16), torch.rand(1, 16, 2, 2, 2)
+    deeds = {
+        "encoder": lambda: Encoder(4)(pictures, {}),
+        "decoder": lambda: Decoder(4)(latents, {}),
+        "time_conv": lambda: Upsample(4, in_time=True)(torch.rand(1, 4, 2, 2, 2), {}),
+        "tiny": lambda: extend({}, "", latents, keep=1),
+    }
+    with pytest.raises(ValueError, match="name"):
+        deeds[part]()
