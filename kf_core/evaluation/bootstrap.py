@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, t  # librosa brings it
+from scipy.stats import norm, t
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
