@@ -46,13 +46,20 @@ def read_umt5(
     return model.eval().requires_grad_(False).to(device), tokenize
 
 
+def precision_word(version: str, dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """How `from_pretrained` of this version of transformers is told a precision: `dtype` since 4.56, before it `torch_dtype`."""
+    major, minor = (int(number) for number in version.split(".")[:2])
+    return {"dtype" if (major, minor) >= (4, 56) else "torch_dtype": dtype}
+
+
 def _from_folder(path: Path, dtype: torch.dtype) -> tuple[UMT5EncoderModel, None]:
+    import transformers
     from transformers import UMT5EncoderModel
 
     if not (path / "config.json").is_file():
         raise KnotForcingError(f"There is no UMT5 text encoder in {path}: no config.json was found. {GET}")
     try:
-        return UMT5EncoderModel.from_pretrained(path, local_files_only=True, dtype=dtype), None
+        return UMT5EncoderModel.from_pretrained(path, local_files_only=True, **precision_word(transformers.__version__, dtype)), None
     except (OSError, ValueError, RuntimeError) as problem:
         raise KnotForcingError(f"The text encoder in {path} cannot be read ({str(problem).splitlines()[0][:120]}). {GET}") from problem
 

@@ -1,5 +1,6 @@
 """What models that read are given, on a tiny random UMT5 and a small tokenizer made here."""
 
+import inspect
 import io
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kf_core.checkpoints.umt5 import WANS_NAMES, read_umt5
+from kf_core.checkpoints.umt5 import WANS_NAMES, precision_word, read_umt5
 from kf_core.conditioning.umt5 import MOST_AHEAD, TOKENS, UMT5, EncodedPrompts, cleaned, encoded_ahead
 from kf_core.errors import KnotForcingError
 from kf_core.fingerprint import fingerprint
@@ -158,3 +159,22 @@ def test_what_is_missing_is_said_in_words(folder, network, spiece, tmp_path):
     (tmp_path / "tokenizer" / "spiece.model").write_bytes(b"nothing")
     with pytest.raises(KnotForcingError, match="tokenizer cannot be read"):
         read_umt5(folder)
+
+
+@pytest.mark.parametrize(
+    "version, word", [("4.51.3", "torch_dtype"), ("4.55.4", "torch_dtype"), ("4.56.0", "dtype"), ("5.0.0rc1", "dtype")]
+)
+def test_each_transformers_is_told_the_precision_in_its_own_word(version, word):
+    assert precision_word(version, torch.bfloat16) == {word: torch.bfloat16}
+
+
+def test_the_transformers_that_is_here_reads_that_word():
+    """`from_pretrained` takes whatever word comes; the one it looks for is in its code."""
+    (word,) = precision_word(transformers.__version__, torch.bfloat16)
+    assert f'"{word}"' in inspect.getsource(transformers.PreTrainedModel.from_pretrained)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_folder_is_read_in_the_precision_that_is_asked_for(folder, dtype):
+    model, _ = read_umt5(folder, dtype=dtype)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
