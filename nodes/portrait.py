@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..kf_core.conditioning.portrait import advice_on, refuse_hopeless
+from ..kf_core.conditioning.portrait import HEAD_AND_SHOULDERS, advice_on, advice_on_face, refuse_hopeless
 from ..kf_core.errors import KnotForcingError
 from .conditioning import one_picture
 from .host import live, models
 from .loaders import CATEGORY
 
 FACE_AT = 0.45  # of the crop's height, from the top: where the middle of the face comes
-SMALL_FACE = 0.5  # of the model's height: a face smaller than this is enlarged much
 
 
 class PortraitCrop(io.ComfyNode):
@@ -39,7 +38,7 @@ class PortraitCrop(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "margin",
-                    default=2.2,
+                    default=HEAD_AND_SHOULDERS,
                     min=1.0,
                     max=6.0,
                     step=0.1,
@@ -56,18 +55,16 @@ class PortraitCrop(io.ComfyNode):
     @classmethod
     def execute(cls, image, model, margin: float, face: Any = None) -> io.NodeOutput:
         card, picture = models.card_of(model), one_picture(image)
-        said = []
         if face is None:
-            said.append("Face: not checked (connect a face detector's box to `face`).")
+            found, advice, name = "Face: not checked (connect a face detector's box to `face`).", [], "portrait"
         else:
             box = _box(face, picture)
-            picture = cropped(picture, box, margin, card.width / card.height)
-            share = box[3] / picture.shape[0]
-            said.append(f"Face: {box[2]}x{box[3]} pixels, {share:.0%} of the crop's height.")
-            if box[3] < SMALL_FACE * card.height * share:
-                said.append("The face is small in its picture, so it will look soft. Take a larger picture.")
+            picture, name = cropped(picture, box, margin, card.width / card.height), "cut"
+            found = f"Face: {box[2]}x{box[3]} pixels, {box[3] / picture.shape[0]:.0%} of the cut's height."
+            advice = advice_on_face(box[3], card.height)
         refuse_hopeless(picture)
-        said += advice_on(picture, card.width, card.height) or ["Nothing is wrong with size, shape, contrast and sharpness."]
+        advice += advice_on(picture, card.width, card.height, name)
+        said = [found, *(advice or ["Nothing is wrong with size, shape, contrast and sharpness."])]
         report = "\n".join(said)
         live.say(cls.hidden.unique_id, report)
         return io.NodeOutput(picture[None], report)

@@ -4,6 +4,8 @@ Whether there is a face in it is never claimed: nothing here looks for one. Know
 Source of `livetalk_portrait`: LiveTalk, `resize_pad` (scale to cover, cut to whole pixels, antialiased, centre crop by negative padding).
 """
 
+import math
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -15,6 +17,8 @@ LONGEST_ASPECT = 4.0  # beyond it, most of the picture would be cut away
 SMALLEST_SIDE = 16  # pixels
 TOP_SHARE = 0.25  # of what is cut from a tall picture, this much goes at the top: heads stand above the middle
 LARGE_BLOW_UP = 1.5
+HEAD_AND_SHOULDERS = 2.2  # times as high as the face
+SMALL_FACE = 1 / (HEAD_AND_SHOULDERS * LARGE_BLOW_UP)  # of the model's height: smaller, and head and shoulders are enlarged so much
 FLAT = 0.02  # standard deviation of RGB 0..1
 BLURRED = 0.03  # share of the contrast in the finest octave: a photograph in focus has 0.11 and more, blurred by 2 pixels 0.02
 
@@ -59,23 +63,31 @@ def refuse_hopeless(picture: Tensor) -> None:
         raise KnotForcingError("The portrait holds values that are no numbers. Load or make the picture again.")
 
 
-def advice_on(picture: Tensor, width: int, height: int) -> list[str]:
-    """What the user may want to know about a picture that will be used all the same; empty where nothing is to be said."""
+def advice_on_face(face: int, height: int) -> list[str]:
+    """What the user may want to know about a face so many pixels high, in the picture as it was given, for a model of this height."""
+    if face >= SMALL_FACE * height:
+        return []
+    least = math.ceil(SMALL_FACE * height)
+    return [f"The face is small: {face} pixels high, so it will look soft however it is cut. Take a picture with one of {least} or more."]
+
+
+def advice_on(picture: Tensor, width: int, height: int, name: str = "portrait") -> list[str]:
+    """What the user may want to know about a picture that will be used all the same; empty where nothing is to be said.
+
+    `name`: what it is called where it is not the user's own picture."""
     source_height, source_width = picture.shape[:2]
     prepared = prepare_portrait(picture, width, height)
     said = []
     scale = max(width / source_width, height / source_height)
     if scale > LARGE_BLOW_UP:
-        said.append(
-            f"The portrait is small ({source_width}x{source_height}) and is enlarged {scale:.1f} times; a larger one looks sharper."
-        )
+        said.append(f"The {name} is small ({source_width}x{source_height}) and is enlarged {scale:.1f} times; a larger one looks sharper.")
     lost = 1 - (width / scale) * (height / scale) / (source_width * source_height)
     if lost > 0.4:
-        said.append(f"{lost:.0%} of the portrait is cut away to fit {width}x{height}; crop it to that shape yourself to choose what stays.")
+        said.append(f"{lost:.0%} of the {name} is cut away to fit {width}x{height}; crop it to that shape yourself to choose what stays.")
     if prepared.std() < FLAT:
-        said.append("The portrait is nearly one even colour, so there is little to animate. Is it the right picture?")
+        said.append(f"The {name} is nearly one even colour, so there is little to animate. Is it the right picture?")
     elif scale <= 1 and sharpness(prepared) < BLURRED:
-        said.append("The portrait looks blurred; the video cannot be sharper than it is.")
+        said.append(f"The {name} looks blurred; the video cannot be sharper than it is.")
     return said
 
 

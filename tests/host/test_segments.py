@@ -198,6 +198,20 @@ def test_a_portrait_is_cut_round_the_face_and_nothing_is_claimed_without_a_detec
     assert ran.succeeded, ran.messages[-1]
     assert ran.outputs["crop"][0].shape == (1, 32, 32, 3) and "12x16 pixels" in ran.outputs["crop"][1]
     assert torch.equal(ran.outputs["crop"][0], ran.outputs["picture"][0][:, 0:32, 16:48])
+    assert "The face is small" not in ran.outputs["crop"][1]
+
+
+@pytest.mark.parametrize("margin", [1.8, 2.2, 6.0])
+@pytest.mark.parametrize("side, is_small", [(9, True), (10, False)])  # the model is 32 high: head and shoulders of 9 are enlarged 1.6 times
+def test_a_small_face_is_told_of_however_much_is_cut_out_round_it(host, margin, side, is_small):
+    crop = ("KnotForcingPortraitCrop", {"image": ["picture", 0], "model": ["load", 0], "margin": margin, "face": ["box", 0]})
+    box = ("PrimitiveBoundingBox", {"x": 20, "y": 20, "width": side, "height": side})
+    seen = dict(crop=crop, box=box, look=("PreviewImage", {"images": ["crop", 0]}))
+    ran = host.run(also({node: talking()[node] for node in ("load", "picture")}, **seen))
+    assert ran.succeeded, ran.messages[-1]
+    report = ran.outputs["crop"][1]
+    assert ("The face is small" in report) == is_small, report
+    assert not (is_small and "Nothing is wrong" in report)
 
 
 def test_the_meters_speak_in_numbers_and_pictures(host):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from skimage import data, filters
 
-from kf_core.conditioning.portrait import advice_on, livetalk_portrait, prepare_portrait
+from kf_core.conditioning.portrait import HEAD_AND_SHOULDERS, LARGE_BLOW_UP, advice_on, advice_on_face, livetalk_portrait, prepare_portrait
 from kf_core.errors import KnotForcingError
 
 
@@ -76,6 +76,19 @@ def test_advice_names_what_is_wrong(photograph):
     assert "one even colour" in advice_on(torch.full((256, 256, 3), 0.5), 128, 128)[0]
     assert "enlarged 4.0 times" in advice_on(photograph[:64, :64], 256, 256)[0]
     assert "cut away" in advice_on(photograph[:, :100], 256, 256)[-1]
+
+
+@pytest.mark.parametrize("height", [128, 480, 832])
+def test_a_face_is_small_where_head_and_shoulders_of_it_would_be_enlarged_much(height):
+    """It is the face that is looked at, in the picture as it was given, and not how much is cut out round it."""
+    least = next(face for face in range(1, height) if not advice_on_face(face, height))
+    assert height / (HEAD_AND_SHOULDERS * least) <= LARGE_BLOW_UP < height / (HEAD_AND_SHOULDERS * (least - 1))
+    said = advice_on_face(least - 1, height)
+    assert len(said) == 1 and f"{least - 1} pixels high" in said[0] and f"of {least} or more" in said[0]
+
+
+def test_advice_calls_the_picture_what_it_is(photograph):
+    assert advice_on(photograph[:64, :64], 256, 256, "cut")[0].startswith("The cut is small (64x64)")
 
 
 @pytest.mark.reference
