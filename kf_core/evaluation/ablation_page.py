@@ -155,7 +155,7 @@ def _verification(strips: Path, condition: str, variant: str, seeds: Sequence[in
 
 def _moments(strip: Path) -> Tensor:
     """The pictures of a strip: [f, h, w, 3]."""
-    return torch.stack(read_picture(strip).chunk(MOMENTS, dim=1))
+    return torch.stack(read_picture(strip, longest=None).chunk(MOMENTS, dim=1))
 
 
 def _plain(found: Interval) -> dict:

@@ -72,7 +72,7 @@ def write_sheet(folder: Path, lines: Sequence[dict], fps: float, path: Path) -> 
     """Portrait, first and last minute of every sitter, a row each; no larger than SHEET_BYTES. A WebP."""
     rows = {}
     for line in lines:
-        strip = read_picture(strips_of(folder, line["seconds"], line["condition"]) / f"{line['seed']}.webp")
+        strip = read_picture(strips_of(folder, line["seconds"], line["condition"]) / f"{line['seed']}.webp", longest=None)
         rows[f"{line['seed']}"] = torch.stack(strip.split(strip.shape[0], dim=1))
     minute = lines[0][FIRST]["pictures"] / fps
     shares = [index / (MOMENTS - 1) for index in ON_SHEET]
