@@ -52,13 +52,11 @@ class SampleTable:
         self.track, *self._defaults = struct.unpack_from(">5I", defaults, 4)
         self.duration = 0  # on the track's clock, in order of decoding
         self.stop = 0  # where the last sample is shown to
+        self.num_samples = 0
         self._durations, self._offsets, self._chunks = Runs(), Runs(), Runs()
-        self._sizes, self._sync = array("I"), array("I")
+        self._sizes = bytearray()  # as they are written: four bytes each, the large one first
+        self._sync = array("I")  # numbers of the samples that can be decoded without others
         self._places = array("Q")  # in the file, of each chunk
-
-    @property
-    def num_samples(self) -> int:
-        return len(self._sizes)
 
     def add(self, fragment: TrackFragment, place: int) -> None:
         """The samples of a fragment whose `moof` begins at byte `place`."""
@@ -70,24 +68,40 @@ class SampleTable:
                 continue
             if not given & 1:
                 raise ValueError("a run of samples that does not say where they are")
-            first_flags = struct.unpack_from(">I", run, 12)[0] if given & 4 else None
-            columns = [bit for bit in (0x100, 0x200, 0x400, 0x800) if given & bit]
-            rows = np.frombuffer(run[16 if given & 4 else 12 :], ">u4").reshape(count, len(columns))
-            column = {bit: rows[:, number].astype(np.uint32) for number, bit in enumerate(columns)}
-            durations = column.get(0x100, np.full(count, duration, np.uint32))
-            sizes = column.get(0x200, np.full(count, size, np.uint32))
-            all_flags = column.get(0x400, np.full(count, flags, np.uint32))
-            if first_flags is not None:
-                all_flags[:1] = first_flags
-            self._sync.frombytes((self.num_samples + 1 + np.flatnonzero(all_flags & IS_NO_SYNC == 0)).astype(np.uint32).tobytes())
-            self._sizes.frombytes(sizes.tobytes())
-            self._durations.extend(durations)
-            offsets = column.get(0x800, np.zeros(count, np.uint32))
-            self._offsets.extend(offsets)
+            own = _columns(run[16 if given & 4 else 12 :], [bit for bit in (0x100, 0x200, 0x400, 0x800) if given & bit])
+            self._sizes += own.get(0x200, struct.pack(">I", size) * count)
             self._chunks.append((count, entry), 1)
             self._places.append(place + struct.unpack_from(">i", run, 8)[0])
-            stops = self.duration + np.cumsum(durations, dtype=np.int64)
-            self.duration, self.stop = int(stops[-1]), max(self.stop, int((stops + offsets.view(np.int32)).max()))
+            self._note_sync(own.get(0x400), flags, struct.unpack_from(">I", run, 12)[0] if given & 4 else None, count)
+            self._note_times(own.get(0x100), own.get(0x800), duration, count)
+            self.num_samples += count
+
+    def _note_sync(self, flags: bytes | memoryview | None, default: int, first: int | None, count: int) -> None:
+        """Which of the next samples can be decoded without others. `flags`: of each, where they are given."""
+        number = self.num_samples + 1
+        if first is not None and not first & IS_NO_SYNC:
+            self._sync.append(number)
+        skipped = int(first is not None)
+        if flags is None:
+            self._sync.extend(range(number + skipped, number + count) if not default & IS_NO_SYNC else ())
+        else:
+            is_sync = np.frombuffer(flags, ">u4")[skipped:] & IS_NO_SYNC == 0
+            self._sync.extend((number + skipped + np.flatnonzero(is_sync)).tolist())
+
+    def _note_times(self, durations: bytes | memoryview | None, offsets: bytes | memoryview | None, default: int, count: int) -> None:
+        """How long the next samples last, and how much later than decoded they are shown."""
+        if durations is None and offsets is None:
+            self._durations.append(default, count)
+            self._offsets.append(0, count)
+            self.duration += default * count
+            self.stop = max(self.stop, self.duration)
+            return
+        lasting = np.full(count, default) if durations is None else np.frombuffer(durations, ">u4").astype(np.int64)
+        later = np.zeros(count, np.int64) if offsets is None else np.frombuffer(offsets, ">i4").astype(np.int64)
+        self._durations.extend(lasting)
+        self._offsets.extend(later)
+        stops = self.duration + np.cumsum(lasting)
+        self.duration, self.stop = int(stops[-1]), max(self.stop, int((stops + later).max()))
 
     def boxes(self, description: bytes) -> list[bytes]:
         """Contents of `stbl`. `description`: of `stsd`."""
@@ -101,11 +115,11 @@ class SampleTable:
         is_far = len(self._places) > 0 and self._places[-1] > LARGEST
         boxes = [box(b"stsd", description), _table(b"stts", times)]
         if any(offset for _, offset in offsets):
-            boxes.append(_table(b"ctts", offsets, version=1 if any(offset >> 31 for _, offset in offsets) else 0))
+            boxes.append(_table(b"ctts", offsets, version=int(any(offset < 0 for _, offset in offsets))))
         if len(self._sync) < self.num_samples:
             boxes.append(full_box(b"stss", 0, struct.pack(">I", len(self._sync)), _big_endian(self._sync, ">u4")))
         boxes.append(_table(b"stsc", chunks))
-        boxes.append(full_box(b"stsz", 0, bytes(4), counted, _big_endian(self._sizes, ">u4")))
+        boxes.append(full_box(b"stsz", 0, bytes(4), counted, self._sizes))
         places = _big_endian(self._places, ">u8" if is_far else ">u4")
         return [*boxes, full_box(b"co64" if is_far else b"stco", 0, struct.pack(">I", len(self._places)), places)]
 
@@ -144,7 +158,7 @@ class Runs:
         self.runs.append((value, count))
 
     def extend(self, values: np.ndarray) -> None:
-        starts = np.flatnonzero(np.diff(values.astype(np.int64), prepend=-1))
+        starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))
         for start, count in zip(starts, np.diff(starts, append=len(values)), strict=True):
             self.append(int(values[start]), int(count))
 
@@ -210,6 +224,14 @@ def _table(kind: bytes, rows: list[tuple[int, ...]], version: int = 0) -> bytes:
 
 def _big_endian(values: array, form: str) -> bytes:
     return np.frombuffer(values, values.typecode).astype(form).tobytes() if values else b""
+
+
+def _columns(rows: memoryview, bits: list[int]) -> dict[int, bytes | memoryview]:
+    """What a run says of each of its samples, four bytes each, by the flag that stands for it."""
+    if len(bits) == 1:
+        return {bits[0]: rows}
+    values = np.frombuffer(rows, ">u4").reshape(-1, max(1, len(bits)))
+    return {bit: values[:, column].tobytes() for column, bit in enumerate(bits)}
 
 
 def _trex(parts: list[tuple[bytes, bytes]]) -> list[memoryview]:

@@ -465,7 +465,7 @@ def test_the_index_takes_a_few_bytes_a_sample(ten_minutes):
 def test_equal_neighbours_are_kept_once():
     runs = Runs()
     for values in ([3, 3, 3], [3], [5, 3, 3], []):
-        runs.extend(np.array(values, np.uint32))
+        runs.extend(np.array(values, np.int64))
     runs.append(3, 2)
     assert runs.runs == [(3, 4), (5, 1), (3, 4)]
     runs.pop()
