@@ -67,7 +67,7 @@ class Film:
         is_by_another = (
             DECODER in said and f"{DECODER}{self._decoder_name}." not in said
         )  # a file from before decoders were named says none
-        return (self.stream.recipe() or "") not in said or is_by_another
+        return self.stream.recipe() not in said or is_by_another
 
     def record(self, is_from_the_start: bool = False) -> Iterator[Step | LatentChunk | FrameChunk]:
         """Make what is missing. `is_from_the_start`: yield the pictures that are in the file, too; they are decoded again, not drawn."""
@@ -129,7 +129,7 @@ class Film:
             fps=stream.fps,
             sample_rate=SAMPLE_RATE,
             channels=CHANNELS,
-            provenance=Provenance(model=stream.model.card.name, seed=stream.seed, recipe=stream.recipe() or "", decoder=self._decoder_name),
+            provenance=Provenance(model=stream.model.card.name, seed=stream.seed, recipe=stream.recipe(), decoder=self._decoder_name),
             resume=True,
         )
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .errors import KnotForcingError
-from .fingerprint import later
+from .fingerprint import LEFT_OUT, frozen_names, later
 from .timeline import LatentSpan
 
 KnotForm = Literal["inpaint", "blend", "pin"]
 STRONGEST_GUIDANCE = 30.0
 
 
+@frozen_names("anchor ahead", start="start", stride="stride")
 @dataclass(frozen=True)
 class Ahead:
     """The anchor stands at `start` and jumps on by `stride` whenever the rollout reaches it ("running ahead")."""
@@ -35,6 +36,7 @@ class Ahead:
         return self.start + self.stride * -(-(stop - self.start) // self.stride)
 
 
+@frozen_names("anchor behind", gap="gap")
 @dataclass(frozen=True)
 class Behind:
     """The anchor follows `gap` latent frames behind the first frame that is drawn (ablation)."""
@@ -45,6 +47,7 @@ class Behind:
         return start - self.gap
 
 
+@frozen_names("anchor fixed", position="position")
 @dataclass(frozen=True)
 class Fixed:
     """The anchor never moves (ablation)."""
@@ -55,6 +58,25 @@ class Fixed:
 AnchorRule = Ahead | Behind | Fixed
 
 
+@frozen_names(
+    "rollout",
+    chunk="chunk",
+    first_chunk="first_chunk",
+    knot_frames="knot_frames",
+    knot="knot",
+    fuse="fuse",
+    window="window",
+    anchor="anchor",
+    pinned="pinned",
+    pinned_place="pinned_place",
+    first_frame="first_frame",
+    schedule="schedule",
+    first_schedule="first_schedule",
+    max_frames=LEFT_OUT,  # room for the frames, which decides none of them
+    renoise="renoise",
+    shift=LEFT_OUT,  # the schedule that came of it counts
+    guidance="guidance",
+)
 @dataclass(frozen=True, kw_only=True)
 class RolloutSettings:
     """How a stream is rolled out. Lengths in latent frames."""

@@ -9,6 +9,7 @@ Knows no files but its own, and no host: it yields, the caller decides about pro
 import itertools
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -126,24 +127,24 @@ class Stream:
         """What was given and is not used, or costs more than is usual, in sentences."""
         return (*self._bound().unused, *remark_on_guidance(self.model.card, self.settings))
 
-    def recipe(self) -> str | None:
-        """A name for all that decides the latents: equal recipes give equal latents. None for what cannot be repeated (live sources).
+    def recipe(self) -> str:
+        """A name for all that decides the latents: equal recipes give equal latents. What nobody could repeat has a name of its own.
 
         Length is no part of it: a longer stream begins like a shorter one."""
         return self._recipe
 
     @cached_property
-    def _recipe(self) -> str | None:
-        """Computed once, because it reads all control pictures and is asked for with each state that is saved."""
+    def _recipe(self) -> str:
+        """Computed once, because it reads all that was given and is asked for with each state that is saved."""
         try:
             return fingerprint(
                 __version__,
-                self.model.card.to_json(),
+                self.model.card,
                 self.model.modules,
                 self.model.adapters,
                 str(self.model.dtype),
                 self.anchor,
-                self.driving if self.settings.is_guided else replace(self.driving, negative_prompt=None),
+                replace(self.driving, negative_prompt=self._against()),
                 self.settings,
                 self.seed,
                 self.audio_encoder,
@@ -151,12 +152,14 @@ class Stream:
                 *self._control(),
             )
         except Unrepeatable:
-            return None
+            return uuid.uuid4().hex
 
-    def _reader(self) -> tuple[str, ...]:
-        """The name of what reads the prompts, where it has one."""
-        name = getattr(self.text_encoder, "name_for_recipe", None)
-        return () if name is None else (name,)
+    def _against(self) -> str | None:
+        return negative_prompt(self.model.card, self.driving, self.settings)
+
+    def _reader(self) -> tuple[TextEncoder, ...]:
+        """What reads the prompts, where somebody does."""
+        return () if self.text_encoder is None or self.model.card.text.kind == "none" else (self.text_encoder,)
 
     def _control(self) -> tuple[nn.Module, ...]:
         """What makes hints of control pictures, where there are any."""
@@ -206,7 +209,7 @@ class Stream:
             encoder=self.audio_encoder,
             text_encoder=self.text_encoder,
             control_encoder=self.control_encoder if self.model.vace is not None else None,
-            against=negative_prompt(self.model.card, self.driving, self.settings),
+            against=self._against(),
             seed=self.seed,
         )
 
@@ -284,7 +287,7 @@ class StreamState:
         try:
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {}).get(STATE_KEY, "{}"))
-                if header.get("recipe") is None or header["recipe"] != stream.recipe():
+                if header.get("recipe") != stream.recipe():
                     return None
                 places = {"rollout": stream.anchor.latent.device, "decoder": stream.decoder.device}
                 tensors = {name: file.get_tensor(name).to(places[name.partition(".")[0]]) for name in file.keys()}  # noqa: SIM118  no dict

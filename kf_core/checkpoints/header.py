@@ -51,7 +51,7 @@ class FileFacts:
     num_bytes: int
     metadata: Mapping[str, str]
     tensors: Mapping[str, TensorFacts]  # in a PyTorch file, names inside a dict are joined by a point
-    fingerprint: str  # of the content, by samples: two files with the same one are the same
+    fingerprint: str  # of the content, by samples of every tensor; see `fingerprint_of_weights`
 
     entries: tuple[str, ...] = ()  # dicts inside a PyTorch file that hold tensors, by their names joined by points
     num_files: int = 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import KnotForcingError
-from ..fingerprint import fingerprint
+from ..fingerprint import fingerprint_of_weights
 from .archive import ordinary
 from .header import FileFacts, TensorFacts, is_pytorch, safetensors_header
 from .shards import files_of
@@ -43,7 +43,7 @@ class TensorFile:
     def facts(self) -> FileFacts:
         """What the file says about itself."""
         size = sum(file.stat().st_size for file in self.files)
-        name = fingerprint(self.files[0]) if len(self.files) == 1 else fingerprint(list(self.files))
+        name = fingerprint_of_weights(self.files, self._places.values())
         return FileFacts(self.kind, size, self.metadata, self._tensors, name, tuple(self._entries), len(self.files))
 
     @property

@@ -8,6 +8,7 @@ Source: Wan 2.1, wan/modules/t5.py (names); ComfyUI, comfy/text_encoders/wan.py 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import KnotForcingError
+from ..fingerprint import fingerprint
 from .key_maps import MARKER
 from .stored import StoredTensors, read_beside
 
@@ -32,9 +34,20 @@ SCALES = (".scale_weight", ".scale_input")
 Tokenize = Callable[[str], list[int]]
 
 
+@dataclass(frozen=True, eq=False)
+class NamedTokenizer:
+    """A tokenizer that says which one it is."""
+
+    tokenize: Tokenize
+    name_for_recipe: str
+
+    def __call__(self, text: str) -> list[int]:
+        return self.tokenize(text)
+
+
 def read_umt5(
     path: Path | str, *, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
-) -> tuple[UMT5EncoderModel, Tokenize]:
+) -> tuple[UMT5EncoderModel, NamedTokenizer]:
     """The text encoder in a folder or a file, and its tokenizer. Raises KnotForcingError when either cannot be had."""
     path = Path(path)
     if not path.exists():
@@ -42,7 +55,7 @@ def read_umt5(
     _refuse_without("transformers")
     path = path / "text_encoder" if (path / "text_encoder" / "config.json").is_file() else path
     model, spiece = _from_folder(path, dtype) if path.is_dir() else _from_file(path, dtype)
-    tokenize = _tokenizer_beside(path) if spiece is None else _sentencepiece(model_proto=spiece)
+    tokenize = _tokenizer_beside(path) if spiece is None else NamedTokenizer(_sentencepiece(model_proto=spiece), fingerprint(spiece))
     return model.eval().requires_grad_(False).to(device), tokenize
 
 
@@ -136,7 +149,7 @@ def _unscaled(name: str, stored: StoredTensors, dtype: torch.dtype) -> Tensor:
     return (stored[name].float() * stored[scale].float() if scale in stored else stored[name]).to(dtype)
 
 
-def _tokenizer_beside(path: Path) -> Tokenize:
+def _tokenizer_beside(path: Path) -> NamedTokenizer:
     """The tokenizer that lies with the weights, in one of the places where publishers put it."""
     home = path if path.is_dir() else path.parent
     found = next(
@@ -147,14 +160,14 @@ def _tokenizer_beside(path: Path) -> Tokenize:
             f"The text encoder {path} has no tokenizer: neither {' nor '.join(TOKENIZER_FILES)} was found in {home} or beside it. {GET}"
         )
     if found.name == "spiece.model":
-        return _sentencepiece(model_file=str(found))
+        return NamedTokenizer(_sentencepiece(model_file=str(found)), fingerprint(found))
     from tokenizers import Tokenizer  # comes with transformers
 
     try:
         tokenizer = Tokenizer.from_file(str(found))
     except Exception as problem:  # the library raises plain Exception for whatever it cannot read
         raise KnotForcingError(f"The tokenizer {found} cannot be read ({str(problem)[:100]}). Download it again.") from problem
-    return lambda text: tokenizer.encode(text).ids
+    return NamedTokenizer(lambda text: tokenizer.encode(text).ids, fingerprint(found))
 
 
 def _sentencepiece(**source) -> Tokenize:

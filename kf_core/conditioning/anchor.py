@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..fingerprint import frozen_names
 
+
+@frozen_names("portrait", latent="latent")
 @dataclass(frozen=True, eq=False)
 class Anchor:
     """The portrait in model space."""

@@ -7,6 +7,7 @@ the end: a mouth rests when the sound is over. Knows nothing of features; see `l
 
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ import numpy as np
 import soxr
 
 from ..errors import KnotForcingError
+from ..fingerprint import LEFT_OUT, frozen_names
 from ..media.channels import Mixer, finite, unknown, unreal
 from ..media.loudness import remark, voice_level
 from ..media.resampling import resampled
@@ -49,6 +51,7 @@ class AudioSource(Protocol):
         ...
 
 
+@frozen_names("sound file", path="content")
 @dataclass(frozen=True)
 class AudioFile:
     """Any file PyAV reads, never all of it in memory."""
@@ -78,6 +81,7 @@ class AudioFile:
         return self.sound.blocks(sample_rate, channels, start=start)
 
 
+@frozen_names("sound", waveform="waveform", sample_rate="sample_rate")
 @dataclass(frozen=True, eq=False)
 class AudioArray:
     """Sound already in memory: [n] or [channels, n], numpy or torch (ComfyUI's AUDIO, one of its batch).
@@ -133,6 +137,7 @@ class AudioArray:
         return recording
 
 
+@frozen_names("silence", seconds=LEFT_OUT)
 @dataclass(frozen=True)
 class Silence:
     """Nothing to hear, for `seconds` or for ever."""
@@ -157,9 +162,11 @@ class LiveAudio:
       new sample they give up with a KnotForcingError.
     - Only the last `kept_seconds` are remembered; memory does not grow.
     - Once heard, a stretch is the same for every listener.
+    - It has a name of its own: no two performances are one, so nothing that one made is gone on with by another.
     """
 
     def __init__(self, sample_rate: int = SAMPLE_RATE, *, kept_seconds: float = 60.0, patience_seconds: float = 30.0) -> None:
+        self.name_for_recipe = f"live {uuid.uuid4().hex}"
         self.sample_rate = sample_rate
         self.kept_seconds = kept_seconds
         self.patience_seconds = patience_seconds
@@ -210,10 +217,10 @@ class LiveAudio:
             return self._buffer.samples(start, stop)
 
     def blocks(self, sample_rate: int, channels: int = 1, *, start: int = 0) -> Iterator[np.ndarray]:
-        """What the model heard (16 kHz), resampled; blocks half a second at a time until the source is closed."""
+        """What the model heard (16 kHz), resampled; blocks a tenth of a second at a time until the source is closed."""
         stream = soxr.ResampleStream(SAMPLE_RATE, sample_rate, 1, dtype="float32") if sample_rate != SAMPLE_RATE else None
         begun = max(0, start // sample_rate - 1)  # the resampler hears a second before the first sample that is wanted
-        heard, step, is_over, skipped = begun * SAMPLE_RATE, SAMPLE_RATE // 2, False, start - begun * sample_rate
+        heard, step, is_over, skipped = begun * SAMPLE_RATE, SAMPLE_RATE // 10, False, start - begun * sample_rate
         while not is_over:
             piece = self.samples(heard, heard + step)
             is_over = self._is_closed and heard + step >= self._buffer.stop

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..errors import KnotForcingError
+from ..fingerprint import frozen_names
 from ..media.playback import VideoFacts, pictures, probe
 from ..timeline import LatentSpan, picture_on_show, pixels
 from ..vae.streaming import EncoderState, encode_pictures
@@ -39,6 +40,7 @@ class ControlSource(Protocol):
         ...
 
 
+@frozen_names("control pictures", frames="frames", fps="fps")
 @dataclass(frozen=True, eq=False)
 class ControlPictures:
     """Control pictures in memory: [f, h, w, 3] RGB 0..1 at their own rate."""
@@ -64,6 +66,7 @@ class ControlPictures:
         return _at_rate(iter(self.frames[first:]), first, self.fps, fps, start)
 
 
+@frozen_names("control video", path="content")
 @dataclass(frozen=True)
 class ControlVideo:
     """Control pictures in a video file, read as they are needed."""

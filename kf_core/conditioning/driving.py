@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .. import timeline
 from ..chunks import ChunkConditioning, Control, Signal, TextContext
 from ..errors import KnotForcingError
-from ..fingerprint import later
+from ..fingerprint import frozen_names, later
 from ..model.card import ModelCard
 from ..sending import send
 from ..timeline import PIXELS_PER_LATENT, LatentSpan, PixelSpan
@@ -45,6 +45,24 @@ STRONGEST = 2.0
 IGNORED_SHOWN = 8  # words of a script quoted in a remark
 
 
+@frozen_names(
+    "driving",
+    audio="audio",
+    pose="pose",
+    expression="expression",
+    motion="motion",
+    prompt="prompt",
+    script="script",
+    negative_prompt="negative_prompt",
+    idle="idle",
+    audio_strength="audio_strength",
+    pose_strength="pose_strength",
+    expression_strength="expression_strength",
+    control="control",
+    control_strength="control_strength",
+    control_in_clean_pass="control_in_clean_pass",
+    control_restarts="control_restarts",
+)
 @dataclass(frozen=True, kw_only=True)
 class Driving:
     """Sources and how strongly each is obeyed: 0 ignores it, 1 is usual, 2 is the most."""

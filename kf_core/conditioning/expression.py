@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import KnotForcingError
+from ..fingerprint import frozen_names
 from .track import Keyframes, Layers, Track, constant
 
 EXPRESSION = ("smile", "brows", "gaze_x", "gaze_y", "blink")  # what kf-tiny obeys, in order
@@ -24,6 +25,7 @@ RANGES = {
 }
 
 
+@frozen_names("expression", name="name", track="track")
 @dataclass(frozen=True)
 class ExpressionTrack:
     """One value of the face over time: a number, (seconds, value) keys, or any track."""

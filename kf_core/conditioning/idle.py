@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..fingerprint import frozen_names
 from .expression import ExpressionTrack
 from .track import At, Layers, Track, smoothstep
 
@@ -69,6 +70,7 @@ class Always:
         return True
 
 
+@frozen_names("idle blinks", seed="seed", amount="amount")
 @dataclass(frozen=True)
 class Blinks(Always):
     """Lids, 0 open .. 1 shut."""
@@ -84,6 +86,7 @@ class Blinks(Always):
         return At(lids.max(axis=1, initial=0.0), np.ones(len(times)))
 
 
+@frozen_names("idle glances", seed="seed", axis="axis", amount="amount")
 @dataclass(frozen=True)
 class Glances(Always):
     """Where the eyes look, -1..1 across or down: at the viewer, away, at the viewer."""
@@ -104,6 +107,7 @@ class Glances(Always):
         return At(aims[last - 1] + (aims[last] - aims[last - 1]) * on_its_way, np.ones(len(times)))
 
 
+@frozen_names("idle sway", seed="seed", axis="axis", degrees="degrees")
 @dataclass(frozen=True)
 class Sway(Always):
     """One angle of the head: noise without anything fast in it, `degrees` at one standard deviation."""

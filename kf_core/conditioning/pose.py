@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import KnotForcingError
+from ..fingerprint import frozen_names
 from ..media.playback import VideoFacts, pictures, probe
 from ..timeline import PixelSpan, picture_on_show
 from .openpose import draw_pose, keypoints_from_angles, reduce_pose
@@ -40,6 +41,7 @@ class PoseSource(Protocol):
     def open(self) -> PoseReader: ...
 
 
+@frozen_names("head angles", keys="keys", start="start", stop="stop", blink_every="blink_every")
 @dataclass(frozen=True, kw_only=True)
 class HeadAngles:
     """The head's angles over time: (seconds, yaw, pitch, roll) in degrees, eased from one key to the next.
@@ -84,6 +86,7 @@ class HeadAngles:
         return torch.lerp(before[:, 1:], after[:, 1:], part.square() * (3 - 2 * part))
 
 
+@frozen_names("pose pictures", frames="frames", fps="fps")
 @dataclass(frozen=True, eq=False)
 class PosePictures:
     """Pose pictures in memory: [f, h, w, 3] RGB 0..1 at their own rate."""
@@ -116,6 +119,7 @@ class PosePictures:
         return result
 
 
+@frozen_names("pose video", path="content")
 @dataclass(frozen=True)
 class PoseVideo:
     """Pose pictures in a video file, read as they are needed."""

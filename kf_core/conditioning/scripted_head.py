@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..fingerprint import LEFT_OUT, frozen_names
 from ..timeline import PixelSpan
 from .openpose import draw_pose, keypoints_from_angles
 from .pose import BLINK_EVERY, blinks
 from .track import Layers, Track
 
 
+@frozen_names("scripted head", yaw="yaw", pitch="pitch", roll="roll", blink="blink", seconds=LEFT_OUT)
 @dataclass(frozen=True)
 class ScriptedHead:
     """Tracks of yaw, pitch and roll in degrees (signs in `head.py`), and of the lids where the script moves them too."""

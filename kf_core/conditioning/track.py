@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ..errors import KnotForcingError
+from ..fingerprint import frozen_names
 
 EASE_SECONDS = 0.3
 
@@ -30,6 +31,7 @@ class Track(Protocol):
         ...
 
 
+@frozen_names("keyframes", keys="keys")
 @dataclass(frozen=True)
 class Keyframes:
     """(seconds, value) pairs, eased from one to the next; the first holds before its moment, the last one after it."""
@@ -65,6 +67,7 @@ def constant(value: float) -> Keyframes:
     return Keyframes(((0.0, value),))
 
 
+@frozen_names("held", value="value", start="start", stop="stop")
 @dataclass(frozen=True)
 class Held:
     """One value from `start` to `stop` seconds: eases in from its start, eases out after its end."""
@@ -81,6 +84,7 @@ class Held:
         return self.start <= last and first <= self.stop + EASE_SECONDS
 
 
+@frozen_names("gesture", value="value", hz="hz", burst="burst", period="period", is_two_sided="is_two_sided", start="start", stop="stop")
 @dataclass(frozen=True)
 class Gesture:
     """A movement that comes again: in the first `burst` seconds of every `period`, swings of `value` at `hz`, then rest."""
@@ -106,6 +110,7 @@ class Gesture:
         return self.start <= last and first <= self.stop + EASE_SECONDS
 
 
+@frozen_names("layers", tracks="tracks")
 @dataclass(frozen=True)
 class Layers:
     """Tracks over one another: where a later one speaks, it covers the earlier ones."""

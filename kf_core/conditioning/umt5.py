@@ -12,6 +12,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,9 +49,10 @@ class UMT5:
         padded[:, : len(ids)] = states
         return padded
 
-    @property
+    @cached_property
     def name_for_recipe(self) -> str:
-        return fingerprint(self.model)
+        """The same weights under another tokenizer read other words. Raises Unrepeatable where the tokenizer has no name."""
+        return fingerprint(self.model, self.tokenize)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,13 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..errors import KnotForcingError
-from ..fingerprint import later, unsaid
+from ..fingerprint import LEFT_OUT, frozen_names, later, unsaid
 from ..settings import Ahead, Behind, Fixed, KnotForm, RolloutSettings
 
 CARD_KEY = "knot_forcing"  # the safetensors metadata entry that holds a card as JSON
 
 
+@frozen_names("hearing", kind="kind", width="width", ear="ear", code="code", first_layer="first_layer", last_layer="last_layer")
 @dataclass(frozen=True, kw_only=True)
 class AudioSpec:
     """What the model hears. One feature vector per picture; four of them make a latent frame's input."""
@@ -36,6 +37,7 @@ class AudioSpec:
         return self.ear[-1] if self.ear else self.width
 
 
+@frozen_names("seeing", standard="standard", channels="channels")
 @dataclass(frozen=True, kw_only=True)
 class PoseSpec:
     """How the model sees a pose: pictures in OpenPose face-70 colours, drawn on the latent grid."""
@@ -44,6 +46,7 @@ class PoseSpec:
     channels: int = 3
 
 
+@frozen_names("reading", kind="kind", width="width", tokens="tokens")
 @dataclass(frozen=True, kw_only=True)
 class TextSpec:
     """What the model reads. `none`: it has no text encoder, prompts become driving tracks by a fixed vocabulary."""
@@ -53,6 +56,33 @@ class TextSpec:
     tokens: int = 512
 
 
+@frozen_names(
+    "model",
+    name=LEFT_OUT,
+    dim="dim",
+    ffn_dim="ffn_dim",
+    layers="layers",
+    heads="heads",
+    in_channels="in_channels",
+    out_channels="out_channels",
+    picture="picture",
+    freq_dim="freq_dim",
+    text="text",
+    audio="audio",
+    pose="pose",
+    expression="expression",
+    motion_strength="motion_strength",
+    rollout=LEFT_OUT,
+    fps="fps",
+    width=LEFT_OUT,
+    height=LEFT_OUT,
+    licence=LEFT_OUT,
+    negative_prompt=LEFT_OUT,
+    restricted=LEFT_OUT,
+    note=LEFT_OUT,
+    source=LEFT_OUT,
+    verified=LEFT_OUT,
+)
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """What a generator is. Everything is a value; two equal cards describe interchangeable models."""

@@ -68,7 +68,8 @@ class HostReader:
     def __init__(self, clip, tokens: int) -> None:
         self._clip, self._tokens = clip, tokens
         self._encoded: dict[str, tuple[Tensor, int]] = {}  # what is not zero, and how many rows of zeros follow
-        self.name_for_recipe = fingerprint(name_of_weights(clip.patcher), patches_of(clip.patcher))
+        tokenizer = clip.tokenizer.state_dict()  # the host saves it beside the weights under these names
+        self.name_for_recipe = fingerprint(name_of_weights(clip.patcher), patches_of(clip.patcher), tokenizer)
 
     def __call__(self, prompt: str) -> Tensor:
         if prompt in self._encoded:

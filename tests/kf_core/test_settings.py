@@ -1,10 +1,10 @@
 import json
-from dataclasses import fields, make_dataclass, replace
+from dataclasses import make_dataclass, replace
 
 import pytest
 
 from kf_core.errors import KnotForcingError
-from kf_core.fingerprint import fingerprint, unsaid
+from kf_core.fingerprint import fingerprint, frozen_names, names_of, unsaid
 from kf_core.model.card import ModelCard
 from kf_core.schedule import few_steps, warped
 from kf_core.settings import Ahead, Behind, Fixed, RolloutSettings
@@ -30,8 +30,10 @@ def test_what_came_later_is_said_only_where_it_is_used():
     assert "negative_prompt" not in json.loads(CARD.to_json())
     guided = replace(CARD, rollout=replace(CARD.rollout, guidance=6.0, renoise=False), negative_prompt="blurred")
     assert json.loads(guided.to_json())["rollout"]["guidance"] == 6 and ModelCard.from_json(guided.to_json()) == guided
-    before = make_dataclass("RolloutSettings", [f.name for f in fields(RolloutSettings) if f.name not in unsaid(CARD.rollout)])
-    known = {f.name: getattr(CARD.rollout, f.name) for f in fields(before)}
+    kind, names = names_of(RolloutSettings)
+    names = {name: said for name, said in names.items() if name not in unsaid(CARD.rollout)}
+    before = frozen_names(kind, **names)(make_dataclass("Before", names))
+    known = {name: getattr(CARD.rollout, name) for name in names}
     assert fingerprint(before(**known)) == fingerprint(CARD.rollout) != fingerprint(guided.rollout)
 
 
