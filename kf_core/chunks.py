@@ -71,6 +71,15 @@ class LatentChunk:
     index: int  # which chunk of the stream
     span: LatentSpan
     latents: Tensor  # [b, c, f, h, w]
+    knot: Tensor | None = None  # [b, c, k, h, w] drawn beyond `span`, handed to the next chunk; None where there is none, or nobody kept it
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A chunk that was drawn before is remembered again, from its latents: one pass instead of a pass for each step."""
+
+    index: int  # 0 .. total - 1
+    total: int
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,21 @@
 """A stream becomes a video file that plays while it grows, and that can be taken up again whatever ended it.
 
-    stream --> pictures and sound to the file, state beside it every few seconds, latents to the spool
+    stream --> pictures and sound to the file, latents of each chunk to a log, state beside it every few minutes and on stop
 
-Where the machine can do two things at once, a chunk becomes pictures and goes to the file while the next one is drawn (`worker.py`).
-Knows no host and shows nothing: it yields what happens after it is on the disk, and the caller decides when to stop.
+The state is large (863 MB at 1.3 billion weights and 832x480), what a chunk adds to it is not: so after a crash the last state is loaded
+and the chunks since then are replayed from the log, a pass each, until it has caught up. Where the machine can do two things at once, a
+chunk becomes pictures and goes to the file while the next one is drawn (`worker.py`). Knows no host and shows nothing: it yields what
+happens after it is on the disk, and the caller decides when to stop.
 """
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .chunks import FrameChunk, LatentChunk, Step
+from .chunks import FrameChunk, LatentChunk, Replayed, Step
 from .conditioning.audio import AudioSource, Silence
 from .errors import KnotForcingError
 from .fingerprint import fingerprint
@@ -22,13 +25,14 @@ from .media.soundtrack import Soundtrack
 from .media.video import Provenance, VideoWriter
 from .spool import Spool
 from .stream import Stream, StreamState
+from .timeline import latent_frames, pixel_frames, pixels
 from .vae.streaming import DecoderState
-from .vae.wan import SPATIAL_STRIDE
+from .vae.wan import DECODER_REMEMBERS, SPATIAL_STRIDE
 from .worker import Worker, worker_for
 
 SAMPLE_RATE, CHANNELS = 48_000, 2
-DECODER = " Decoder "  # stands in a file's metadata before the name of what made its pictures
-SAVE_SECONDS = 3.0  # at least, between two savings of the state ...
+SAID = re.compile(r" Recipe (?P<recipe>[0-9a-f]+)\. Decoder (?P<decoder>[0-9a-f]+)\.")  # in a file's metadata: what it was begun with
+SAVE_SECONDS = 300.0  # at least, between two savings of the state ...
 SAVE_SHARE = 20  # ... and at least so many times what saving takes
 
 
@@ -39,14 +43,19 @@ class Film:
     Invariants
     - What `record` has yielded is on the disk; whatever ends it, the file plays.
     - Recorded in one go or in many, in turn or beside the drawing, the file holds the same pictures, each once.
-    - The state that is saved belongs to the pictures in the file, however far the drawing has come.
+    - State and log belong together: the log holds every chunk that was drawn since the state was saved. Of a whole film both are gone.
     """
 
     stream: Stream
     path: Path
     state_file: Path
-    spool: Spool | None = None
+    spool: Spool | None = None  # keeps the latents of the whole stream; None: a log beside the state keeps what is needed to go on
     worker: Callable[[], Worker] | None = None  # who decodes and writes, where it is not `worker_for` that decides
+
+    @property
+    def log(self) -> Spool:
+        """The chunks since the state was saved, where no spool has them."""
+        return Spool.beside(self.state_file.with_name(self.state_file.name + ".latents"), self.stream.recipe())
 
     @property
     def pictures(self) -> int:
@@ -57,25 +66,62 @@ class Film:
             return num_frames(file)
 
     def is_whole(self) -> bool:
-        return self.pictures >= self.stream.num_pictures
+        """Whether all pictures are there. A stream whose end nobody knows (yet) never is."""
+        return self._is_end(self.pictures)
 
     def is_other(self) -> bool:
         """Whether the file was begun by another recipe or decoder, so that going on with it would join two videos."""
         if self.pictures == 0:
             return False
-        said = metadata(self.path).get("comment", "")
-        is_by_another = (
-            DECODER in said and f"{DECODER}{self._decoder_name}." not in said
-        )  # a file from before decoders were named says none
-        return self.stream.recipe() not in said or is_by_another
+        said = SAID.search(metadata(self.path).get("comment", ""))
+        return said is None or (said["recipe"], said["decoder"]) != (self.stream.recipe(), self._decoder_name)
 
-    def record(self, is_from_the_start: bool = False) -> Iterator[Step | LatentChunk | FrameChunk]:
-        """Make what is missing. `is_from_the_start`: yield the pictures that are in the file, too; they are decoded again, not drawn."""
-        stream, end = self.stream, self.stream.num_pictures
+    def remark(self) -> str:
+        """What of the file has to be drawn once more before it goes on, and why, as a sentence; empty where nothing is lost."""
+        there, settings = self.pictures, self.stream.settings
+        if there == 0 or self._is_end(there):
+            return ""
+        end, said, logs = settings.chunk_of(latent_frames(there)), StreamState.look_at(self.state_file), self._logs()
+        holds = lambda start, stop: any(log.first <= start and stop <= log.stop for log in logs)
+        begin, state = 0, self.state_file.name
+        if said is None:
+            why = f"{state}, from which the video would go on, is {'damaged' if self.state_file.exists() else 'missing'}"
+        elif said["recipe"] != self.stream.recipe():
+            why = f"{state}, from which the video would go on, belongs to another one"
+        elif pixel_frames(said["next_frame"]) > there and not holds(end, said["chunk"]):
+            why = f"{state} was saved later than the end of the video was written"
+        else:
+            begin, why = (
+                said["chunk"],
+                f"{self.log.path.name}, which holds what was drawn since {state} was saved, is missing or ends early",
+            )
+        lost = [chunk for chunk in range(begin, end) if not holds(chunk, chunk + 1)]
+        if not lost:
+            return ""
+        since = pixels(settings.emitted(lost[0])).start / self.stream.fps
+        until = min(there, pixels(settings.emitted(lost[-1])).stop) / self.stream.fps
+        return (
+            f"{why}: the pictures from {since:.1f} s to {until:.1f} s are drawn once more before new ones come. The video stays as it is, "
+            f"and that takes about as long as making these {until - since:.1f} s did."
+        )
+
+    def discard(self) -> None:
+        """Remove what was kept to go on with the film; a spool stays."""
+        self.state_file.unlink(missing_ok=True)
+        self.log.remove()
+
+    def record(self, is_from_the_start: bool = False) -> Iterator[Step | Replayed | LatentChunk | FrameChunk]:
+        """Make what is missing. `is_from_the_start`: yield the pictures that are in the file, too; they are decoded again, not drawn.
+
+        Otherwise only new ones, and those of their chunk. Where no end is known, it goes on until the source ends or the caller stops."""
+        stream = self.stream
         with self._writer() as video, self._worker() as worker:
             there = video.num_pictures
-            state, spool = take_up(stream, self.state_file, self.spool, 0 if is_from_the_start else there)
-            soundtrack = Soundtrack(_sound(stream).blocks(SAMPLE_RATE, CHANNELS)) if there < end else None
+            if self._is_end(there) and not is_from_the_start:
+                return
+            first = 0 if is_from_the_start else there
+            state, log = take_up(stream, self.state_file, self._logs(), first, is_shown=is_from_the_start)
+            soundtrack = None if self._is_end(there) else Soundtrack(_sound(stream).blocks(SAMPLE_RATE, CHANNELS))
             saved, cost = time.perf_counter(), 0.0
 
             def write(made: FrameChunk) -> None:
@@ -83,33 +129,48 @@ class Film:
                 if len(fresh):
                     video.write(fresh, soundtrack.between(*video.sound_for(len(fresh))))
 
-            happening = stream.steps(state, spool, worker=worker, then=write)
+            def save() -> None:
+                state.save(self.state_file, stream)
+                if log is not self.spool:
+                    log.forget(stream.settings.chunk_of(state.decoder.next_frame))
+
+            happening = stream.steps(state, log, worker=worker, then=write)
             try:
                 for item in happening:
                     is_due = time.perf_counter() - saved > max(SAVE_SECONDS, SAVE_SHARE * cost)
-                    if isinstance(item, FrameChunk) and is_due and state.is_whole and video.num_pictures < end:
+                    is_new = video.num_pictures > there  # before that, the decoder may not remember all that it needs
+                    if isinstance(item, FrameChunk) and is_due and is_new and state.is_whole and not self._is_end(video.num_pictures):
                         before = time.perf_counter()
-                        state.save(self.state_file, stream)
+                        save()
                         saved = time.perf_counter()
                         cost = saved - before
-                    yield item
+                    if not isinstance(item, FrameChunk) or item.span.stop > first:
+                        yield item
             finally:
                 try:
                     happening.close()  # what is being made gets into the file
                 finally:
-                    if video.num_pictures >= end:
-                        self.state_file.unlink(missing_ok=True)
-                    elif (state.is_whole or spool is not None) and video.num_pictures > there:
-                        state.save(self.state_file, stream)
+                    if self._is_end(video.num_pictures):
+                        self.discard()
+                    elif video.num_pictures > there:
+                        save()
 
     def finish(self) -> None:
         """Make an ordinary MP4 of a film that has all its frames, where that was not done: it was killed before, or the disk was full."""
+        self.discard()
         with self.path.open("rb") as file:
             if read_fragments(file).is_finished:
                 return
         with suppress(KnotForcingError), self._writer() as video:  # where it cannot be written any more, it plays as it is
             if video.lacks_sound:
                 video.write_sound(Soundtrack(_sound(self.stream).blocks(SAMPLE_RATE, CHANNELS)).between(*video.sound_for(0)))
+
+    def _is_end(self, pictures: int) -> bool:
+        end = self.stream.num_pictures  # of a live source it is known when the source is closed
+        return end is not None and pictures >= end
+
+    def _logs(self) -> Sequence[Spool]:
+        return [self.log] if self.spool is None else [self.spool, self.log]
 
     @property
     def _decoder_name(self) -> str:
@@ -134,21 +195,39 @@ class Film:
         )
 
 
-def take_up(stream: Stream, state_file: Path, spool: Spool | None, first: int) -> tuple[StreamState, Spool | None]:
-    """Where to go on so that picture `first` comes next, or as little before it as can be; and the spool, where it reaches that far."""
+def take_up(
+    stream: Stream, state_file: Path, logs: Sequence[Spool], first: int, *, is_shown: bool = True
+) -> tuple[StreamState, Spool | None]:
+    """Where to go on so that picture `first` comes next, or as little before it as can be; and the first of `logs` that reaches so far.
+
+    `is_shown`: every picture that is made counts. Otherwise those before `first` do not, and of latents that are in a log only as many are
+    decoded as the decoder remembers."""
     found = StreamState.load(state_file, stream) or StreamState.start(stream)
     if found.next_picture > first:
-        found = StreamState(found.rollout, DecoderState())  # the pictures again, but from the spool
-    wanted = stream.settings.chunk_of(found.decoder.next_frame)
-    is_gap = found.rollout.chunk > wanted  # drawn, but not decoded: only the spool can have that
-    if is_gap and (spool is None or not spool.holds(wanted, found.rollout.chunk)):
-        return StreamState.start(stream), spool
-    return found, spool if spool is not None and len(spool) >= wanted else None
+        found = StreamState(found.rollout, DecoderState())  # the pictures again, but from the log
+    for log in logs:
+        decoder = found.decoder if is_shown else _decoder_before(first, found.decoder, log, stream)
+        wanted = stream.settings.chunk_of(decoder.next_frame)
+        is_gap = found.rollout.chunk > wanted  # drawn, but not decoded: only a log can have that
+        if log.reaches(wanted) and (not is_gap or log.holds(wanted, found.rollout.chunk)):
+            return StreamState(found.rollout, decoder), log
+    if found.rollout.chunk > stream.settings.chunk_of(found.decoder.next_frame):
+        found = StreamState.start(stream)
+    return found, next((log for log in logs if log.reaches(stream.settings.chunk_of(found.decoder.next_frame))), None)
 
 
 def film_name(stream: Stream, recipe: str) -> str:
     """A short name for the file of a stream: another one for another recipe, decoder or length."""
     return fingerprint(recipe, stream.decoder.vae, stream.num_pictures)[:8]
+
+
+def _decoder_before(picture: int, found: DecoderState, log: Spool, stream: Stream) -> DecoderState:
+    """A decoder that has seen enough when `picture` comes: the one that was found, or a new one where the log spares most of the way."""
+    settings = stream.settings
+    shown = settings.chunk_of(max(0, latent_frames(picture)))
+    begin = settings.chunk_of(max(0, settings.emitted(shown).start - DECODER_REMEMBERS))
+    frame = settings.emitted(begin).start
+    return DecoderState(next_frame=frame) if frame > found.next_frame and log.holds(begin, shown) else found
 
 
 def _sound(stream: Stream) -> AudioSource:

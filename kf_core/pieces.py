@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .chunks import FrameChunk, LatentChunk, Step
+from .chunks import FrameChunk, LatentChunk, Replayed, Step
 from .conditioning.audio import AudioSource, Silence
 from .errors import KnotForcingError
 from .film import take_up
@@ -31,21 +31,24 @@ class Pieces:
     worker: Callable[[], Worker] | None = None  # who decodes, where it is not `worker_for` that decides
 
     @property
-    def count(self) -> int:
-        return math.ceil(self.stream.num_pictures / (self.seconds * self.stream.fps) - 1e-6)
+    def count(self) -> int | None:
+        """How many there are; None: no end is known, or not yet (a live source)."""
+        end = self.stream.num_pictures
+        return None if end is None else math.ceil(end / (self.seconds * self.stream.fps) - 1e-6)
 
     def span(self, index: int) -> PixelSpan:
-        """The pictures of piece `index`. Raises KnotForcingError beyond the last one."""
-        if not 0 <= index < self.count:
+        """The pictures of piece `index`; where no end is known, as if it came later. Raises KnotForcingError beyond the last one."""
+        if index < 0 or (self.count is not None and index >= self.count):
             raise KnotForcingError(
                 f"The stream has {self.count} segments of {self.seconds:g} s, numbered from 0, and number {index} was asked for. "
                 f"If all are done, set `index` to 0 to begin again."
             )
-        first, last = (min(self.stream.num_pictures, _beginning(i, self.seconds, self.stream.fps)) for i in (index, index + 1))
-        return PixelSpan(first, last)
+        first, last = (_beginning(i, self.seconds, self.stream.fps) for i in (index, index + 1))
+        end = self.stream.num_pictures
+        return PixelSpan(first, last if end is None else min(end, last))
 
-    def take(self, index: int) -> Iterator[Step | LatentChunk | FrameChunk]:
-        """All that happens until piece `index` is there; FrameChunks hold its pictures and no others."""
+    def take(self, index: int) -> Iterator[Step | Replayed | LatentChunk | FrameChunk]:
+        """All that happens until piece `index` is there, or the stream has ended; FrameChunks hold its pictures and no others."""
         span = self.span(index)
         state, spool = self._state(index, span)
         before = state.decoder
@@ -81,8 +84,8 @@ class Pieces:
     def _state(self, index: int, span: PixelSpan) -> tuple[StreamState, Spool | None]:
         for beginning in (index, index + 1):  # this piece's own, or the next one's: from there the spool helps
             if self._state_file(beginning).exists():
-                return take_up(self.stream, self._state_file(beginning), self.spool, span.start)
-        return take_up(self.stream, self._state_file(index), self.spool, span.start)
+                return take_up(self.stream, self._state_file(beginning), [self.spool], span.start)
+        return take_up(self.stream, self._state_file(index), [self.spool], span.start)
 
     def _state_file(self, index: int) -> Path:
         """Two files take turns, so that a piece may be taken again."""

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from . import __version__
-from .chunks import FrameChunk, LatentChunk, Step
+from .chunks import FrameChunk, LatentChunk, Replayed, Step
 from .conditioning.anchor import Anchor
 from .conditioning.driving import Driving
 from .conditioning.text import TextEncoder
@@ -30,10 +30,10 @@ from .fingerprint import Unrepeatable, fingerprint
 from .model.causal import Generator
 from .sampling.guidance import negative_prompt, remark_on_guidance
 from .sampling.noise import SeededNoise
-from .sampling.rollout import RolloutState, rollout
+from .sampling.rollout import RolloutState, replay, rollout
 from .settings import RolloutSettings
 from .spool import Spool
-from .timeline import LatentSpan, PixelSpan, latent_frames, pixel_frames, pixel_frames_in, pixels
+from .timeline import LatentSpan, PixelSpan, pixel_frames, pixel_frames_in, pixels
 from .vae.streaming import DecoderState, VideoDecoder
 from .vae.wan import WanVAE
 from .worker import InTurn, Worker
@@ -83,7 +83,7 @@ class Stream:
         worker: Worker | None = None,
         then: Callable[[FrameChunk], object] | None = None,
         until: int | None = None,
-    ) -> Iterator[Step | LatentChunk | FrameChunk]:
+    ) -> Iterator[Step | Replayed | LatentChunk | FrameChunk]:
         """All that happens: denoising steps, finished latents, pictures. A `state` is continued, and changed in place.
 
         A `worker` that is `Beside` makes the pictures of a chunk, and does with them what comes `then`, while the next chunk is drawn;
@@ -98,6 +98,8 @@ class Stream:
                 if isinstance(item, Step):
                     if worker.is_done or item.index + 1 == item.total:  # what follows the last step is the commit
                         yield from self._taken(worker, state)
+                    yield item
+                elif isinstance(item, Replayed):
                     yield item
                 else:
                     yield from self._taken(worker, state)
@@ -115,12 +117,11 @@ class Stream:
                 _, decoder = worker.take()
                 state.decoder = state.decoder if then is None else decoder
 
-    def latents(self, spool: Spool | None = None) -> Iterator[Step | LatentChunk]:
-        """The latents from the beginning to the end, whole chunks, without making pictures of them."""
-        last = self.settings.chunk_of(latent_frames(self.num_pictures) - 1)
+    def latents(self, spool: Spool | None = None) -> Iterator[Step | Replayed | LatentChunk]:
+        """The latents from the beginning to the end, whole chunks, without making pictures of them; for ever where there is no end."""
         for item in self._latents(StreamState.start(self), spool):
             yield item
-            if isinstance(item, LatentChunk) and item.index == last:
+            if isinstance(item, LatentChunk) and self._is_beyond(pixels(item.span).stop):
                 return
 
     def remarks(self) -> tuple[str, ...]:
@@ -166,21 +167,29 @@ class Stream:
         is_used = self.driving.control is not None and self.model.vace is not None and self.control_encoder is not None
         return (self.model.vace, self.control_encoder) if is_used else ()
 
-    def _latents(self, state: "StreamState", spool: Spool | None) -> Iterator[Step | LatentChunk]:
-        """Latents from the first chunk that is not decoded yet: from the spool as far as it goes, then drawn."""
+    def _latents(self, state: "StreamState", spool: Spool | None) -> Iterator[Step | Replayed | LatentChunk]:
+        """Latents from the first chunk that is not decoded yet: from the spool as far as it goes, then drawn.
+
+        Before anything is drawn, the rollout catches up with what was read: replayed where the spool has it, drawn once more where not."""
         wanted = self.settings.chunk_of(state.decoder.next_frame)
         while spool is not None and (found := spool.read(wanted)) is not None:
             yield found
             wanted += 1
         if state.rollout.chunk > wanted:
             raise ValueError(f"the state has drawn chunks up to {state.rollout.chunk - 1}, but the latents of chunk {wanted} are nowhere")
-        for item in rollout(self.model, self.anchor, self._bound(), self.settings, self._noise(), state.rollout):
-            if isinstance(item, LatentChunk):
-                if item.index < wanted:
-                    continue  # the spool had it; the rollout's state is only catching up
-                if spool is not None:
+        begun, bound = state.rollout.chunk, self._bound()
+        while True:
+            is_catching_up = spool is not None and state.rollout.chunk < wanted
+            if is_catching_up and (found := spool.read(state.rollout.chunk)) is not None:
+                replay(self.model, self.anchor, bound, self.settings, state.rollout, found)
+                yield Replayed(found.index - begun, wanted - begun)
+                continue
+            for item in rollout(self.model, self.anchor, bound, self.settings, self._noise(), state.rollout):
+                if isinstance(item, LatentChunk) and item.index < wanted:
+                    break  # its pictures come from the spool, which may have the next one, too
+                if isinstance(item, LatentChunk) and spool is not None and spool.reaches(item.index):  # it may have been removed
                     spool.append(item)
-            yield item
+                yield item
 
     def _make(self, chunk: LatentChunk, past: DecoderState, then: Callable | None) -> tuple[FrameChunk, DecoderState]:
         """The pictures of `chunk`, on the CPU, and what the decoder remembers after them; `past` stays as it is."""
@@ -265,11 +274,14 @@ class StreamState:
         # A convolution may sum in another order when its input lies otherwise in memory, so the layout is part of the state.
         channels_last = [name for name, t in tensors.items() if t.ndim == 5 and _lies_channels_last(t)]
         header = {"recipe": stream.recipe(), "decoder": fingerprint(stream.decoder.vae), "channels_last": channels_last}
+        header |= {"chunk": self.rollout.chunk, "next_frame": self.decoder.next_frame}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         fresh = path.with_name(path.name + ".new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file(tensors, fresh, metadata={STATE_KEY: json.dumps(header)})
+            with fresh.open("r+b") as file:
+                os.fsync(file.fileno())  # or, after a power cut, the name could stand for an empty file
             os.replace(fresh, path)
         except (OSError, SafetensorError) as problem:
             raise KnotForcingError(
@@ -280,8 +292,19 @@ class StreamState:
             fresh.unlink(missing_ok=True)
 
     @classmethod
+    def look_at(cls, path: Path | str) -> dict | None:
+        """What a file says of its state (recipe, decoder, next chunk and frame) without reading it; None when it is none or broken."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                said = json.loads((file.metadata() or {})[STATE_KEY])
+        except (OSError, SafetensorError, ValueError, KeyError):
+            return None
+        return said if isinstance(said, dict) and {"recipe", "chunk", "next_frame"} <= said.keys() else None
+
+    @classmethod
     def load(cls, path: Path | str, stream: Stream) -> "StreamState | None":
-        """The state in a file; None when there is none, when it is broken or when it belongs to another recipe.
+        """The state in a file; None when there is none, when it is broken, when it belongs to another recipe, or when the stream has no
+        room for all that it remembers (an unlimited window, and a shorter stream).
 
         Where only the decoder is another one, its part begins anew: the latents must then come from a spool."""
         try:
@@ -296,7 +319,10 @@ class StreamState:
         for name in header["channels_last"]:
             tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last_3d)
         part = lambda prefix: {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        drawn = RolloutState.restore(part("rollout."), stream.model, stream.anchor, stream.settings)
+        try:
+            drawn = RolloutState.restore(part("rollout."), stream.model, stream.anchor, stream.settings)
+        except ValueError:
+            return None
         if header["decoder"] != fingerprint(stream.decoder.vae):
             return cls(drawn, DecoderState())
         return cls(drawn, DecoderState.from_state_dict(part("decoder.")))

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from comfy_api.latest import InputImpl, io, ui
 
-from ..kf_core.chunks import FrameChunk, LatentChunk, Step, gather
+from ..kf_core.chunks import FrameChunk, LatentChunk, Replayed, Step, gather
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.film import Film, film_name
 from ..kf_core.spool import Spool
@@ -96,16 +96,20 @@ def make(film: Film, node_id: str, keep_pictures: bool, said: str = "") -> torch
 
     `said`: how its pictures are made."""
     stream, kept, there = film.stream, None, film.pictures
-    remarks = " ".join(filter(None, (said, *stream.remarks())))
+    lost = film.remark()
+    remarks = " ".join(filter(None, (said, lost, *stream.remarks())))
     if film.is_whole() and not keep_pictures:
         film.finish()
         live.say(node_id, f"{there / stream.fps:.1f} s were there already: {film.path}. {remarks}")
         return None
+    live.say(node_id, lost)
     try:
         with live.Show(node_id, stream.num_pictures, there, stream.fps) as show, closing(film.record(keep_pictures)) as happening:
             for item in happening:
                 if isinstance(item, Step):
                     show.step(item)
+                elif isinstance(item, Replayed):
+                    live.say(node_id, f"Taking up what was drawn before: {item.index + 1} of {item.total} chunks. {lost}")
                 elif isinstance(item, FrameChunk):
                     show.show(item)
                     if keep_pictures:

@@ -212,7 +212,7 @@ class StreamToLatent(io.ComfyNode):
                 for item in running.latents(Spool(folders.stream_folder(), running.recipe())):
                     if isinstance(item, Step):
                         show.step(item)
-                    else:
+                    elif isinstance(item, LatentChunk):
                         latents.append(item.latents.cpu())
                     live.stop_if_cancelled()
         return io.NodeOutput({"samples": from_model_space(torch.cat(latents, dim=2)[:, :, :needed])})

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # Each layer may import the layers before it, and files of its own.
 LAYERS = [
     {"timeline", "errors", "fingerprint", "memory", "sending", "worker"},
-    {"schedule", "settings", "precision"},
+    {"kept", "precision", "schedule", "settings"},
     {"chunks"},
     {"model", "vae", "media"},
     {"conditioning", "checkpoints"},

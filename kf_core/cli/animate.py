@@ -1,7 +1,8 @@
 """`animate`: portrait and voice become a video that is on the disk while it is made.
 
 How that is done is `film.py`; here words become a recipe, and its progress is shown. Ctrl-C ends after the step that is running;
-whatever ends it, the video plays, and `--resume` goes on from its last picture.
+whatever ends it, the video plays, and `--resume` goes on from its last picture. What that needs lies beside the video until it is whole:
+`NAME.mp4.resume` and `NAME.mp4.resume.latents`.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..chunks import FrameChunk, LatentChunk
+from ..chunks import FrameChunk, LatentChunk, Replayed
 from ..conditioning.anchor import Anchor
 from ..conditioning.audio import AudioFile, AudioSource, Silence
 from ..conditioning.control import ControlVideo
@@ -94,7 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}-strength", type=float, default=1.0, metavar="0..2", help=f"how much {what} (default: 1)")
     model_arguments.add_arguments(parser)
     other = parser.add_argument_group("other")
-    other.add_argument("--spool", type=Path, metavar="FOLDER", help="keep the latents here; the same recipe is then read, not computed")
+    other.add_argument(
+        "--spool",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the latents here (2 MB a second at 832x480); the same recipe is then read, not computed",
+    )
     other.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
 
 
@@ -130,6 +136,8 @@ def run(chosen: argparse.Namespace) -> int:
     for note in filter(None, notes):
         print(f"Note: {note}", file=sys.stderr)
     film = _film(chosen, stream, loaded.tuning)
+    if lost := film.remark():
+        print(f"Note: {lost}", file=sys.stderr)
     took = _record(film, began, chosen.quiet)
     if not film.is_whole():
         seconds = film.pictures / stream.fps
@@ -171,6 +179,8 @@ def _record(film: Film, began: float, is_quiet: bool) -> _Took:
                 took = replace(took, first_picture=took.first_picture or now, last_picture=now, pictures=made)
                 bar.set_description_str(f"{item.span.stop / fps:.1f} of {total / fps:.1f} s, {_speed(took):.1f} FPS", refresh=False)
                 bar.update(there + made - bar.n if not is_quiet else 0)
+            elif isinstance(item, Replayed):
+                bar.set_description_str(f"taking up what was drawn: {item.index + 1} of {item.total} chunks")
             if stop and not isinstance(item, LatentChunk):
                 break
     return took
@@ -201,7 +211,7 @@ def _film(chosen: argparse.Namespace, stream: Stream, tuning: Plan) -> Film:
     if not chosen.resume:
         try:
             out.unlink(missing_ok=True)
-            film.state_file.unlink(missing_ok=True)
+            film.discard()
         except OSError as problem:  # Windows keeps a video that is being watched
             raise KnotForcingError(f"{out} cannot be replaced ({problem.strerror}). Close the program that shows it.") from problem
     elif film.is_other():

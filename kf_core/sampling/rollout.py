@@ -65,7 +65,23 @@ def rollout(
         commit(model, anchor, state, emitted, latents, driving.window(emitted), memory)
         state.knot = clean[:, :, emitted.length :].detach() if settings.knot else None
         state.chunk += 1
-        yield LatentChunk(state.chunk - 1, emitted, latents)
+        yield LatentChunk(state.chunk - 1, emitted, latents, state.knot)
+
+
+@torch.no_grad()
+def replay(
+    model: Generator, anchor: Anchor, driving: BoundDriving, settings: RolloutSettings, state: "RolloutState", chunk: LatentChunk
+) -> None:
+    """Take up the next chunk as it was drawn before, by the clean pass alone: the state is, bit for bit, as the rollout left it."""
+    span = settings.emitted(state.chunk)
+    if (chunk.index, chunk.span) != (state.chunk, span):
+        raise ValueError(f"the state expects chunk {state.chunk} of frames {span}, got {chunk.index} of {chunk.span}")
+    model, conditioning = guided(model, settings), driving.window(span)
+    state.read_prompt(model, anchor, conditioning)
+    memory = state.cache.place(anchor_position(settings, LatentSpan(span.start, span.stop + settings.knot_length)))
+    commit(model, anchor, state, span, chunk.latents.to(anchor.latent), conditioning, memory)
+    state.knot = None if chunk.knot is None else chunk.knot.to(anchor.latent)
+    state.chunk += 1
 
 
 def anchor_position(settings: RolloutSettings, drawn: LatentSpan) -> int | None:
@@ -128,17 +144,10 @@ def commit(
 
 
 def prefill(model: Generator, anchor: Anchor, driving: BoundDriving, settings: RolloutSettings, latents: Tensor) -> "RolloutState":
-    """A state in which the given frames [b, c, f, h, w] were already emitted and committed, chunk by chunk."""
+    """A state in which the given frames [b, c, f, h, w] were already emitted and committed, chunk by chunk, tied to no portrait."""
     state = RolloutState.start(model, anchor, settings)
-    model = guided(model, settings)
-    while settings.emitted(state.chunk).stop <= latents.shape[2]:
-        span = settings.emitted(state.chunk)
-        state.knot = None  # frames that are given begin as they do, tied to no portrait
-        conditioning = driving.window(span)
-        state.read_prompt(model, anchor, conditioning)
-        memory = state.cache.place(anchor_position(settings, LatentSpan(span.start, span.stop + settings.knot_length)))
-        commit(model, anchor, state, span, latents[:, :, span.start : span.stop], conditioning, memory)
-        state.chunk += 1
+    while (span := settings.emitted(state.chunk)).stop <= latents.shape[2]:
+        replay(model, anchor, driving, settings, state, LatentChunk(state.chunk, span, latents[:, :, span.start : span.stop]))
     if state.cache.next_frame != latents.shape[2]:
         raise ValueError(f"{latents.shape[2]} frames are not a whole number of chunks; {state.cache.next_frame} would fit")
     return state

@@ -21,6 +21,7 @@ DIM_MULT = (1, 2, 4, 4)
 RES_BLOCKS = 2
 TEMPORAL_DOWNSAMPLE = (False, True, True)
 ENCODER_REMEMBERS = 28  # latent frames: what lies further back (112 pictures) does not reach a latent
+DECODER_REMEMBERS = 40  # latent frames: what lies further back does not reach a picture; for tiny decoders, too, which remember less
 
 
 def to_model_space(raw: Tensor) -> Tensor:
