@@ -6,6 +6,7 @@ What was made before, by another node or by a run that was cancelled, is read an
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import torch
 from comfy_api.latest import InputImpl, io, ui
@@ -13,6 +14,7 @@ from comfy_api.latest import InputImpl, io, ui
 from ..kf_core.chunks import FrameChunk, LatentChunk, Replayed, Step, gather
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.film import Film, film_name
+from ..kf_core.fingerprint import fingerprint
 from ..kf_core.spool import Spool
 from ..kf_core.stream import Stream
 from ..kf_core.timeline import PixelSpan
@@ -70,10 +72,10 @@ class StreamingDecode(io.ComfyNode):
     def execute(cls, stream: Recipe, vae, filename_prefix: str, keep_pictures: bool, max_frames: int) -> io.NodeOutput:
         how = tuned(stream, vae)
         live.say(cls.hidden.unique_id, how.said)
-        with in_memory(stream, how.vae, how.way) as running:
+        with in_memory(stream, how.vae, how.way) as running, folders.kept_streams().use(running.recipe()) as folder:
             if keep_pictures:
                 refuse_too_many(running.num_pictures, max_frames, running.anchor.latent.shape)
-            film, subfolder = film_of(running, filename_prefix, partial(how.worker, running))
+            film, subfolder = film_of(running, filename_prefix, partial(how.worker, running), folder)
             pictures = make(film, cls.hidden.unique_id, keep_pictures, how.said)
         if not keep_pictures:
             pictures = live.withheld("Streaming Decode gave no pictures, because `keep_pictures` is off. Switch it on, or use its VIDEO.")
@@ -81,14 +83,13 @@ class StreamingDecode(io.ComfyNode):
         return io.NodeOutput(InputImpl.VideoFromFile(str(film.path)), pictures, ui=shown)
 
 
-def film_of(running: Stream, prefix: str, worker: Callable[[], Worker]) -> tuple[Film, str]:
-    """The file that a stream belongs in, and its subfolder. `worker`: who makes its pictures."""
+def film_of(running: Stream, prefix: str, worker: Callable[[], Worker], folder: Path) -> tuple[Film, str]:
+    """The file that a stream belongs in, and its subfolder. `worker`: who makes its pictures; `folder`: where streams are kept."""
     recipe = running.recipe()
     height, width = (8 * size for size in running.anchor.latent.shape[-2:])
     path, subfolder = folders.output_file(prefix, film_name(running, recipe), width, height)
-    folder = folders.stream_folder()
-    spool = Spool(folder, recipe)
-    return Film(stream=running, path=path, state_file=folder / f"{path.stem}.state", spool=spool, worker=worker), subfolder
+    state_file = folder / f"{recipe}-{fingerprint(str(path))[:8]}.state"
+    return Film(stream=running, path=path, state_file=state_file, spool=Spool(folder, recipe), worker=worker), subfolder
 
 
 def make(film: Film, node_id: str, keep_pictures: bool, said: str = "") -> torch.Tensor | None:

@@ -73,8 +73,8 @@ class NextSegment(io.ComfyNode):
     def execute(cls, stream: Recipe, vae, index: int, seconds: float) -> io.NodeOutput:
         how = tuned(stream, vae)
         live.say(cls.hidden.unique_id, how.said)
-        with in_memory(stream, how.vae, how.way) as running:
-            folder, recipe = folders.stream_folder(), running.recipe()
+        with in_memory(stream, how.vae, how.way) as running, folders.kept_streams().use(running.recipe()) as folder:
+            recipe = running.recipe()
             spool = Spool(folder, recipe)
             pieces = Pieces(stream=running, seconds=seconds, folder=folder, spool=spool, worker=partial(how.worker, running))
             span = pieces.span(index)
@@ -200,7 +200,7 @@ class StreamToLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, stream: Recipe, vae, max_latents: int) -> io.NodeOutput:
-        with in_memory(stream, vae) as running:
+        with in_memory(stream, vae) as running, folders.kept_streams().use(running.recipe()) as folder:
             needed = latent_frames(running.num_pictures)
             if needed > max_latents:
                 raise KnotForcingError(
@@ -209,7 +209,7 @@ class StreamToLatent(io.ComfyNode):
                 )
             latents = []
             with live.Show(cls.hidden.unique_id, running.num_pictures, 0, running.fps) as show:
-                for item in running.latents(Spool(folders.stream_folder(), running.recipe())):
+                for item in running.latents(Spool(folder, running.recipe())):
                     if isinstance(item, Step):
                         show.step(item)
                     elif isinstance(item, LatentChunk):

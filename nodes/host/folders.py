@@ -1,19 +1,19 @@
 """The host's folders: which files can be chosen, where they lie, and where what is made belongs."""
 
-import time
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import folder_paths
 
 from ...kf_core.errors import KnotForcingError
+from ...kf_core.kept import KeptStreams, limit_from
 
 KEY = "knot_forcing"
 BUNDLED, BUNDLED_SMALL = "kf-tiny (bundled)", "kf-tiny, small decoder (bundled)"
 NO_VACE = "none found"
 FOLDERS = ("diffusion_models", KEY)
-KEPT_BYTES = 16 * 2**30  # of latents and states; an hour at 832x480 is 6 GB of latents
-SETTLED_SECONDS = 3600.0  # what was touched within the last hour may be in use, and stays
+LIMIT = "KNOT_FORCING_KEPT_GB"  # the environment variable that says how much may be kept; an hour at 832x480 is 8 GB of latents
 
 
 def model_files() -> list[str]:
@@ -79,16 +79,9 @@ def output_file(prefix: str, name: str, width: int, height: int) -> tuple[Path, 
     return Path(folder) / f"{stem}_{name}.mp4", subfolder
 
 
-def stream_folder() -> Path:
-    """Where latents and states are kept, so that a stream outlives its run and the server. The oldest go when there are too many."""
-    folder = Path(folder_paths.get_output_directory()) / KEY / ".streams"
-    files = sorted(folder.glob("*"), key=lambda file: file.stat().st_mtime, reverse=True)
-    kept = 0
-    for file in files:
-        kept += file.stat().st_size
-        if kept > KEPT_BYTES and time.time() - file.stat().st_mtime > SETTLED_SECONDS:
-            file.unlink(missing_ok=True)
-    return folder
+def kept_streams() -> KeptStreams:
+    """Where latents and states are kept, so that a stream outlives its run and the server."""
+    return KeptStreams(Path(folder_paths.get_output_directory()) / KEY / ".streams", limit_from(os.environ.get(LIMIT)))
 
 
 def _found(name: str, folders: Iterable[str]) -> Path | None:

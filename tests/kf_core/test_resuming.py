@@ -75,6 +75,15 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_film_and_draws_nothing_twic
     assert same(film.path, killed[-1] / "film.mp4") and there(tmp_path / "left") == ["film.mp4"]
 
 
+def test_killed_after_the_last_picture_nothing_is_drawn_and_nothing_stays(stream, killed, tmp_path):  # noqa: F811
+    shutil.copytree(killed[-2], tmp_path / "left")
+    film = film_in(tmp_path / "left", stream)
+    StreamState.start(stream).save(film.state_file, stream)
+    assert film.is_whole() and film.log.path.exists() and film.remark() == ""
+    film.finish()
+    assert there(tmp_path / "left") == ["film.mp4"] and same(film.path, killed[-1] / "film.mp4")
+
+
 @pytest.mark.parametrize("cut", [1, 0.6, 0.97])
 def test_a_log_that_is_torn_at_its_end_is_used_as_far_as_it_goes(stream, killed, tmp_path, cut):  # noqa: F811
     shutil.copytree(killed[11], tmp_path / "left")  # three chunks were drawn, and two are in the film
