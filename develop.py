@@ -22,7 +22,7 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 TORCH = "torch==2.13.0"  # what is tested; the pack itself takes whatever PyTorch its host has
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # on Linux, PyPI's own build brings gigabytes of CUDA
-NEEDED = ("torch", "einops", "safetensors", "numpy", "av", "PIL", "tqdm", "soxr", "librosa", "scipy")
+NEEDED = ("torch", "einops", "safetensors", "numpy", "av", "PIL", "tqdm", "soxr", "librosa", "scipy", "filelock")
 MOST_WORKERS = 4  # that test at a time; each holds a PyTorch of its own, about 1 GB
 NAME_WHAT_HANGS = ("-o", "faulthandler_timeout=900", "-o", "faulthandler_exit_on_timeout=true")  # fails with its stack, the rest goes on
 NEEDED_FOR_TESTS = (

@@ -14,8 +14,9 @@ else:
     tomllib = pytest.importorskip("tomli")
 
 ROOT = Path(__file__).parents[1]
-CALLED = {"pillow": "PIL", "pillow-heif": "pillow_heif", "scikit-image": "skimage", "pytest-xdist": "xdist"}  # packages whose module has another name
-OF_THE_HOST = {"torch", "comfy", "comfy_api", "comfy_execution", "folder_paths", "server"}
+# packages whose module has another name
+CALLED = {"pillow": "PIL", "pillow-heif": "pillow_heif", "scikit-image": "skimage", "pytest-xdist": "xdist"}
+OF_THE_HOST = {"torch", "aiohttp", "comfy", "comfy_api", "comfy_execution", "folder_paths", "server"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 FILES = sorted((*ROOT.glob("kf_core/**/*.py"), *ROOT.glob("nodes/**/*.py"), ROOT / "__init__.py"))
