@@ -53,9 +53,10 @@ def _items(chosen: argparse.Namespace, stream: Stream, tuning: Plan) -> Iterator
     worker = partial(model_arguments.worker, chosen, stream, tuning)
     if chosen.film is not None:
         state = chosen.film.with_name(chosen.film.name + ".resume")
-        for file in (chosen.film, state):
-            file.unlink(missing_ok=True)
-        yield from Film(stream=stream, path=chosen.film, state_file=state, worker=worker).record()
+        film = Film(stream=stream, path=chosen.film, state_file=state, worker=worker)
+        film.path.unlink(missing_ok=True)
+        film.discard()  # what a run that was killed had drawn must be drawn again
+        yield from film.record()
     else:
         with worker() as someone:
             yield from stream.steps(worker=someone)
