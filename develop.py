@@ -1,7 +1,7 @@
 """Everything a checkout can do, with Python 3.10 or newer and nothing else: `python develop.py demo`.
 
     demo    make a talking video from the bundled portrait and voice
-    test    run the tests (words after it go to pytest)
+    test    run the tests but the slow ones (words after it go to pytest; `test -m slow` runs those)
     lint    check style and format
     setup   only prepare .venv, which every other word does first where it must
 
@@ -53,6 +53,8 @@ def test(more: list[str]) -> int:
     prepare(NEEDED + NEEDED_FOR_TESTS)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads only get in each other's way
     workers = min(MOST_WORKERS, os.cpu_count() or 1)
+    if not any(word == "-m" or word.startswith("-m=") for word in more):
+        print("Tests marked slow are left out; `python develop.py test -m slow` runs them.", flush=True)
     return run("-m", "pytest", "-n", str(workers), "--dist", "worksteal", *NAME_WHAT_HANGS, *more)
 
 

@@ -7,23 +7,14 @@ from pathlib import Path
 
 import pytest
 
-PACK = Path(__file__).parents[2]
-
-
-def places() -> list[Path]:
-    """Where a ComfyUI may be, the likeliest first."""
-    named = [Path(os.environ["COMFYUI_PATH"])] if os.environ.get("COMFYUI_PATH") else []
-    around = [PACK.parents[1]] if PACK.parent.name == "custom_nodes" else []
-    home = Path.home()
-    usual = [home / "comfy" / "ComfyUI", home / "Documents" / "comfy" / "ComfyUI", home / "ComfyUI", PACK.parent / "ComfyUI"]
-    return [*named, *around, *usual]
+from .places import PACK, found_host  # noqa: F401  for whoever asks here
 
 
 def host_folder() -> Path:
-    for place in places():
-        if (place / "comfy_api" / "latest").is_dir() and (place / "execution.py").exists():
-            return place
-    refuse("NO COMFYUI FOUND: set COMFYUI_PATH to its folder to test against a real host")
+    found = found_host()
+    if found is None:
+        refuse("NO COMFYUI FOUND: set COMFYUI_PATH to its folder to test against a real host")
+    return found
 
 
 def enter_host(*needed: str) -> Path:

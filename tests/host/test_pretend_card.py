@@ -16,6 +16,7 @@ CHOSEN = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", ["1", "0"], ids=["with room", "without room"])
 def test_a_host_with_a_card_draws_hears_and_reads(host, whole):
     skip_where_it_cannot_be_built()

@@ -14,6 +14,7 @@ from kf_core.training.sitters import seat
 from ...pretend_card import skip_where_it_cannot_be_built
 from .commands import made
 
+pytestmark = pytest.mark.slow  # the device is built once, in minutes
 ROOT = Path(__file__).parents[3]
 MISPLACED = """
 import torch
@@ -56,16 +57,19 @@ def test_a_video_made_on_another_device_is_the_same(files):
     assert there.shape == here.shape and (there - here).abs().mean() < 1 / 255
 
 
-def test_protocols_measure_on_another_device(files):
+def test_protocols_measure_on_another_device(files, monkeypatch):
     seat(FIRST_SEED, 2.0, 32, files.folder)  # without espeak-ng there is nothing to measure
     words = ["--checkpoint", str(files.folder / "tiny.safetensors"), "--vae", str(files.folder / "tiny-vae.safetensors")]
     words += ["--seconds", "2", "--identities", "2", "--variants", "full", "--conditions", "sound only"]
+    monkeypatch.setenv("KF_PRECISION", "fp32")  # on both, whatever the processor would choose
     runs = {name: files.folder / name for name in ("there", "here")}
     run("-m", "tests.pretend_card", "kf_core", "evaluate", "--ablation", str(runs["there"]), *words, "--device", "pretend")
     assert "float32 on pretend, " in (runs["there"] / "ablation.md").read_text(encoding="utf-8")
     assert main(["evaluate", "--ablation", str(runs["here"]), *words]) == 0
     there, here = (json.loads((folder / "ablation.json").read_text(encoding="utf-8"))["results"] for folder in runs.values())
-    for name in ("PSNR", "temporal flickering", "identity cosine"):  # correlations of so few pictures hang on the last digit
-        assert len(there) == len(here) == 4 and [line["values"][name] for line in there] == pytest.approx(
-            [line["values"][name] for line in here], rel=1e-3, abs=2e-3
-        )
+    assert len(there) == len(here) == 4
+    for one, other in zip(there, here, strict=True):  # correlations over so few pictures hang on the last digit, and are not compared
+        assert one["values"].keys() == other["values"].keys()
+        assert one["values"]["PSNR"] == pytest.approx(other["values"]["PSNR"], abs=0.1)
+        for name in ("temporal flickering", "identity cosine"):
+            assert one["values"][name] == pytest.approx(other["values"][name], abs=0.02)
