@@ -67,7 +67,8 @@ def host_tests(marked: str) -> tuple[bool, str]:
     missing = [name for name in NEEDED_BY_HOST_TESTS if not has(python, name)]
     if missing:  # nothing is installed into what is somebody's
         return loud(f"{python} LACKS {', '.join(missing).upper()}: install them there, or the nodes are not tested")
-    environment = {"KF_REQUIRE_HOST": "1", "COMFYUI_PATH": str(folder), "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {"KF_REQUIRE_HOST": "1", "COMFYUI_PATH": str(folder), "PYTHONPATH": path}
     words = [str(python), "-m", "pytest", "-m", marked, *develop.NAME_WHAT_HANGS, "tests/host"]
     return run(words, environment)
 
