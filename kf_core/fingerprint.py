@@ -209,6 +209,7 @@ def _sum_of_bits(tensor) -> int:
     """All bits of a tensor as whole numbers of eight bytes, added where they are; addition of those has no order."""
     import torch
 
+    tensor = tensor.cpu() if tensor.device.type == "mps" else tensor  # which cannot look at numbers as others of another size
     raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else torch.zeros(0, dtype=torch.uint8)
     whole = len(raw) // 8 * 8
     rest = bytes(raw[whole:].cpu().tolist())

@@ -199,3 +199,19 @@ def test_templates_are_listed_with_their_thumbnails(server):
         address = f"http://127.0.0.1:{server.port}/api/workflow_templates/knot-forcing/{urllib.request.quote(workflow.name)}.jpg"
         with urllib.request.urlopen(address, timeout=10) as answer:
             assert answer.read(3) == b"\xff\xd8\xff"
+
+
+@each_look
+def test_kept_streams_are_listed_on_their_node_and_its_button_removes_them(browser, server, nodes2):
+    kept = server.folder / "output" / "knot_forcing" / ".streams" / f"{'5' * 32}.latents"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(bytes(3_000_000))
+    with frontend(browser, server, nodes2=nodes2) as tab:
+        tab.page.evaluate("() => { app.graph.add(LiteGraph.createNode('KnotForcingKept')) }")
+        listed = "[...document.querySelectorAll('pre')].some((box) => box.textContent.includes('55555555  3.0 MB'))"
+        tab.wait_until(listed, 60)
+        tab.page.get_by_test_id("knot-forcing-empty-kept").first.click()
+        tab.page.get_by_role("dialog").get_by_role("button", name=re.compile("confirm|yes|ok", re.IGNORECASE)).first.click()
+        tab.wait_until(f"!({listed})", 60)
+        assert not kept.exists() and not tab.problems
+        assert tab.page.evaluate("() => app.extensionManager.command.commands.some((c) => c.id === 'KnotForcing.EmptyKeptStreams')")
