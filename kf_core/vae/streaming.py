@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..chunks import FrameChunk, LatentChunk
 from ..timeline import PIXELS_PER_LATENT, pixels
+from . import optimized_decoder
 from .wan import SPATIAL_STRIDE, Past, WanDecoder, WanVAE, from_model_space, to_model_space
 
 AnyVAE = TypeVar("AnyVAE", WanVAE, WanDecoder)
@@ -78,7 +79,8 @@ def decode_latents(vae: WanVAE | WanDecoder, latents: Tensor, state: DecoderStat
     `in_place`: what is not needed any more of the state is let go at once, so less is held; a push that fails then spoils the state."""
     past = state.past if in_place else dict(state.past)
     raw = from_model_space(latents)
-    pictures = vae.decode(_in_layout_of(vae, raw), past)
+    raw = _in_layout_of(vae, raw)
+    pictures = optimized_decoder.decode(vae, raw, past) if optimized_decoder.serves(raw) else vae.decode(raw, past)
     state.past, state.next_frame = past, state.next_frame + latents.shape[2]
     return (pictures.to(latents.dtype) / 2 + 0.5).clamp(0, 1)
 
