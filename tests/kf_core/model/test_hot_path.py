@@ -84,7 +84,9 @@ def test_samples_of_a_batch_are_drawn_as_by_the_plain_forward():
     torch.testing.assert_close(draw(hot(model)), draw(model), rtol=0, atol=1e-11)
 
 
-def test_float32_stays_within_1e_5():
+@pytest.mark.parametrize("library", ("onednn", "pytorch"))
+def test_float32_stays_within_1e_5(library, monkeypatch):
+    monkeypatch.setenv("KF_PRODUCTS", library)  # what an AMD processor with AVX-512 draws by, and what others do
     model = generator(dtype=torch.float32)
     draw = lambda model: frames(14, model=model, anchor=portrait(torch.float32))
     plain = draw(model)
@@ -252,9 +254,11 @@ def test_a_stale_memory_is_refused():
         model.forward([segment], model.read_text(None))
 
 
+@pytest.mark.parametrize("library", ("onednn", "pytorch"))
 @pytest.mark.parametrize("dtype, within", ((torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 3e-2)))
 @torch.no_grad()
-def test_products_on_a_cpu_are_pytorchs(dtype, within, monkeypatch):
+def test_products_on_a_cpu_are_pytorchs(dtype, within, library, monkeypatch):
+    monkeypatch.setenv("KF_PRODUCTS", library)
     monkeypatch.setattr(products, "TILE_ROWS", 1)
     monkeypatch.setattr(products, "TILE_BYTES", 2**9)  # some tiles, also of these few tokens
     draw = torch.Generator().manual_seed(0)
@@ -269,10 +273,36 @@ def test_products_on_a_cpu_are_pytorchs(dtype, within, monkeypatch):
     close(products.attention(q, k, v), sdpa(q, k, v))
 
 
+@pytest.mark.parametrize(
+    "kind, dtype, product, attention",
+    [
+        (dict(is_intel=True, avx512=True, bf16=True, amx=True), torch.float32, False, False),
+        (dict(is_intel=True, avx512=True, bf16=True, amx=True), torch.bfloat16, True, False),
+        (dict(is_intel=True, avx512=True), torch.float32, False, False),
+        (dict(avx512=True, bf16=True), torch.float32, True, True),
+        (dict(avx512=True, bf16=True), torch.bfloat16, True, True),
+        (dict(avx512=True), torch.bfloat16, False, False),
+        (dict(), torch.float32, False, False),
+        (dict(avx512=True, bf16=True), torch.float64, False, False),
+    ],
+)
+def test_the_kind_of_processor_chooses_the_library(kind, dtype, product, attention):
+    processor = products.Processor(**(dict.fromkeys(("is_intel", "avx512", "bf16", "amx"), False) | kind))
+    assert (processor.prefers_onednn(dtype), processor.prefers_onednn(dtype, attention=True)) == (product, attention)
+
+
+@torch.no_grad()
+def test_where_pytorch_multiplies_the_attention_is_the_plain_forwards_bit_for_bit(monkeypatch):
+    monkeypatch.setenv("KF_PRODUCTS", "pytorch")
+    q, k, v = torch.randn(3, 1, 2, 70, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(products.attention(q, k, v), sdpa(q, k, v))
+
+
 @pytest.mark.skipif(products._operator is None, reason="this build of PyTorch has no oneDNN")
 @torch.no_grad()
 def test_onednn_gets_weights_without_gaps(monkeypatch):
     """With gaps between the rows it takes 1,000 times as long."""
+    monkeypatch.setenv("KF_PRODUCTS", "onednn")
     seen, operator = [], products._operator
     monkeypatch.setattr(products, "_operator", lambda x, weight, *rest: seen.append(weight) or operator(x, weight, *rest))
     model = generator(dtype=torch.float32)
