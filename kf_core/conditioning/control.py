@@ -22,7 +22,7 @@ from torch.nn.functional import interpolate
 
 from ..errors import KnotForcingError
 from ..fingerprint import frozen_names
-from ..media.playback import VideoFacts, pictures, probe
+from ..media.playback import VideoFacts, probe, shown
 from ..timeline import LatentSpan, picture_on_show, pixels
 from ..vae.streaming import EncoderState, encode_pictures
 from ..vae.wan import ENCODER_REMEMBERS, SPATIAL_STRIDE, WanVAE
@@ -85,8 +85,7 @@ class ControlVideo:
         return self.facts.seconds
 
     def shown(self, fps: float, start: int = 0) -> Iterator[Tensor]:
-        first = picture_on_show(start, fps, self.facts.fps)
-        return _at_rate(pictures(self.path, first), first, self.facts.fps, fps, start)
+        return shown(self.path, fps, start)
 
 
 class ControlLatents:

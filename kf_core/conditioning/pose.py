@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import KnotForcingError
 from ..fingerprint import frozen_names
-from ..media.playback import VideoFacts, pictures, probe
+from ..media.playback import VideoFacts, probe, shown
 from ..timeline import PixelSpan, picture_on_show
 from .openpose import draw_pose, keypoints_from_angles, reduce_pose
 
@@ -142,49 +142,51 @@ class PoseVideo:
 
 
 class PoseVideoReader:
-    """Reads one video forwards, keeping the last seconds as they stand on the latent grid.
+    """Reads one video forwards, keeping what it shows at our last moments as it stands on the latent grid.
 
     Invariant: the answer does not depend on what was asked before."""
 
     def __init__(self, video: PoseVideo) -> None:
         self._video = video
-        self._grid: tuple[int, int] | None = None
+        self._asked: tuple[float, int, int] | None = None  # frames a second, and the grid
         self._source: Iterator[Tensor] = iter(())
-        self._kept: dict[int, Tensor] = {}  # the file's picture -> [3, h, w]
+        self._kept: dict[int, Tensor] = {}  # our moment -> [3, h, w]
         self._next = 0
         self._count: int | None = None  # known when the end has been read
 
     def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
-        own_fps = self._video.facts.fps
-        wanted = [picture_on_show(picture, fps, own_fps) for picture in span]
-        oldest = min(wanted[0], wanted[-1] - _KEPT_SECONDS * own_fps) if wanted else 0
-        if self._grid != (latent_h, latent_w) or any(
-            own < self._next and own not in self._kept for own in wanted if not self._past_end(own)
+        wanted = [max(0, moment) for moment in span]
+        oldest = min(wanted[0], wanted[-1] - _KEPT_SECONDS * fps) if wanted else 0
+        if self._asked != (fps, latent_h, latent_w) or any(
+            moment < self._next and moment not in self._kept for moment in wanted if not self._past_end(moment)
         ):
-            self._restart((latent_h, latent_w), max(0, math.floor(oldest)))
+            self._restart((fps, latent_h, latent_w), max(0, math.floor(oldest)))
         if wanted:
             self._read_to(wanted[-1], oldest)
         black = torch.zeros(3, latent_h, latent_w)
-        answer = [self._kept.get(own, black) for own in wanted]
+        answer = [self._kept.get(moment, black) for moment in wanted]
         return torch.stack(answer) if answer else torch.zeros(0, 3, latent_h, latent_w)
 
-    def _past_end(self, own: int) -> bool:
-        return self._count is not None and own >= self._count
+    def _past_end(self, moment: int) -> bool:
+        return self._count is not None and moment >= self._count
 
-    def _restart(self, grid: tuple[int, int], start: int) -> None:
-        self._grid, self._source, self._kept, self._next = grid, pictures(self._video.path, start), {}, start
+    def _restart(self, asked: tuple[float, int, int], start: int) -> None:
+        self._asked, self._kept, self._next, self._count = asked, {}, start, None
+        self._source = shown(self._video.path, asked[0], start)
 
     def _read_to(self, last: int, oldest: float) -> None:
+        before = None
         while self._next <= last and not self._past_end(self._next):
             picture = next(self._source, None)
             if picture is None:
                 self._count = self._next
                 break
             if self._next >= oldest:
-                self._kept[self._next] = reduce_pose(picture[None], *self._grid)[0]
-            self._next += 1
-        for own in list(itertools.takewhile(lambda own: own < oldest, self._kept)):
-            del self._kept[own]
+                is_same = picture is before and self._next - 1 in self._kept
+                self._kept[self._next] = self._kept[self._next - 1] if is_same else reduce_pose(picture[None], *self._asked[1:])[0]
+            self._next, before = self._next + 1, picture
+        for moment in list(itertools.takewhile(lambda moment: moment < oldest, self._kept)):
+            del self._kept[moment]
 
 
 def blinks(times: Tensor, every: float) -> Tensor:

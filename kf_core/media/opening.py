@@ -32,6 +32,15 @@ def opened(path: Path | str, kind: str, **options) -> Iterator[InputContainer]:
         yield container
 
 
+def start_of(container: InputContainer) -> float:
+    """What the file's clock shows where a player begins, in seconds: with its first picture or its first sound, whichever comes first."""
+    from av.stream import Disposition
+
+    no_film = Disposition.attached_pic | Disposition.still_image  # the cover of a song
+    tracks = [*container.streams.audio, *(track for track in container.streams.video if not track.disposition & no_film)]
+    return min((float(track.start_time * track.time_base) for track in tracks if track.start_time is not None), default=0.0)
+
+
 def _regular_file(path: Path, kind: str) -> BinaryIO:
     """The file, open. A pipe or a device is not opened: that could wait for ever, and nothing in it can be read twice."""
     try:

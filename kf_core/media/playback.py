@@ -1,6 +1,8 @@
-"""A video file read back: what it is, and its pictures.
+"""A video file read back: what it is, and its pictures, upright, each at the time that its stamp says.
 
-Knows nothing of how it was made; any file that PyAV opens will do.
+    stamps   0 . . . 2.0 -- 2.1 -- 2.2 -- ...   a telephone's or a screen recording's rate changes; `shown` asks what is seen when
+
+Time 0 is where a player begins, as for the sound of the file (`sound.py`). Knows nothing of how a file was made; any that PyAV opens does.
 """
 
 from collections.abc import Iterator
@@ -15,7 +17,9 @@ import torch
 from torch import Tensor
 
 from ..errors import KnotForcingError
-from .opening import opened
+from .opening import opened, start_of
+
+LAST_AT_MOST = Fraction(1, 2)  # seconds; how long the last picture is shown at most, where only the one before tells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +53,35 @@ class VideoFormat:
 
 
 def probe(path: Path | str) -> VideoFacts:
-    """Count what is in a video file, without decoding it."""
+    """Count what is in a video file, decoding its first picture only."""
     with _open(path) as container:
-        pictures = container.streams.video[0]
+        film = _film_track(container)
         sound = container.streams.audio[0] if container.streams.audio else None
-        count, sound_end = 0, 0.0
+        start = start_of(container)
+        count, sound_end, own = 0, 0.0, Fraction(0)
+        first: Fraction | None = None
+        last: list[Fraction] = []  # the latest two stamps of pictures
         for packet in container.demux():
             if packet.pts is None or not packet.size:
                 continue
-            if packet.stream is pictures:
+            if packet.stream is film and not packet.is_discard:
                 count += 1
+                stamp = packet.pts * packet.time_base
+                first = stamp if first is None else min(first, stamp)
+                last = sorted((*last, stamp))[-2:]
+                if last[-1] == stamp:
+                    own = (packet.duration or 0) * packet.time_base
             elif packet.stream is sound:
                 sound_end = max(sound_end, float((packet.pts + packet.duration) * packet.time_base))
-        format = _format(container)
+        format = _format(container, path)
+        seconds = count / format.rate  # exact where the rate is constant; stamps may be rounded
+        if last:
+            by_stamps = last[-1] - first + _shown_for(own, last[-1] - last[0], format.rate)
+            seconds = seconds if abs(seconds - by_stamps) < 2 * film.time_base else by_stamps
+            seconds += first - Fraction(start)
         return VideoFacts(
             pictures=count,
-            seconds=float(count / format.rate),
+            seconds=float(seconds),
             fps=float(format.rate),
             width=format.width,
             height=format.height,
@@ -78,7 +95,7 @@ def probe(path: Path | str) -> VideoFacts:
 def format_of(path: Path | str) -> VideoFormat:
     """How a video file stores pictures and sound, from its beginning alone: hours are opened in a moment."""
     with _open(path) as container:
-        return _format(container)
+        return _format(container, path)
 
 
 def metadata(path: Path | str) -> dict[str, str]:
@@ -90,21 +107,104 @@ def metadata(path: Path | str) -> dict[str, str]:
 def pictures(path: Path | str, start: int = 0) -> Iterator[Tensor]:
     """The pictures of a video file from number `start` on, one after the other: [h, w, 3] RGB 0..1. Those before are only decoded."""
     with _open(path) as container:
-        for frame in islice(container.decode(video=0), start, None):
-            rgb = frame.reformat(format="rgb24").to_ndarray()
-            yield torch.from_numpy(np.ascontiguousarray(rgb)).float() / 255
+        for frame in islice(container.decode(_film_track(container)), start, None):
+            yield _rgb(frame)
 
 
-def _format(container) -> VideoFormat:
-    pictures = container.streams.video[0]
+def shown(path: Path | str, fps: float, start: int = 0) -> Iterator[Tensor]:
+    """What a video shows at each of our moments from number `start` on, `fps` a second, until it ends: [h, w, 3] RGB 0..1.
+
+    A picture that is on show at several moments is the same tensor."""
+    moment = start
+    with _open(path) as container:
+        film = _film_track(container)
+        early = float(film.time_base) / 2 + 1e-6  # a stamp may be rounded up
+        for frame, end in _with_ends(container, film):
+            picture = None
+            while moment / fps + early < end:
+                picture = _rgb(frame) if picture is None else picture
+                yield picture
+                moment += 1
+
+
+def _with_ends(container, film) -> Iterator[tuple]:
+    """Each picture, and when the next one takes its place. Before the first there is the first."""
+    rate, start = film.average_rate or film.guessed_rate or Fraction(25), start_of(container)
+    held, time, before = None, 0.0, 0.0
+    for frame in container.decode(film):
+        if held is not None:
+            stamp = frame.time - start if frame.time is not None else time + float(1 / rate)
+            before, time = time, max(time, stamp)
+            yield held, time
+        elif frame.time is not None:
+            before = time = frame.time - start
+        held = frame
+    if held is not None:
+        own = (held.duration or 0) * held.time_base if held.time_base else 0
+        yield held, time + float(_shown_for(own, Fraction(time - before), rate))
+
+
+def _shown_for(own: Fraction, before: Fraction, rate: Fraction) -> Fraction:
+    """How long the last picture is shown: as it says itself, or, where that is far shorter (often one tick), as long as the one before."""
+    before = min(before, LAST_AT_MOST)
+    return (own if own > before / 2 else before) or 1 / rate
+
+
+def _rgb(frame) -> Tensor:
+    rgb = _turned(frame.reformat(format="rgb24").to_ndarray(), *_turn(frame))
+    return torch.from_numpy(np.ascontiguousarray(rgb)).float() / 255
+
+
+def _turn(frame) -> tuple[bool, bool, bool]:
+    """Whether rows and columns change places, and what is then mirrored, left-right and upside down, as the display matrix says."""
+    found = frame.side_data.get("DISPLAYMATRIX")
+    if found is None:
+        return False, False, False
+    # FFmpeg's layout, of which the first two rows turn:  x' = a x + c y,  y' = b x + d y
+    a, b, _, c, d = (int(value) for value in np.frombuffer(found, np.int32)[:5])
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return False, a < 0, d < 0
+    return True, c < 0, b < 0
+
+
+def _turned(rgb: np.ndarray, is_transposed: bool, is_mirrored: bool, is_upside_down: bool) -> np.ndarray:
+    rgb = rgb.transpose(1, 0, 2) if is_transposed else rgb
+    return rgb[:: -1 if is_upside_down else 1, :: -1 if is_mirrored else 1]
+
+
+def _film_track(container):
+    """The first track of pictures that is a film, and not the cover of a song."""
+    from av.stream import Disposition
+
+    tracks = container.streams.video
+    return next((track for track in tracks if not track.disposition & Disposition.attached_pic), tracks[0])
+
+
+def _format(container, path: Path | str) -> VideoFormat:
+    film = _film_track(container)
     sound = container.streams.audio[0] if container.streams.audio else None
+    width, height = film.codec_context.width, film.codec_context.height
+    if _is_on_its_side(path):
+        width, height = height, width
     return VideoFormat(
-        rate=pictures.average_rate or pictures.guessed_rate,
-        width=pictures.codec_context.width,
-        height=pictures.codec_context.height,
+        rate=film.average_rate or film.guessed_rate,
+        width=width,
+        height=height,
         sample_rate=sound.codec_context.sample_rate if sound else None,
         channels=sound.codec_context.layout.nb_channels if sound else None,
     )
+
+
+def _is_on_its_side(path: Path | str) -> bool:
+    """Whether a player turns the pictures by a quarter."""
+    import av
+
+    with _open(path) as container:
+        try:
+            first = next(container.decode(_film_track(container)), None)
+        except av.FFmpegError:
+            return False
+        return first is not None and _turn(first)[0]
 
 
 @contextmanager

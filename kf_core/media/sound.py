@@ -25,7 +25,7 @@ import numpy as np
 from ..errors import KnotForcingError
 from .channels import Mixer, finite, unreal
 from .loudness import SILENT, remark, voice_level
-from .opening import opened
+from .opening import opened, start_of
 from .resampling import resampled
 from .stamps import Stamped, placed
 
@@ -162,19 +162,16 @@ class SoundFile:
     def _facts(self) -> _Facts:
         from av.stream import Disposition
 
-        no_film = Disposition.attached_pic | Disposition.still_image
         with self._open() as container:
             tracks = container.streams.audio
             defaults = [track.index for track in tracks if Disposition.default in track.disposition]
             chosen = defaults or [track.index for track in tracks]
             if len(chosen) > 1:
                 chosen = [next((track for track in chosen if self._is_audible(track)), chosen[0])]
-            pictures = [track for track in container.streams.video if not track.disposition & no_film]
-            starts = [float(track.start_time * track.time_base) for track in (*tracks, *pictures) if track.start_time is not None]
             return _Facts(
                 track=chosen[0],
                 codec=container.streams[chosen[0]].codec_context.name,
-                start=min(starts, default=0.0),
+                start=start_of(container),
                 formats=frozenset(container.format.name.split(",")),
                 may_jump=bool(container.format.flags & STAMPS_MAY_JUMP),
             )
