@@ -16,6 +16,7 @@ else:
 ROOT = Path(__file__).parents[1]
 # packages whose module has another name
 CALLED = {"pillow": "PIL", "pillow-heif": "pillow_heif", "scikit-image": "skimage", "pytest-xdist": "xdist"}
+OURS = {"kf_core", "lab", "nodes", "tests"}
 OF_THE_HOST = {"torch", "aiohttp", "comfy", "comfy_api", "comfy_execution", "folder_paths", "server"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -51,7 +52,7 @@ def imported(path: Path) -> tuple[set[str], set[str]]:
             look(child, is_later or is_guarded)
 
     look(ast.parse(path.read_text(encoding="utf-8")), False)
-    return at_once - {"kf_core", "nodes", "tests"}, later - {"kf_core", "nodes", "tests"}
+    return at_once - OURS, later - OURS
 
 
 def test_what_loads_with_a_file_is_a_dependency_and_what_comes_later_is_one_or_an_extra():
