@@ -25,3 +25,9 @@ def test_weights_that_were_cast_may_be_forgotten(monkeypatch):
     monkeypatch.setenv("KF_PRECISION", "bf16")
     with mixed_precision("cpu", keep_cast_weights=False):
         assert torch.is_autocast_enabled("cpu") and not torch.is_autocast_cache_enabled()
+
+
+def test_a_device_without_mixed_precision_computes_as_it_can(monkeypatch):
+    monkeypatch.setenv("KF_PRECISION", "bf16")
+    with mixed_precision("meta"):
+        assert (torch.ones(2, 2, device="meta") @ torch.ones(2, 2, device="meta")).dtype == torch.float32
