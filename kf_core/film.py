@@ -19,6 +19,7 @@ from .chunks import FrameChunk, LatentChunk, Replayed, Step
 from .conditioning.audio import AudioSource, Silence
 from .errors import KnotForcingError
 from .fingerprint import fingerprint
+from .lock import locked, log_of
 from .media.fragments import num_frames, read_fragments
 from .media.playback import metadata
 from .media.soundtrack import Soundtrack
@@ -51,11 +52,12 @@ class Film:
     state_file: Path
     spool: Spool | None = None  # keeps the latents of the whole stream; None: a log beside the state keeps what is needed to go on
     worker: Callable[[], Worker] | None = None  # who decodes and writes, where it is not `worker_for` that decides
+    replaces: bool = False  # begin anew: what is there, and its state, stays until the first fragment of this one is whole
 
     @property
     def log(self) -> Spool:
         """The chunks since the state was saved, where no spool has them."""
-        return Spool.beside(self.state_file.with_name(self.state_file.name + ".latents"), self.stream.recipe())
+        return Spool.beside(log_of(self.state_file), self.stream.recipe())
 
     @property
     def pictures(self) -> int:
@@ -107,27 +109,36 @@ class Film:
 
     def discard(self) -> None:
         """Remove what was kept to go on with the film; a spool stays."""
-        self.state_file.unlink(missing_ok=True)
-        self.log.remove()
+        with suppress(OSError):  # what cannot be removed does no harm
+            self.state_file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.log.remove()
 
     def record(self, is_from_the_start: bool = False) -> Iterator[Step | Replayed | LatentChunk | FrameChunk]:
         """Make what is missing. `is_from_the_start`: yield the pictures that are in the file, too; they are decoded again, not drawn.
 
         Otherwise only new ones, and those of their chunk. Where no end is known, it goes on until the source ends or the caller stops."""
         stream = self.stream
-        with self._writer() as video, self._worker() as worker:
+        with locked(self.state_file, self.path), self._writer(resume=not self.replaces) as video, self._worker() as worker:
             there = video.num_pictures
             if self._is_end(there) and not is_from_the_start:
                 return
             first = 0 if is_from_the_start else there
-            state, log = take_up(stream, self.state_file, self._logs(), first, is_shown=is_from_the_start)
+            if self.replaces:
+                state, log = StreamState.start(stream), self._logs()[0]
+            else:
+                state, log = take_up(stream, self.state_file, self._logs(), first, is_shown=is_from_the_start)
             soundtrack = None if self._is_end(there) else Soundtrack(_sound(stream).blocks(SAMPLE_RATE, CHANNELS))
             saved, cost = time.perf_counter(), 0.0
 
             def write(made: FrameChunk) -> None:
                 fresh = made.frames[max(0, video.num_pictures - made.span.start) :]
                 if len(fresh):
+                    is_first = video.num_pictures == 0
                     video.write(fresh, soundtrack.between(*video.sound_for(len(fresh))))
+                    if is_first and self.replaces:
+                        with suppress(OSError):
+                            self.state_file.unlink(missing_ok=True)  # of what was replaced
 
             def save() -> None:
                 state.save(self.state_file, stream)
@@ -161,7 +172,7 @@ class Film:
         with self.path.open("rb") as file:
             if read_fragments(file).is_finished:
                 return
-        with suppress(KnotForcingError), self._writer() as video:  # where it cannot be written any more, it plays as it is
+        with suppress(KnotForcingError), self._writer(resume=True) as video:  # where it cannot be written any more, it plays as it is
             if video.lacks_sound:
                 video.write_sound(Soundtrack(_sound(self.stream).blocks(SAMPLE_RATE, CHANNELS)).between(*video.sound_for(0)))
 
@@ -180,7 +191,7 @@ class Film:
         stream = self.stream
         return worker_for(stream.model.device, decoder_device=stream.decoder.device) if self.worker is None else self.worker()
 
-    def _writer(self) -> VideoWriter:
+    def _writer(self, *, resume: bool) -> VideoWriter:
         stream = self.stream
         height, width = (SPATIAL_STRIDE * size for size in stream.anchor.latent.shape[-2:])
         return VideoWriter(
@@ -191,7 +202,7 @@ class Film:
             sample_rate=SAMPLE_RATE,
             channels=CHANNELS,
             provenance=Provenance(model=stream.model.card.name, seed=stream.seed, recipe=stream.recipe(), decoder=self._decoder_name),
-            resume=True,
+            resume=resume,
         )
 
 

@@ -11,6 +11,7 @@ record, whatever ended the process. Knows nothing of how latents are made or sho
 import os
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from .chunks import LatentChunk
 from .errors import KnotForcingError
 from .timeline import LatentSpan
+from .writing import sync, why
 
 # mark, recipe, dtype, index, span, shape, frames of the knot, length of the bytes ... and their checksum
 _HEAD = struct.Struct("<4s32s8sIIIIIIIIII")
@@ -113,11 +115,11 @@ class Spool:
                 file.seek(self._stop)
                 file.write(self._head(chunk, data) + data)
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file)
         except OSError as problem:
+            found, remedy = why(problem, self.path)
             raise KnotForcingError(
-                f"What was drawn cannot be kept in {self.path} ({problem.strerror}). Make room on that disk, or choose another place. "
-                f"What was made so far is kept."
+                f"What was drawn cannot be kept: {self.path} cannot be written, because {found}. {remedy}. What was made so far is kept."
             ) from problem
         self._starts.append(self._stop)
         self._stop += _HEAD.size + len(data)
@@ -129,10 +131,15 @@ class Spool:
         if not place:
             return
         fresh = self.path.with_name(self.path.name + ".new")
-        with self.path.open("rb") as file:
-            file.seek(self._starts[place] if place < len(self._starts) else self._stop)
-            fresh.write_bytes(file.read(self._stop - file.tell()))
-        os.replace(fresh, self.path)
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._starts[place] if place < len(self._starts) else self._stop)
+                fresh.write_bytes(file.read(self._stop - file.tell()))
+            os.replace(fresh, self.path)
+        except OSError:  # a log that is longer than it need be does no harm
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            return
         self._forget_all()
 
     def remove(self) -> None:

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 # Each layer may import the layers before it, and files of its own.
 LAYERS = [
     {"timeline", "errors", "fingerprint", "memory", "sending", "worker"},
-    {"kept", "precision", "schedule", "settings"},
-    {"chunks"},
+    {"kept", "precision", "schedule", "settings", "writing"},
+    {"chunks", "lock", "outputs"},
     {"model", "vae", "media"},
     {"conditioning", "checkpoints"},
     {"sampling", "spool"},

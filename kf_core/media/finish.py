@@ -8,11 +8,11 @@ Each step is on the disk before the next one begins, so whatever stops it, the f
 Source: the hybrid MP4 of OBS Studio 30.2 (plugins/obs-outputs/mp4-mux.c), which does the same to a file of its own.
 """
 
-import os
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from ..writing import sync
 from .boxes import boxes_in
 from .fragments import PLACEHOLDER, Fragments, read_fragments, write_at
 from .index import full_index
@@ -50,7 +50,7 @@ def unfinish(file: BinaryIO, found: Fragments) -> None:
             write_at(file, found.placeholder, PLACEHOLDER[:8])  # first: until then the index is needed
             write_at(file, found.placeholder + 8, PLACEHOLDER[8:])
     file.truncate(found.stop)
-    os.fsync(file.fileno())
+    sync(file)
 
 
 def _header(file: BinaryIO, found: Fragments) -> bytes:

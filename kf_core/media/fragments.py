@@ -8,12 +8,12 @@ that ends inside a `moof`: so a fragment is written under the name `free` and ge
 form of the other. Knows nothing of codecs. Source: ISO/IEC 14496-12, 8.1.2 and 8.8.
 """
 
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from ..writing import sync
 from .boxes import Box, boxes_in, boxes_of
 
 PICTURE_TRACK, SOUND_TRACK = 1, 2  # the order in which the writer adds them
@@ -119,7 +119,7 @@ def write_at(file: BinaryIO, start: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
-    os.fsync(file.fileno())
+    sync(file)
 
 
 def track_of(trak: bytes | memoryview) -> int:

@@ -9,7 +9,6 @@ Whatever happens to the process, the file plays up to its last whole fragment, a
 Knows nothing of models or latents. Sources: ISO/IEC 14496-12; FFmpeg's mov muxer (`frag_discont` continues a file it did not begin).
 """
 
-import errno
 import io
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,8 +23,10 @@ from torch import Tensor
 
 from ..chunks import FrameChunk
 from ..errors import KnotForcingError
+from ..writing import why
 from .finish import finish, unfinish
 from .fragments import read_fragments, write_fragment
+from .growing import GrowingFile
 from .header import split
 from .playback import format_of
 
@@ -63,6 +64,7 @@ class VideoWriter:
 
     Invariants
     - Each `write` is on the disk, whole, when it returns; a `write` that fails leaves the file as it was.
+    - What lies at `path` stays there until the first fragment is whole. Nothing is put into a file that is not the one that was begun.
     - Sound is never ahead of or behind the pictures by more than it takes to fill an AAC packet, and after `close` both are equally long.
     - A resumed file holds the pictures of an uninterrupted one, each once.
     """
@@ -95,14 +97,16 @@ class VideoWriter:
         self._sound_stop = 0  # of a resumed file's, in samples on the track's clock
         self._has_heard = False  # the AAC encoder holds sound that is not in the file yet
         self._is_broken = False  # ... and that never will be
+        self._is_closed = False
         self._length = 0
-        self._file = self._open(resume)
+        self._growing = GrowingFile(path, resume=resume)
         try:
-            if resume:
+            if self._growing.is_begun:
                 self._continue()
+                self._growing.settle()
             self._aac = None if sample_rate is None else self._configured(av.CodecContext.create("aac", "w"))
         except BaseException:
-            self._file.close()
+            self._growing.close()
             raise
 
     def __enter__(self) -> "VideoWriter":
@@ -110,6 +114,11 @@ class VideoWriter:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+    @property
+    def _file(self) -> BinaryIO | None:
+        """None: not begun."""
+        return self._growing.handle
 
     @property
     def seconds(self) -> float:
@@ -130,7 +139,9 @@ class VideoWriter:
         For those who have no sound from before their pictures. It ends where the pictures do; earlier where the file broke off."""
         heard = np.zeros((self.channels, 0), np.float32)
         start, end = self.sound_for(0)
-        with self.path.open("rb") as file:
+        if self._file is None:
+            return heard.T
+        with self._growing.place.open("rb") as file:
             last = _last_sound(file, start - AAC_BLOCK)
         if last is None or start >= end:
             return heard.T
@@ -150,7 +161,7 @@ class VideoWriter:
             raise ValueError(f"pictures of [f, {self.height}, {self.width}, 3] were expected, got {list(pictures.shape)}")
         if not len(pictures):
             return
-        if self._is_broken or self._file is None:
+        if self._is_broken or self._is_closed:
             raise ValueError(f"{self.path} takes no more pictures: it is closed, or a write to it has failed")
         start, stop = self.sound_for(len(pictures))
         block = None if self._aac is None else self._fit(sound, stop - start)
@@ -177,33 +188,21 @@ class VideoWriter:
 
     def close(self) -> None:
         """Write the end of the sound, make it an ordinary MP4, and close. What was written is whole in any case."""
-        if self._file is None:
+        if self._is_closed:
             return
+        self._is_closed = True
         try:
             if self._aac is not None and not self._is_broken:
                 rest = self._wanted(self._aac.encode(None)) if self._has_heard else []
                 if rest:
                     self._append(None, rest)
-            with suppress(OSError):  # no room for the index: the film is whole and plays, as it did while it grew
-                self.is_finished = finish(self._file)
+            if self._growing.is_ours():
+                with suppress(OSError):  # no room for the index: the film is whole and plays, as it did while it grew
+                    self.is_finished = finish(self._file)
         finally:
-            self._file.close()
-            self._file = None
-            if self.path.exists() and self.path.stat().st_size == 0:
-                with suppress(OSError):  # Windows removes none that somebody has open, and an empty one does no harm
-                    self.path.unlink()
+            self._growing.close()
 
     # ---- file ----
-
-    def _open(self, resume: bool) -> io.RawIOBase:
-        if self.path.is_dir():
-            raise KnotForcingError(f"{self.path} is a folder. Give the name of a video file in it, such as {self.path / 'video.mp4'}.")
-        try:
-            return open(self.path, "r+b" if resume and self.path.exists() else "w+b", buffering=0)
-        except OSError as problem:
-            if not self.path.parent.is_dir():
-                raise KnotForcingError(f"The folder {self.path.parent} does not exist. Make it, or choose another place.") from problem
-            raise KnotForcingError(f"{self.path} cannot be written ({problem.strerror}). Choose another place for the video.") from problem
 
     def _continue(self) -> None:
         """Take up the file where it is whole. The end of the sound, which comes again, goes with the first write."""
@@ -244,20 +243,37 @@ class VideoWriter:
     def _append(self, pictures: Tensor | None, sound: list[av.Packet]) -> None:
         header, fragment = self._fragment(pictures, sound)
         try:
-            self._file.truncate(self._length)
-            write_fragment(self._file, self._length, header, fragment)
-        except BaseException as problem:
-            self._file.truncate(self._length)
-            if isinstance(problem, OSError):
-                full = problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-                raise KnotForcingError(
-                    f"{'The disk is full' if full else f'{self.path} cannot be written any more ({problem.strerror})'}: "
-                    f"the {self.seconds:.1f} s made so far are kept in {self.path} and can be played. "
-                    f"{'Make room' if full else 'Put that right'} and continue with resume."
-                ) from problem
-            raise
+            if self._file is None:
+                self._growing.begin(lambda file: write_fragment(file, 0, header, fragment))
+            else:
+                self._growing.refuse_changed(f"the {self.seconds:.1f} s made so far")
+                self._add(header, fragment)
+                self._growing.settle()
+        except OSError as problem:
+            raise self._unwritten(problem) from problem
         self._length += len(header) + len(fragment)
         self._num_fragments += 1
+
+    def _add(self, header: bytes, fragment: bytes) -> None:
+        try:
+            self._file.truncate(self._length)
+            write_fragment(self._file, self._length, header, fragment)
+        except BaseException:
+            with suppress(OSError):  # a drive that is gone; players skip what has no name yet
+                self._file.truncate(self._length)
+                self._growing.settle()
+            raise
+
+    def _unwritten(self, problem: OSError) -> KnotForcingError:
+        """What is to be said where a fragment cannot be written."""
+        found, remedy = why(problem, self.path)
+        if not self.num_pictures:
+            there = " What was there before is as it was." if self._file is None and self._growing.before is not None else ""
+            return KnotForcingError(f"The video {self.path} cannot be begun: {found}.{there} {remedy} and start again.")
+        return KnotForcingError(
+            f"{self.path} cannot be written any more: {found}. The {self.seconds:.1f} s made so far are kept in it and can be played. "
+            f"{remedy} and continue with resume."
+        )
 
     def _fragment(self, pictures: Tensor | None, sound: list[av.Packet]) -> tuple[bytes, bytes]:
         """The file's header, where this is the first fragment, and the fragment."""

@@ -138,7 +138,10 @@ def test_a_film_that_cannot_be_written_says_so_and_keeps_what_is_there(film, mon
         write_fragment(file, *rest)
 
     monkeypatch.setattr("kf_core.media.video.write_fragment", full)
-    with pytest.raises(KnotForcingError, match="The disk is full: the 0.6 s made so far are kept"):
+    with pytest.raises(
+        KnotForcingError,
+        match="the disk is full. The 0.6 s made so far are kept in it and can be played",
+    ):
         list(film.record())
     assert film.pictures == 9
     list(film.record())
