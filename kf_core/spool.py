@@ -200,5 +200,16 @@ class Spool:
         return LatentChunk(index, span, latents, values[latents.numel() :].view(b, c, knot, h, w) if knot else None)
 
 
+def is_log(path: Path) -> bool:
+    """Whether a file may be written over by latents: it holds some, or it is empty or not there."""
+    try:
+        with path.open("rb") as file:
+            return file.read(3) in (b"", _MARK[:3])
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
 def _bytes(latents: Tensor) -> bytes:
     return latents.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -39,6 +39,7 @@ from .vae.wan import WanVAE
 from .worker import InTurn, Worker
 
 STATE_KEY = "knot_forcing_stream"  # the entry of a state file's header that says whose state it is
+LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -326,6 +327,18 @@ class StreamState:
         if header["decoder"] != fingerprint(stream.decoder.vae):
             return cls(drawn, DecoderState())
         return cls(drawn, DecoderState.from_state_dict(part("decoder.")))
+
+
+def is_state(path: Path) -> bool:
+    """Whether a file may be replaced by a state: it is one, or it is empty or not there."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            return not head or STATE_KEY.encode() in file.read(min(int.from_bytes(head, "little"), LONGEST_HEADER))
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def _parts(chunk: LatentChunk, first: int) -> Iterator[LatentChunk]:

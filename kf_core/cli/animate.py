@@ -6,10 +6,12 @@ whatever ends it, the video plays, and `--resume` goes on from its last picture.
 """
 
 import argparse
+import errno
+import os
 import signal
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,15 +30,17 @@ from ..conditioning.pose import PoseVideo
 from ..errors import KnotForcingError
 from ..evaluation.speed import computed_on
 from ..film import Film
+from ..lock import lock_of, locked, log_of
 from ..media.picture import read_picture
-from ..media.playback import probe
+from ..outputs import Files, refuse_inputs, refuse_place
 from ..presets import Plan
 from ..sampling.guidance import negative_prompt, refuse_unread
 from ..settings import RolloutSettings
-from ..spool import Spool
-from ..stream import Stream
+from ..spool import Spool, is_log
+from ..stream import Stream, is_state
 from ..timeline import latent_frames, pixel_frames_in
 from ..vae.streaming import encode_clip
+from ..writing import beside, unwritable
 from . import model as model_arguments
 from .words import shell_line
 
@@ -136,17 +140,21 @@ def run(chosen: argparse.Namespace) -> int:
     for note in filter(None, notes):
         print(f"Note: {note}", file=sys.stderr)
     film = _film(chosen, stream, loaded.tuning)
-    if lost := film.remark():
+    if chosen.resume and (lost := film.remark()):
         print(f"Note: {lost}", file=sys.stderr)
     took = _record(film, began, chosen.quiet)
-    if not film.is_whole():
-        seconds = film.pictures / stream.fps
-        said = f"Stopped. {seconds:.1f} s are in {film.path} and can be played. Continue with:\n  {_command(sys.argv)}"
-        print(said, file=sys.stderr)
+    if took.there + took.pictures < stream.num_pictures and not film.is_whole():
+        print(_stopped(film, took), file=sys.stderr)
         return STOPPED
     if not chosen.quiet:
         print(_summary(film, loaded, took))
     return 0
+
+
+def _stopped(film: Film, took: "_Took") -> str:
+    if film.replaces and not took.pictures:
+        return f"Stopped before the new video was begun. What was at {film.path} is as it was."
+    return f"Stopped. {film.pictures / film.stream.fps:.1f} s are in {film.path} and can be played. Continue with:\n  {_command(sys.argv)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,16 +164,18 @@ class _Took:
     loading: float
     first_picture: float = 0.0
     last_picture: float = 0.0
-    pictures: int = 0  # made now, not counting those that were there
+    there: int = 0  # pictures in the file before
+    pictures: int = 0  # made now
 
 
 def _record(film: Film, began: float, is_quiet: bool) -> _Took:
     """The loop: pictures go to the file until it is whole, or until someone asks for the end."""
-    there, fps = film.pictures, film.stream.fps
+    there, fps = 0 if film.replaces else film.pictures, film.stream.fps
     total = film.stream.num_pictures
-    took = _Took(loading=time.perf_counter() - began)
-    if film.is_whole():
-        film.finish()
+    took = _Took(loading=time.perf_counter() - began, there=there)
+    if there >= total:
+        with suppress(OSError):  # somebody may be moving it just now
+            film.finish()
         return took
     form = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
     with (
@@ -191,11 +201,11 @@ def _speed(took: _Took) -> float:
 
 
 def _summary(film: Film, loaded: model_arguments.LoadedModel, took: _Took) -> str:
-    facts = probe(film.path)
-    lines = [f"file         {film.path}: {facts.seconds:.2f} s, {facts.pictures} pictures of {facts.width}x{facts.height}, with sound"]
+    pictures, fps = max(film.stream.num_pictures, took.there + took.pictures), film.stream.fps
+    lines = [f"file         {film.path}: {pictures / fps:.2f} s, {pictures} pictures of {loaded.width}x{loaded.height}, with sound"]
     if took.pictures:
-        share = _speed(took) / facts.fps
-        lines.append(f"speed        {_speed(took):.1f} FPS, {share:.2f} x real time at {facts.fps:g} FPS")
+        share = _speed(took) / fps
+        lines.append(f"speed        {_speed(took):.1f} FPS, {share:.2f} x real time at {fps:g} FPS")
         if share < 1 and loaded.has_faster_decoder():
             lines.append("faster       --decoder small: a decoder of half the width makes the pictures, softer ones")
         lines.append(f"first frame  on the disk after {took.first_picture:.2f} s, {took.loading:.2f} s of it loading")
@@ -204,34 +214,77 @@ def _summary(film: Film, loaded: model_arguments.LoadedModel, took: _Took) -> st
 
 
 def _film(chosen: argparse.Namespace, stream: Stream, tuning: Plan) -> Film:
-    out = chosen.out
-    spool = Spool(chosen.spool, stream.recipe()) if chosen.spool else None
-    worker = partial(model_arguments.worker, chosen, stream, tuning)
-    film = Film(stream=stream, path=out, state_file=out.with_name(out.name + ".resume"), spool=spool, worker=worker)
-    if not chosen.resume:
-        try:
-            out.unlink(missing_ok=True)
-            film.discard()
-        except OSError as problem:  # Windows keeps a video that is being watched
-            raise KnotForcingError(f"{out} cannot be replaced ({problem.strerror}). Close the program that shows it.") from problem
-    elif film.is_other():
+    spool = None if chosen.spool is None else Spool(chosen.spool, stream.recipe())
+    if spool is not None and not len(spool):  # what is there already can be read from a disk that cannot be written
+        _make_folder(chosen.spool)
+        refuse_place(spool.path, "--spool")
+    film = Film(
+        stream=stream,
+        path=chosen.out,
+        state_file=_state_file(chosen.out),
+        spool=spool,
+        worker=partial(model_arguments.worker, chosen, stream, tuning),
+        replaces=not chosen.resume,
+    )
+    if chosen.resume and film.is_other():
         raise KnotForcingError(
-            f"{out} was begun with another portrait, voice, seed, model, decoder or setting, so it cannot be continued with these. "
+            f"{chosen.out} was begun with another portrait, voice, seed, model, decoder or setting, so it cannot be continued with these. "
             f"Give the same ones, or another name by --out."
         )
     return film
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise unwritable(folder, problem) from problem
+
+
+def _state_file(out: Path) -> Path:
+    """Beside the video itself, also where `out` is a link to it."""
+    return beside(Path(os.path.realpath(out)), ".resume")
+
+
 def _check_output(chosen: argparse.Namespace) -> None:
-    """Refuse what cannot come to a good end before a model is loaded."""
-    if chosen.out.suffix.lower() != ".mp4":
-        raise KnotForcingError(f"{chosen.out} is not an .mp4 name. Call the video, for example, {chosen.out.with_suffix('.mp4')}.")
-    if not chosen.out.parent.is_dir():
-        raise KnotForcingError(f"The folder {chosen.out.parent} does not exist. Make it, or choose another place for the video.")
-    if chosen.out.exists() and not (chosen.resume or chosen.overwrite):
+    """Refuse what cannot come to a good end, before a model is loaded and anything is touched."""
+    out = chosen.out
+    if out.suffix.lower() != ".mp4":
         raise KnotForcingError(
-            f"{chosen.out} is there already. Add --resume to go on with it, --overwrite to replace it, or give another name by --out."
+            f"{out} is not an .mp4 name. Call the video, for example, {out.with_suffix('.mp4') if out.name else 'talk.mp4'}."
         )
+    if not os.path.isdir(out.parent):
+        raise unwritable(out, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+    state = _state_file(out)
+    refuse_inputs({"--out": out} | {f"{file.name} beside --out": file for file in (state, lock_of(state), log_of(state))}, _inputs(chosen))
+    if os.path.lexists(out) and not (chosen.resume or chosen.overwrite):
+        raise KnotForcingError(
+            f"{out} is there already. Add --resume to go on with it, --overwrite to replace it, or give another name by --out."
+        )
+    refuse_place(out, "--out", is_film=True)
+    for file, is_ours in ((state, is_state(state)), (log_of(state), is_log(log_of(state)))):
+        if not is_ours:
+            raise KnotForcingError(
+                f"{file} is needed to continue the video, and another file has that name. Move it away, or give another name by --out."
+            )
+    if chosen.spool is not None and os.path.lexists(chosen.spool) and not chosen.spool.is_dir():
+        raise KnotForcingError(f"--spool: {chosen.spool} is not a folder. Give a folder, there already or not.")
+    with locked(state, out):
+        pass  # whoever makes it now is noticed before a model is loaded
+
+
+def _inputs(chosen: argparse.Namespace) -> dict[str, Files]:
+    """All files that are read, by the words that name them."""
+    files = {f"--{name}": getattr(chosen, name) for name in ("portrait", "audio", "pose", "control")}
+    files["--script"] = _script_file(chosen.script)
+    files["--spool"] = None if chosen.spool is None else list(chosen.spool.glob("*.latents"))
+    return files | model_arguments.files_read(chosen)
+
+
+def _script_file(script: str) -> Path | None:
+    """The file that a script stands in, where its words name one."""
+    is_name = script and len(script) < 1000 and "\n" not in script and os.path.isfile(script)
+    return Path(script) if is_name else None
 
 
 def _sound(chosen: argparse.Namespace) -> tuple[AudioSource, float]:
@@ -245,9 +298,8 @@ def _sound(chosen: argparse.Namespace) -> tuple[AudioSource, float]:
 
 
 def _driving(chosen: argparse.Namespace, audio: AudioSource) -> Driving:
-    script = chosen.script
-    if script and len(script) < 1000 and "\n" not in script and Path(script).is_file():
-        script = Path(script).read_text(encoding="utf-8", errors="replace")
+    file = _script_file(chosen.script)
+    script = chosen.script if file is None else file.read_text(encoding="utf-8", errors="replace")
     return Driving(
         audio=audio,
         pose=None if chosen.pose is None else PoseVideo(chosen.pose),

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from ..evaluation.random_model import PRESETS, random_decoder, random_generator
 from ..evaluation.speed import Speed, drawn_in_turn, machine, measure
 from ..evaluation.work import chunk_work, measure_limits
 from ..model.attention import attention_called
+from ..outputs import refuse_outputs
 from ..precision import fast_dtype
 from ..presets import Plan
 from ..stream import Stream
@@ -28,6 +30,7 @@ from ..timeline import pixel_frames
 from ..vae.streaming import encode_clip
 from ..vae.wan import SPATIAL_STRIDE, Z_DIM
 from ..worker import InTurn
+from ..writing import write_text
 from . import hours
 from . import model as model_arguments
 from .words import given, refuse
@@ -55,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     _refuse_unused(chosen)
+    _check_outputs(chosen)
     if chosen.size is not None:
         chosen.width, chosen.height = _size(chosen.size)
     if chosen.threads is not None:
@@ -65,7 +69,7 @@ def run(chosen: argparse.Namespace) -> int:
         stream, tuning = stream_of(chosen, _precisions(chosen)[0])
         long_run = hours.run(chosen, as_plain(stream) if chosen.plain else stream, tuning)
         if chosen.json is not None:
-            chosen.json.write_text(long_run.to_json() + "\n", encoding="utf-8")
+            write_text(chosen.json, long_run.to_json() + "\n")
         return 0
     results, combinations = {}, _combinations(chosen)
     for precision in _precisions(chosen):
@@ -90,7 +94,7 @@ def run(chosen: argparse.Namespace) -> int:
             del stream
     print(machine())
     if chosen.json is not None:
-        chosen.json.write_text(json.dumps({"machine": machine(), **results}) + "\n", encoding="utf-8")
+        write_text(chosen.json, json.dumps({"machine": machine(), **results}) + "\n")
     return 0
 
 
@@ -110,6 +114,19 @@ def _refuse_unused(chosen: argparse.Namespace) -> None:
         refuse(words, {"each"}, "a run of --seconds is one run. Leave out one of them; --compile, --graphs and --fp8 go with --seconds.")
     if chosen.chunks < 1:
         raise KnotForcingError(f"{chosen.chunks} chunks show nothing. Give --chunks 1 or more.")
+
+
+def _check_outputs(chosen: argparse.Namespace) -> None:
+    """Refuse what cannot be written, or must not be written over, before anything is measured."""
+    film = chosen.film
+    outputs = {"--film": film, "--json": chosen.json}
+    if film is not None:
+        if film.suffix.lower() != ".mp4":
+            raise KnotForcingError(f"{film} is not an .mp4 name. Call the video, for example, {film.with_suffix('.mp4')}.")
+        outputs["the state beside --film"] = hours.state_of(film)
+    refuse_outputs(outputs, model_arguments.files_read(chosen))
+    if film is not None and os.path.lexists(film):
+        raise KnotForcingError(f"{film} is there already. Remove it, or give another name by --film.")
 
 
 def accelerated(chosen: argparse.Namespace, *accelerators: str) -> argparse.Namespace:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..conditioning.audio import SAMPLE_RATE, AudioFile
 from ..conditioning.portrait import prepare_portrait
@@ -18,11 +19,14 @@ from ..evaluation.report import evaluate
 from ..evaluation.vbench import vbench
 from ..media.picture import read_picture
 from ..media.playback import VideoFacts, pictures, probe
+from ..outputs import refuse_outputs
 from ..settings import RolloutSettings
+from ..writing import replacing, write_text
 from . import protocols
 from .words import given, option, refuse
 
 SHEET_COLUMNS = 10
+READ = ("portrait", "audio", "truth")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace) -> int:
     if (protocol := _protocol(chosen)) is not None:
         return protocols.run(protocol, chosen)
+    _check_outputs(chosen)
     facts = probe(chosen.video)
     _refuse_unmeasurable(chosen, facts)
     needs_reader = chosen.portrait is not None or chosen.audio is not None
@@ -62,10 +67,25 @@ def run(chosen: argparse.Namespace) -> int:
         for dimension, reason in found.missing.items():
             print(f"VBench found no {dimension.replace('_', ' ')}: {reason}. How to get its models: docs/evaluation.md.")
     if chosen.json is not None:
-        chosen.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+        write_text(chosen.json, json.dumps(numbers, indent=2) + "\n")
     if chosen.sheet is not None:
-        _sheet(chosen, facts.pictures, facts.fps).save(chosen.sheet)
+        with replacing(chosen.sheet) as fresh:
+            _sheet(chosen, facts.pictures, facts.fps).save(fresh)
     return 0
+
+
+def _check_outputs(chosen: argparse.Namespace) -> None:
+    """Refuse what cannot be written, or must not be written over, before anything is measured."""
+    read = {"the video": chosen.video, "--vbench": chosen.vbench} | {f"--{name}": getattr(chosen, name) for name in READ}
+    outputs = {"--json": chosen.json, "--sheet": chosen.sheet}
+    refuse_outputs(outputs, read)
+    if chosen.sheet is not None and chosen.sheet.suffix.lower() not in _pictures():
+        raise KnotForcingError(f"{chosen.sheet} is not the name of a picture. Give, for example, {chosen.sheet.with_suffix('.png')}.")
+
+
+def _pictures() -> set[str]:
+    """The endings that Pillow can write."""
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.SAVE}
 
 
 def _protocol(chosen: argparse.Namespace) -> str | None:

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import date
 from functools import partial
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -22,6 +23,7 @@ from ..presets import Plan
 from ..stream import Stream
 from ..vae.wan import SPATIAL_STRIDE
 from ..worker import InTurn
+from ..writing import beside
 from . import model as model_arguments
 from .words import shell_line
 
@@ -52,11 +54,13 @@ def run(chosen: argparse.Namespace, endless: Stream, tuning: Plan) -> LongRun:
 def _items(chosen: argparse.Namespace, stream: Stream, tuning: Plan) -> Iterator[Step | LatentChunk | FrameChunk]:
     worker = partial(model_arguments.worker, chosen, stream, tuning)
     if chosen.film is not None:
-        state = chosen.film.with_name(chosen.film.name + ".resume")
-        film = Film(stream=stream, path=chosen.film, state_file=state, worker=worker)
-        film.path.unlink(missing_ok=True)
+        film = Film(stream=stream, path=chosen.film, state_file=state_of(chosen.film), worker=worker, replaces=True)
         film.discard()  # what a run that was killed had drawn must be drawn again
         yield from film.record()
     else:
         with worker() as someone:
             yield from stream.steps(worker=someone)
+
+
+def state_of(film: Path) -> Path:
+    return beside(film, ".resume")

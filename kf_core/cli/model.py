@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from ..checkpoints.alone import small_decoder_file, small_decoder_for
 from ..checkpoints.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoints.known import KNOWN
 from ..checkpoints.load import bundled, generator_of
+from ..checkpoints.shards import files_of
 from ..checkpoints.umt5 import read_umt5
 from ..checkpoints.vace import load_vace
 from ..checkpoints.vaes import load_decoder, load_vae
@@ -28,6 +30,7 @@ from ..model.compiled import compile_blocks
 from ..model.fp8 import with_float8
 from ..model.graphs import record_passes
 from ..model.hot_path import HotGenerator
+from ..outputs import Files
 from ..precision import PRECISIONS as NAMED
 from ..precision import fast_dtype
 from ..presets import AUTO, CHOICES, Plan, plan, reads_on_device
@@ -127,6 +130,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="beside: pictures are made while the next chunk is drawn; in-turn: after it; auto: beside where both run at once",
     )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+
+
+def files_read(chosen: argparse.Namespace) -> dict[str, Files]:
+    """All files that these arguments name, and those that come with them, by the words that name them."""
+    names = ("lora", "vae", "decoder", "audio_encoder", "text_encoder", "control_module")
+    files: dict[str, Files] = {f"--{name.replace('_', '-')}": getattr(chosen, name, None) for name in names}
+    model = chosen.checkpoint
+    if model is not None:
+        files["--checkpoint"] = [*files_of(model), _vae_beside(model)] if os.path.exists(model) else model
+    return files | {"the pack's own model": bundled("kf-tiny.safetensors").parent}
 
 
 def open_model(chosen: argparse.Namespace) -> Checkpoint:
@@ -244,12 +257,16 @@ def _vae_file(chosen: argparse.Namespace, name: str) -> Path | None:
     if chosen.vae is not None:
         return chosen.vae
     if chosen.checkpoint is not None:
-        beside = chosen.checkpoint.with_name(f"{chosen.checkpoint.stem}-vae.safetensors")
+        beside = _vae_beside(chosen.checkpoint)
         if beside.exists():
             return beside
     if not name.startswith(OWN):
         raise KnotForcingError(f"{name} needs a VAE to make pictures of what it draws. Give wan_2.1_vae.safetensors by --vae.")
     return None
+
+
+def _vae_beside(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f"{checkpoint.stem}-vae.safetensors")
 
 
 def size_of(chosen: argparse.Namespace, generator: Generator) -> tuple[int, int]:

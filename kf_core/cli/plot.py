@@ -5,6 +5,8 @@ from pathlib import Path
 
 from ..errors import KnotForcingError
 from ..evaluation.hours import LongRun
+from ..outputs import refuse_outputs
+from ..writing import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
+    refuse_outputs({"SVG": chosen.picture}, {"FILE": chosen.numbers})
     try:
         long_run = LongRun.from_json(chosen.numbers.read_text(encoding="utf-8"))
     except OSError as problem:
@@ -23,6 +26,6 @@ def run(chosen: argparse.Namespace) -> int:
         raise KnotForcingError(
             f"{chosen.numbers} holds no long run. Make one: python -m kf_core bench --seconds 600 --json {chosen.numbers}"
         ) from problem
-    chosen.picture.write_text(long_run.svg(), encoding="utf-8")
+    write_text(chosen.picture, long_run.svg())
     print(long_run.summary())
     return 0

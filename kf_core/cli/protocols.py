@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import json
 import math
+import os
 import sys
 from dataclasses import dataclass
 from datetime import date
@@ -25,7 +26,9 @@ from ..evaluation.lip_sync import fewest_pictures, opening_from_sound
 from ..evaluation.speed import computed_on
 from ..evaluation.variants import chosen as chosen_variants
 from ..evaluation.variants import variants
+from ..outputs import refuse_inputs, refuse_place
 from ..timeline import latent_frames, pixel_frames
+from ..writing import write_text
 from .measured_files import MeasuredFiles
 from .model import device_called, remark_on_device, set_threads
 from .words import given, option, shell_line, typed
@@ -68,7 +71,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(protocol: str, chosen: argparse.Namespace) -> int:
+    _check_outputs(protocol, chosen)
     return {"ablation": run_ablation, "attention": run_attention, "mouth": run_mouth, "drift": run_drift}[protocol](chosen)
+
+
+def _check_outputs(protocol: str, chosen: argparse.Namespace) -> None:
+    """Refuse to write over what is read. The folder is made only when there is something to put into it."""
+    folder = getattr(chosen, protocol)
+    numbers = folder / f"{protocol}.json"
+    outputs = {"--page": chosen.page, f"{numbers.name} in {option(protocol)}": numbers}
+    own = MeasuredFiles.of(None, None)
+    read = {"--checkpoint": chosen.checkpoint, "--vae": chosen.vae, "--voice": chosen.voice, "the pack's own model": own.generator.parent}
+    refuse_inputs(outputs, read)
+    if chosen.page is not None and os.path.lexists(chosen.page.parent):
+        refuse_place(chosen.page, "--page")
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise KnotForcingError(f"{option(protocol)}: {folder} is not a folder. Give a folder, there already or not.")
 
 
 def run_ablation(chosen: argparse.Namespace) -> int:
@@ -123,10 +141,10 @@ def run_attention(chosen: argparse.Namespace) -> int:
                 found[condition][variant.name] = contexts[variant.name].as_numbers()
                 bar.update()
             figure = chosen.attention / f"attention-{condition.replace(' ', '-')}.svg"
-            figure.write_text(attention.plot(contexts), encoding="utf-8")
+            write_text(figure, attention.plot(contexts))
     about = {"command": command_of(chosen, "attention"), **files.facts(), "machine": _machine(equipment), "date": str(date.today())}
     numbers = {"about": about | {"seeds": list(seeds), "seconds": chosen.seconds}, "found": found}
-    (chosen.attention / "attention.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    write_text(chosen.attention / "attention.json", json.dumps(numbers, indent=1))
     for condition, contexts in found.items():
         for name, context in contexts.items():
             *within, across = context["overlap with the next frame"]
@@ -162,7 +180,7 @@ def run_mouth(chosen: argparse.Namespace) -> int:
     found = mouth_page.numbers(chosen.mouth, protocols, fps=fps, **known)
     about = {"command": command_of(chosen, "mouth"), **files.facts(), "machine": _machine(equipment), "date": str(date.today())}
     about |= {"seeds": list(seeds), "voice": [path.name for path in chosen.voice or ()]}
-    (chosen.mouth / "mouth.json").write_text(json.dumps({"about": about, "found": found}, indent=1), encoding="utf-8")
+    write_text(chosen.mouth / "mouth.json", json.dumps({"about": about, "found": found}, indent=1))
     print(mouth_page.table(found), end="")
     return 0
 
@@ -189,7 +207,7 @@ def run_drift(chosen: argparse.Namespace) -> int:
     about = {"command": command_of(chosen, "drift"), **files.facts(), "machine": _machine(equipment), "date": str(date.today())}
     about |= {"seconds": chosen.seconds, "seeds": {condition: [line["seed"] for line in each] for condition, each in lines.items()}}
     numbers = {"about": about, "found": found, "results": lines}
-    (chosen.drift / "drift.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    write_text(chosen.drift / "drift.json", json.dumps(numbers, indent=1))
     print(chosen.drift / "drift.json")
     return 0
 
