@@ -76,6 +76,8 @@ class StreamingDecode(io.ComfyNode):
             if keep_pictures:
                 refuse_too_many(running.num_pictures, max_frames, running.anchor.latent.shape)
             film, subfolder = film_of(running, filename_prefix, partial(how.worker, running), folder)
+            if not film.is_whole():
+                folders.refuse_read(film.path, cls.hidden.prompt)
             pictures = make(film, cls.hidden.unique_id, keep_pictures, how.said)
         if not keep_pictures:
             pictures = live.withheld("Streaming Decode gave no pictures, because `keep_pictures` is off. Switch it on, or use its VIDEO.")

@@ -138,6 +138,7 @@ class AppendSegment(io.ComfyNode):
         if not any(size in filename_prefix for size in ("%width%", "%height%")):  # then only the pictures tell which file it is
             path, _ = folders.output_file(filename_prefix, segment.stream, 0, 0)
             _refuse_second(segment, path, cls.hidden.unique_id, cls.hidden.prompt)
+            folders.refuse_read(path, cls.hidden.prompt)
             _pictures_before(segment, path)
         return [name for name, value in worked.items() if value is None]
 
@@ -151,6 +152,7 @@ class AppendSegment(io.ComfyNode):
         height, width = images.shape[1:3]
         path, subfolder = folders.output_file(filename_prefix, segment.stream, width, height)
         _refuse_second(segment, path, cls.hidden.unique_id, cls.hidden.prompt)
+        folders.refuse_read(path, cls.hidden.prompt)
         there = _pictures_before(segment, path)
         missing = images[max(0, there - segment.start) :, ..., :3]
         if len(missing):
@@ -162,7 +164,7 @@ class AppendSegment(io.ComfyNode):
                 sample_rate=SAMPLE_RATE,
                 channels=CHANNELS,
                 provenance=Provenance(model=segment.model, seed=segment.seed, writer=f"node {cls.hidden.unique_id}"),
-                resume=segment.index > 0,  # 0 empties the file where it lies: Windows removes none that a browser plays
+                resume=segment.index > 0,  # 0 replaces the file; Windows, which replaces none that is played, writes into it
             ) as video:
                 start, stop = video.sound_for(len(missing))
                 before = None if audio is None else video.sound_there()

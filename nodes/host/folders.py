@@ -8,6 +8,7 @@ import folder_paths
 
 from ...kf_core.errors import KnotForcingError
 from ...kf_core.kept import KeptStreams, limit_from
+from ...kf_core.outputs import refuse_inputs
 
 KEY = "knot_forcing"
 BUNDLED, BUNDLED_SMALL = "kf-tiny (bundled)", "kf-tiny, small decoder (bundled)"
@@ -82,6 +83,24 @@ def output_file(prefix: str, name: str, width: int, height: int) -> tuple[Path, 
 def kept_streams() -> KeptStreams:
     """Where latents and states are kept, so that a stream outlives its run and the server."""
     return KeptStreams(Path(folder_paths.get_output_directory()) / KEY / ".streams", limit_from(os.environ.get(LIMIT)))
+
+
+def refuse_read(path: Path, prompt: dict | None) -> None:
+    """Raises KnotForcingError where another node of the workflow reads the file that would be written."""
+    read = {}
+    for number, node in (prompt or {}).items():
+        for name, value in node["inputs"].items():
+            if isinstance(value, str) and value:
+                read[f"`{name}` of {node['class_type']} (node {number})"] = [Path(value), *_annotated(value)]
+    refuse_inputs({"`filename_prefix`": path}, read)
+
+
+def _annotated(name: str) -> list[Path]:
+    """The file that the host's loaders mean by a name such as `take.mp4 [output]`."""
+    try:
+        return [Path(folder_paths.get_annotated_filepath(name))]
+    except ValueError:  # a place outside its folders
+        return []
 
 
 def _found(name: str, folders: Iterable[str]) -> Path | None:

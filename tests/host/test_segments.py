@@ -160,6 +160,17 @@ def test_a_file_that_cannot_be_begun_anew_is_said_in_words(host):
     assert ran.error["node_id"] == "join" and "is a folder" in ran.error["exception_message"]
 
 
+def test_a_file_that_the_workflow_reads_is_not_begun_anew(host):
+    host.run(segments(0, prefix="read"))
+    path = next((host.folder / "output").glob("read_*.mp4"))
+    before = path.read_bytes()
+    host.fresh()
+    prompt = also(segments(0, prefix="read"), own=("LoadAudio", {"audio": f"{path.name} [output]"}))
+    ran = host.run(prompt)
+    assert ran.error["node_id"] == "join" and "is the same file as `audio` of LoadAudio (node own)" in ran.error["exception_message"]
+    assert path.read_bytes() == before
+
+
 def _in_use(path: Path) -> None:
     raise PermissionError(13, "The process cannot access the file because it is being used by another process", str(path))
 
