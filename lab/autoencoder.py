@@ -34,6 +34,7 @@ from kf_core.vae.streaming import DecoderState, decode_latents, encode_clip, pre
 from kf_core.vae.wan import WanVAE, to_model_space
 
 from . import judge
+from .avatars import avatars
 from .mix import Batch, BatchKind, Mix
 from .shards import find_shards
 
@@ -57,8 +58,8 @@ class Recipe:
     squares: float = 5.0
     kl: float = 3e-4
     test: str = "test-*"  # shards that are measured on and never learned from
-    minutes_per_checkpoint: float = 4
-    minutes_per_measurement: float = 15
+    minutes_per_checkpoint: float = 4  # of the clock
+    cpu_minutes_per_measurement: float = 10
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
@@ -160,7 +161,7 @@ def through(vae: WanVAE, frames: Tensor) -> Tensor:
     return decode_latents(vae, encode_clip(vae, frames), DecoderState())
 
 
-def measure(vae: WanVAE, shards: Path, test: str, sheet: Path) -> dict[str, float]:
+def measure(vae: WanVAE, shards: Path, test: str, sheet: Path, drawn_by_others: Path | None = None) -> dict[str, float]:
     """dB and dlib's distance on portraits that nobody here drew, dB on test shards and on held-out cartoons; leaves a sheet."""
     report, columns = {}, []
     for name, portrait in judge.portraits().items():
@@ -170,6 +171,12 @@ def measure(vae: WanVAE, shards: Path, test: str, sheet: Path) -> dict[str, floa
         shown = (made[0, :, 0].permute(1, 2, 0) * 255).round().byte().numpy()
         report[f"{name}_distance"] = judge.distance(shown, portrait.embedding)
         columns.append(np.concatenate((portrait.frame, shown)))
+    if drawn_by_others is not None and (others := avatars(drawn_by_others)):
+        frames = torch.from_numpy(np.stack(list(others.values()))).permute(0, 3, 1, 2)[:, :, None].float() / 255
+        made = torch.cat([through(vae, few) for few in frames.split(4)])
+        report["drawn_by_others_db"] = psnr((made - frames).square())
+        shown = (made[:, :, 0].permute(0, 2, 3, 1) * 255).round().byte().numpy()
+        columns += [np.concatenate(pair) for pair in list(zip(others.values(), shown, strict=True))[1::3]]
     for shard in find_shards(shards, test):
         clips, length, *_ = shard.shape()
         frames = 1 + (min(length, TEST_FRAMES) - 1) // 4 * 4  # 1 + 4n, as an encoder is pushed
@@ -188,7 +195,15 @@ def measure(vae: WanVAE, shards: Path, test: str, sheet: Path) -> dict[str, floa
     return {name: None if value is None else round(value, 3) for name, value in report.items()}
 
 
-def train(run: Path, shards: Path, recipe_file: Path, begin_with: Path, seed: int = 0, reports_every: int = 10) -> None:
+def train(
+    run: Path,
+    shards: Path,
+    recipe_file: Path,
+    begin_with: Path,
+    drawn_by_others: Path | None = None,
+    seed: int = 0,
+    reports_every: int = 10,
+) -> None:
     """Train until the recipe's CPU minutes are spent, counting what earlier, interrupted runs spent."""
     training, checkpoint, recipe = Training(seed), run / CHECKPOINT, Recipe.read(recipe_file)
     if checkpoint.exists():
@@ -199,9 +214,11 @@ def train(run: Path, shards: Path, recipe_file: Path, begin_with: Path, seed: in
     run.mkdir(parents=True, exist_ok=True)
     say = lambda event, **what: _log(run / LOG, training, event, what)
     say("begin", shards=mix.describe())
-    last_saved = last_measured = time.monotonic()
+    sheet = lambda: run / "sheets" / f"{training.step:06d}.png"
+    look = lambda: measure(training.mean_vae, shards, recipe.test, sheet(), drawn_by_others)
+    last_saved, last_measured = time.monotonic(), training.cpu_seconds
     if training.step == 0:
-        say("measure", **measure(training.mean_vae, shards, recipe.test, run / "sheets" / "000000.png"))
+        say("measure", **look())
     shown: list[dict[str, float]] = []
     while training.cpu_seconds < 60 * recipe.cpu_minutes:
         started = time.process_time()
@@ -215,20 +232,19 @@ def train(run: Path, shards: Path, recipe_file: Path, begin_with: Path, seed: in
         if training.step % reports_every == 0:
             say("train", **{name: round(float(np.mean([told[name] for told in shown])), 4) for name in shown[0]})
             shown.clear()
-        now = time.monotonic()
-        if now - last_saved > 60 * recipe.minutes_per_checkpoint:
+        if time.monotonic() - last_saved > 60 * recipe.minutes_per_checkpoint:
             training.save(checkpoint)
             recipe = Recipe.read(recipe_file)
             mix.shares, mix.strength = recipe.mix, recipe.strength
             mix.refresh()
             last_saved = time.monotonic()
-        if now - last_measured > 60 * recipe.minutes_per_measurement:
+        if training.cpu_seconds - last_measured > 60 * recipe.cpu_minutes_per_measurement:
             _leave(training, run)
-            say("measure", **measure(training.mean_vae, shards, recipe.test, run / "sheets" / f"{training.step:06d}.png"))
-            last_measured = time.monotonic()
+            say("measure", **look())
+            last_measured = training.cpu_seconds
     training.save(checkpoint)
     _leave(training, run)
-    say("end", **measure(training.mean_vae, shards, recipe.test, run / "sheets" / f"{training.step:06d}.png"))
+    say("end", **look())
 
 
 def _leave(training: Training, run: Path) -> None:
@@ -252,7 +268,8 @@ if __name__ == "__main__":
     parser.add_argument("--shards", type=Path, required=True, help="folder of the shards")
     parser.add_argument("--recipe", type=Path, default=Path(__file__).parent / "recipes" / "autoencoder.json")
     parser.add_argument("--begin-with", type=Path, default=Path("kf_core/assets/kf-tiny-vae.safetensors"))
+    parser.add_argument("--drawn-by-others", type=Path, help="folder of the avatars' PNG files, for the measurements")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    train(given.run, given.shards, given.recipe, given.begin_with)
+    train(given.run, given.shards, given.recipe, given.begin_with, given.drawn_by_others)

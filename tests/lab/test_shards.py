@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from lab.avatars import avatars, hand_points
 from lab.framing import TIGHT, cut_to
 from lab.mix import BatchKind, Mix
 from lab.photographs import LICENSED, NEVER
@@ -115,3 +117,17 @@ def test_what_is_known_of_a_shard_is_plain_json(tmp_path):
 def test_a_folder_without_shards_is_told(tmp_path):
     with pytest.raises(ValueError, match="no shard"):
         Mix(tmp_path, {"heads-*": 1.0}, np.random.default_rng(0))
+
+
+def test_avatars_are_cut_by_the_points_that_were_set_by_hand(tmp_path):
+    points = hand_points()
+    assert len(points) >= 12 and len({name.rsplit("-", 1)[0] for name in points}) >= 4
+    assert all(each["left_eye"][0] > each["right_eye"][0] + 30 for each in points.values())  # the person's left is at the right
+    picture = np.zeros((512, 512, 3), np.uint8)
+    x, y = np.array(points["micah-Ada"]["left_eye"]) * 2
+    picture[y - 6 : y + 7, x - 6 : x + 7] = 255
+    Image.fromarray(picture).save(tmp_path / "micah-Ada.png")
+    cut = avatars(tmp_path)
+    assert list(cut) == ["micah-Ada"]
+    rows, columns = np.nonzero(cut["micah-Ada"][..., 0] > 128)
+    assert abs(rows.mean() + 0.5 - TIGHT.eye_line * 128) < 1 and abs(columns.mean() + 0.5 - 64 * (1 + TIGHT.eye_distance)) < 1
