@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ class Recipe:
     test: str = "test-*"  # shards that are measured on and never learned from
     minutes_per_checkpoint: float = 4  # of the clock
     cpu_minutes_per_measurement: float = 10
+    measures_at_the_beginning: bool = True
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
@@ -217,10 +219,12 @@ def train(
     sheet = lambda: run / "sheets" / f"{training.step:06d}.png"
     look = lambda: measure(training.mean_vae, shards, recipe.test, sheet(), drawn_by_others)
     last_saved, last_measured = time.monotonic(), training.cpu_seconds
-    if training.step == 0:
+    if training.step == 0 and recipe.measures_at_the_beginning:
         say("measure", **look())
     shown: list[dict[str, float]] = []
-    while training.cpu_seconds < 60 * recipe.cpu_minutes:
+    asked_to_stop = []
+    signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.append(True))  # a kind kill loses nothing, any other a few minutes
+    while training.cpu_seconds < 60 * recipe.cpu_minutes and not asked_to_stop:
         started = time.process_time()
         shares = np.array([kind.share for kind in recipe.batches])
         kind = recipe.batches[training.rng.choice(len(shares), p=shares / shares.sum())]
@@ -244,7 +248,10 @@ def train(
             last_measured = training.cpu_seconds
     training.save(checkpoint)
     _leave(training, run)
-    say("end", **look())
+    if asked_to_stop:
+        say("stopped")
+    else:
+        say("end", **look())
 
 
 def _leave(training: Training, run: Path) -> None:
