@@ -270,7 +270,7 @@ def test_a_decoder_that_begins_late_makes_the_same_pictures_once_it_has_seen_eno
 
 
 def test_a_long_film_that_was_killed_decodes_only_what_the_decoder_remembers(stream, tmp_path):  # noqa: F811
-    long = replace(stream, decoder=wan_decoder(), driving=Driving(audio=speech(13.0)))  # 18 chunks
+    long = replace(stream, decoder=wan_decoder(), driving=Driving(audio=speech(22.75)))  # 31 chunks
     whole, film = film_in(tmp_path / "whole", long), film_in(tmp_path / "film", long)
     decoded = []
 
@@ -282,13 +282,13 @@ def test_a_long_film_that_was_killed_decodes_only_what_the_decoder_remembers(str
     for folder in ("whole", "film"):
         (tmp_path / folder).mkdir()
     for item in whole.record():
-        if isinstance(item, FrameChunk) and item.index == 16:
+        if isinstance(item, FrameChunk) and item.index == 29:
             for file in there(tmp_path / "whole"):
                 shutil.copy(tmp_path / "whole" / file, tmp_path / "film")
     film = replace(film, stream=replace(long, decoder=Watched(long.decoder.vae)))
     drawn, replayed = passes(film.record())
-    assert drawn == [51] and replayed == 17
-    assert decoded[0] == 3 and decoded == list(range(3, 18))  # 14 chunks hold the 40 frames that it remembers
+    assert drawn == [90] and replayed == 30
+    assert decoded[0] == 3 and decoded == list(range(3, 31))  # 27 chunks hold the 80 frames that it remembers
     assert same(film.path, whole.path)
 
 
