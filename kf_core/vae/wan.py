@@ -21,8 +21,8 @@ DIM_MULT = (1, 2, 4, 4)
 RES_BLOCKS = 2
 TEMPORAL_DOWNSAMPLE = (False, True, True)
 ENCODER_REMEMBERS = 28  # latent frames: what lies further back (112 pictures) does not reach a latent
-# What lies further back does not reach a picture: 40 latent frames by the taps. Winograd's groups of up to four frames (`winograd.py`) share
-# their rounding, so a last bit reaches twice as far. For tiny decoders, too, which remember less.
+# What lies further back does not reach a picture: 40 latent frames by the taps. Winograd's groups of frames (`winograd.py`) share their
+# rounding, so a last bit reaches twice as far. For tiny decoders, too, which remember less.
 DECODER_REMEMBERS = 80  # latent frames
 
 
