@@ -28,6 +28,21 @@ def randomise(frames: Tensor, rng: np.random.Generator, strength: float = 1.0) -
     return frames
 
 
+def occlude(frame: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Something in front of a face, one or two soft-cornered patches of another picture: [h, w, 3] uint8 like `frame`. For a finder."""
+    side = frame.shape[0]
+    down, across = np.mgrid[0:side, 0:side] / side - 0.5
+    made = frame.astype(np.float32)
+    for _ in range(int(rng.integers(1, 3))):
+        x, y, angle = rng.uniform(-0.5, 0.5), rng.uniform(-0.3, 0.5), rng.uniform(0, np.pi)
+        along = (across - x) * np.cos(angle) + (down - y) * np.sin(angle)
+        beside = (down - y) * np.cos(angle) - (across - x) * np.sin(angle)
+        long, wide = rng.uniform(0.08, 0.5), rng.uniform(0.03, 0.16)
+        cover = np.clip((1 - (along / long) ** 4 - (beside / wide) ** 4) * side * wide / 2, 0, 1)[..., None]
+        made += cover * (np.roll(other, int(rng.integers(side)), 1) - made)
+    return made.round().clip(0, 255).astype(np.uint8)
+
+
 def _colours(frames: Tensor, rng: np.random.Generator, strength: float) -> Tensor:
     """Exposure, white balance, saturation, contrast about a grey, gamma; sometimes no colour at all."""
     draw = lambda scale: float(np.exp(rng.normal(0, scale * strength)))

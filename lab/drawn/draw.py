@@ -68,11 +68,17 @@ class Character:
     ):
         self.style, self.rng, self.framing = style, rng, framing
         self.scale, self.shift, self.roll = scale, shift, roll
+        self.moved = np.zeros(2)  # how far turning takes the first frame's eyes, of the picture's side
         self.hair_waves = rng.uniform(0.5, 1.5, 3)
         self.spots = rng.uniform(-1, 1, (14, 2)) * [0.45, 0.16] + [0, 0.25]
 
     def render(self, performance: Performance, size: int = 128) -> dict[str, np.ndarray]:
-        """`frames` [f, h, w, 3] uint8, `points` [f, POINTS, 2], `parts` [f, h, w] uint8, `tracks` [f, tracks]."""
+        """`frames` [f, h, w, 3] uint8, `points` [f, points, 2], `parts` [f, h, w] uint8, `tracks` [f, tracks].
+
+        The first frame's eyes lie where the framing has them, as in a portrait that was cut by its eyes."""
+        self._aim({name: values[0] for name, values in vars(performance).items()}, size)
+        middle = np.array([[0, self.style.eye_y]])
+        self.moved = (self._on(middle) - self._place(middle))[0] / size
         made = [self._frame({name: values[i] for name, values in vars(performance).items()}, size) for i in range(len(performance.yaw))]
         frames, points, parts = (np.stack(values) for values in zip(*made, strict=True))
         return {"frames": frames, "points": points.astype(np.float32), "parts": parts, "tracks": performance.table()}
@@ -89,7 +95,7 @@ class Character:
         turned = points - [0, self.style.eye_y]
         turned = turned @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         middle = np.array([0.5 + self.shift[0], self.framing.eye_line + self.shift[1]]) * self.size
-        return middle + turned * self.unit + np.array([self.now["shift_x"], self.now["shift_y"]]) * self.size
+        return middle + turned * self.unit + (np.array([self.now["shift_x"], self.now["shift_y"]]) - self.moved) * self.size
 
     def _tip(self, points: np.ndarray) -> np.ndarray:
         """The head tips about a point above the neck and leans the way it turns."""

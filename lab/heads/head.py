@@ -106,13 +106,13 @@ class Head:
         self._background: np.ndarray | None = None
 
     def render(self, performance: Performance, camera: Camera, size: int = 128) -> dict[str, np.ndarray]:
-        """Every frame of a performance: `frames` [f, h, w, 3] uint8, `points` [f, k, 2], `parts` [f, h, w] uint8, `tracks`, `units`."""
+        """Every frame of a performance, the first one's eyes where the framing has them, as in a portrait that was cut by its eyes.
+
+        `frames` [f, h, w, 3] uint8, `points` [f, points, 2], `parts` [f, h, w] uint8, `tracks` [f, tracks], `units` [f, units]."""
         units = arkit(performance, self.studio.pack.mesh.unit_names)
-        made = [
-            self.frame(units[i], performance.yaw[i], performance.pitch[i], performance.roll[i], camera, size,
-                       (performance.shift_x[i], performance.shift_y[i]))
-            for i in range(len(units))
-        ]  # fmt: skip
+        turns = np.stack([performance.yaw, performance.pitch, performance.roll], 1)
+        sway = np.stack([performance.shift_x, performance.shift_y], 1) - self._eyes_moved(*turns[0], camera)
+        made = [self.frame(units[i], *turns[i], camera, size, sway[i]) for i in range(len(units))]
         frames, points, parts = (np.stack(values) for values in zip(*made, strict=True))
         return {"frames": frames, "points": points, "parts": parts, "tracks": performance.table(), "units": units}
 
@@ -151,6 +151,14 @@ class Head:
         )  # fmt: skip
         points = (screen[self.point_corners, :2] * self.point_weights[..., None]).sum(1) / 2
         return picture.clip(0, 255).astype(np.uint8), points.astype(np.float32), self._parts(nearest, where)
+
+    def _eyes_moved(self, yaw: float, pitch: float, roll: float, camera: Camera) -> np.ndarray:
+        """How far turning the head takes the eyes' middle, in shares of the picture's side: [2] right and down."""
+        moved = self._turned(self.eyes, _rotation(yaw, pitch, -roll)).mean(0) - self.eyes.mean(0)
+        apart = np.linalg.norm(self.eyes[0] - self.eyes[1])
+        right, down = np.array([moved[0], -moved[1]]) / apart * camera.framing.eye_distance * camera.scale
+        cos, sin = np.cos(camera.roll), np.sin(camera.roll)
+        return np.array([cos * right - sin * down, sin * right + cos * down])
 
     def _turned(self, vertices: np.ndarray, turn: np.ndarray) -> np.ndarray:
         """The head turns about the top of the neck, which follows by and by."""

@@ -36,6 +36,13 @@ def test_eyes_lie_where_the_framing_says(plain):
     assert abs((left[1] + right[1]) / 256 - TIGHT.eye_line) < 0.03
 
 
+def test_the_first_frame_is_cut_by_its_eyes_however_the_head_is_held(plain):
+    for tracks in ({"yaw": 0.4}, {"pitch": -0.3}, {"roll": 0.2}):
+        drawn = plain.render(still(**tracks))
+        middle = (point(drawn, "left_eye") + point(drawn, "right_eye")) / 2
+        assert abs(middle - [64, TIGHT.eye_line * 128]).max() < 5, tracks
+
+
 def test_the_points_of_the_lips_open_with_the_mouth(plain):
     gap = lambda opened: np.ptp([point(plain.render(still(open=opened)), name)[1] for name in ("upper_teeth", "lower_teeth")])
     assert gap(0.0) < 1.0 and gap(0.5) < gap(1.0) and gap(1.0) > 4
@@ -51,9 +58,10 @@ def test_the_part_map_shows_an_open_mouth_and_shut_eyes(plain):
 
 
 def test_turning_right_moves_the_face_right_and_a_gaze_moves_the_pupils_only(plain):
-    rest, turned, looking = (plain.render(still(**tracks)) for tracks in ({}, {"yaw": 0.4}, {"gaze_x": 1.0}))
+    rest, looking = (plain.render(still(**tracks)) for tracks in ({}, {"gaze_x": 1.0}))
+    turning = plain.render(Performance(**{name: np.array([0.0, 0.4 * (name == "yaw")]) for name in TRACKS}))
     nose = POINTS.index("face_30")
-    assert turned["points"][0, nose, 0] > rest["points"][0, nose, 0] + 3
+    assert turning["points"][1, nose, 0] > turning["points"][0, nose, 0] + 3
     assert abs(looking["points"][0, nose] - rest["points"][0, nose]).max() < 1e-4
     assert point(looking, "left_eye")[0] > point(rest, "left_eye")[0] + 0.5
 

@@ -11,7 +11,7 @@ from lab.avatars import avatars, hand_points
 from lab.framing import TIGHT, cut_to
 from lab.mix import BatchKind, Mix
 from lab.photographs import LICENSED, NEVER
-from lab.picture import cut_photograph, randomise
+from lab.picture import cut_photograph, occlude, randomise
 from lab.points import POINTS, mirrored
 from lab.shards import feature_boxes, find_shards, write_shard
 
@@ -83,6 +83,12 @@ def test_a_picture_is_randomised_alike_in_all_frames_and_stays_in_range():
     quiet = [value for value in made if torch.equal(value[:, 0], value[:, 3])]  # without the noise, which is of each frame
     assert len(quiet) > 6 and all(not torch.equal(value[:, 0], frame[:, 0]) for value in quiet)
     assert torch.allclose(randomise(clip.clone(), np.random.default_rng(0), strength=0.0), clip, atol=1e-5)
+
+
+def test_an_occluder_covers_some_of_a_picture_and_leaves_the_rest():
+    frame, other = np.full((64, 64, 3), 40, np.uint8), np.full((64, 64, 3), 220, np.uint8)
+    covered = [float((occlude(frame, other, np.random.default_rng(seed)) != 40).mean()) for seed in range(20)]
+    assert 0.01 < np.mean(covered) < 0.3 and max(covered) < 0.6
 
 
 def test_no_judge_is_among_the_photographs():
