@@ -11,6 +11,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from .timeline import LatentSpan, PixelSpan, pixel_frames, pixel_frames_in, pixe
 from .vae.streaming import DecoderState, VideoDecoder
 from .vae.wan import WanVAE
 from .worker import InTurn, Worker
+from .writing import sync, why
 
 STATE_KEY = "knot_forcing_stream"  # the entry of a state file's header that says whose state it is
 LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
@@ -282,15 +284,17 @@ class StreamState:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file(tensors, fresh, metadata={STATE_KEY: json.dumps(header)})
             with fresh.open("r+b") as file:
-                os.fsync(file.fileno())  # or, after a power cut, the name could stand for an empty file
+                sync(file)  # or, after a power cut, the name could stand for an empty file
             os.replace(fresh, path)
         except (OSError, SafetensorError) as problem:
+            found, remedy = why(problem, path) if isinstance(problem, OSError) else (str(problem), "Make room on that disk")
             raise KnotForcingError(
-                f"What is needed to continue the stream cannot be saved in {path} ({problem}). Make room on that disk, or choose another. "
+                f"What is needed to continue the stream cannot be saved: {path} cannot be written, because {found}. {remedy}. "
                 f"What was made so far is kept."
             ) from problem
         finally:
-            fresh.unlink(missing_ok=True)
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
 
     @classmethod
     def look_at(cls, path: Path | str) -> dict | None:

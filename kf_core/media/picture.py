@@ -15,6 +15,7 @@ from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageErr
 from torch import Tensor
 
 from ..errors import KnotForcingError
+from ..writing import is_special
 
 BACKDROP = (128, 128, 128)  # what shows through transparent parts: neutral, so that it tints neither skin nor hair
 LONGEST = 4096  # pixels; a face in a corner of a photograph still has enough of them
@@ -29,6 +30,8 @@ def read_picture(path: Path | str, longest: int | None = LONGEST) -> Tensor:
     if os.path.isdir(path):
         raise KnotForcingError(f"{path} is a folder. Give a picture file, such as a PNG or JPEG.")
     try:
+        if is_special(path):
+            raise KnotForcingError(f"{path} is a pipe or a device, and a picture is a file. Save it as one first.")
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is far beyond it is an error, and that is caught below
             return torch.from_numpy(_read(file, longest))

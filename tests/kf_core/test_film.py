@@ -177,3 +177,12 @@ def test_a_film_that_was_killed_before_it_was_finished_is_finished_when_it_is_as
     written = film.path.stat().st_mtime_ns
     film.finish()
     assert film.path.stat().st_mtime_ns == written
+
+
+def test_a_disk_that_cannot_say_when_it_has_the_bytes_is_taken_at_its_word(film, monkeypatch):
+    def no_sync(_) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("os.fsync", no_sync)
+    record_until(film, FrameChunk, 2)  # pictures, latents and the state
+    assert film.state_file.exists() and film.pictures > 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kf_core.errors import KnotForcingError
+from kf_core.media.picture import read_picture
 from kf_core.media.playback import probe
 from kf_core.media.sound import SoundFile
 from kf_core.media.video import VideoWriter
@@ -83,7 +84,7 @@ def test_what_is_no_regular_file_is_said_at_once(tmp_path, opens):
 
 
 @posix
-@pytest.mark.parametrize("opens", [SoundFile, probe])
+@pytest.mark.parametrize("opens", [SoundFile, probe, read_picture])
 def test_a_pipe_is_not_waited_for(tmp_path, opens):
     os.mkfifo(tmp_path / "voice.wav")
     with pytest.raises(KnotForcingError, match="is a pipe or a device"):
