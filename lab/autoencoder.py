@@ -26,6 +26,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from kf_core.training.chance import normal
 from kf_core.training.clip_training import in_half, write_weights
 from kf_core.training.muon import Muon, parameter_groups
 from kf_core.training.running_mean import follow
@@ -36,7 +37,8 @@ from kf_core.vae.wan import WanVAE, to_model_space
 
 from . import judge
 from .avatars import avatars
-from .mix import Batch, BatchKind, Mix
+from .feeder import Feeder
+from .mix import Batch, BatchKind
 from .shards import find_shards
 
 DIM = 16
@@ -74,9 +76,10 @@ class Recipe:
 class Training:
     """Everything that a run changes: weights, their running mean, optimisers, generators, what was spent."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.vae = prepare(WanVAE(DIM), torch.float32)
-        self.mean_vae = prepare(WanVAE(DIM), torch.float32).requires_grad_(False)
+    def __init__(self, seed: int = 0, device: str = "cpu") -> None:
+        self.device = device
+        self.vae = prepare(WanVAE(DIM), torch.float32, device)
+        self.mean_vae = prepare(WanVAE(DIM), torch.float32, device).requires_grad_(False)
         weights, rest = parameter_groups([self.vae])
         self.optimisers = [
             Muon(weights, lr=MUON_RATE, weight_decay=WEIGHT_DECAY),
@@ -100,10 +103,11 @@ class Training:
             for group in optimiser.param_groups:
                 group["lr"] = base * rate
             optimiser.zero_grad(set_to_none=True)
+        batch = Batch(batch.frames.to(self.device), batch.features.to(self.device))
         frames = batch.frames.contiguous(memory_format=torch.channels_last_3d)
         mean, log_variance = self.vae.encode(frames * 2 - 1, {})
         log_variance = log_variance.clamp(-20, 10)
-        noise = torch.randn(mean.shape, generator=self.generator)
+        noise = normal(mean.shape, self.generator, self.device)
         made = self.vae.decode(mean + noise * (log_variance / 2).exp(), {}) / 2 + 0.5
         loss = reconstruction_loss(made, batch, recipe) + recipe.kl * divergence(mean, log_variance)
         loss.backward()
@@ -128,13 +132,13 @@ class Training:
 
     def load(self, path: Path) -> None:
         """Go on exactly where `save` was called."""
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location=self.device, weights_only=True)
         self.vae.load_state_dict(state["vae"])
         self.mean_vae.load_state_dict(state["mean_vae"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.rng.bit_generator.state = json.loads(state["rng"])
-        self.generator.set_state(state["generator"])
+        self.generator.set_state(state["generator"].cpu())
         for name, value in state["numbers"].items():
             setattr(self, name, value)
 
@@ -159,8 +163,9 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 @torch.no_grad()
 def through(vae: WanVAE, frames: Tensor) -> Tensor:
-    """A clip [b, 3, f, h, w] RGB 0..1 to latents and back."""
-    return decode_latents(vae, encode_clip(vae, frames), DecoderState())
+    """A clip [b, 3, f, h, w] RGB 0..1 to latents and back; it may lie on another device."""
+    latents = encode_clip(vae, frames.to(vae.conv2.weight.device))
+    return decode_latents(vae, latents, DecoderState()).to(frames.device)
 
 
 def measure(vae: WanVAE, shards: Path, test: str, sheet: Path, drawn_by_others: Path | None = None) -> dict[str, float]:
@@ -203,19 +208,23 @@ def train(
     recipe_file: Path,
     begin_with: Path,
     drawn_by_others: Path | None = None,
+    device: str = "cpu",
+    processes: int = 0,
     seed: int = 0,
     reports_every: int = 10,
 ) -> None:
-    """Train until the recipe's CPU minutes are spent, counting what earlier, interrupted runs spent."""
-    training, checkpoint, recipe = Training(seed), run / CHECKPOINT, Recipe.read(recipe_file)
+    """Train until the recipe's CPU minutes are spent, counting what earlier, interrupted runs spent.
+
+    `processes` draw batches ahead, for a card; without, a run is repeated exactly."""
+    training, checkpoint, recipe = Training(seed, device), run / CHECKPOINT, Recipe.read(recipe_file)
     if checkpoint.exists():
         training.load(checkpoint)
     else:
         training.begin_with(begin_with)
-    mix = Mix(shards, recipe.mix, training.rng, recipe.strength)
+    feeder = Feeder(shards, lambda: _choose(recipe, training.rng), processes)
     run.mkdir(parents=True, exist_ok=True)
     say = lambda event, **what: _log(run / LOG, training, event, what)
-    say("begin", shards=mix.describe())
+    say("begin", shards=feeder.refresh(recipe.mix, recipe.strength))
     sheet = lambda: run / "sheets" / f"{training.step:06d}.png"
     look = lambda: measure(training.mean_vae, shards, recipe.test, sheet(), drawn_by_others)
     last_saved, last_measured = time.monotonic(), training.cpu_seconds
@@ -226,9 +235,7 @@ def train(
     signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.append(True))  # a kind kill loses nothing, any other a few minutes
     while training.cpu_seconds < 60 * recipe.cpu_minutes and not asked_to_stop:
         started = time.process_time()
-        shares = np.array([kind.share for kind in recipe.batches])
-        kind = recipe.batches[training.rng.choice(len(shares), p=shares / shares.sum())]
-        told = training.learn(mix.draw(kind), recipe)
+        told = training.learn(feeder.next(), recipe)
         training.cpu_seconds += time.process_time() - started
         if not math.isfinite(told["loss"]):
             raise FloatingPointError(f"the loss became {told['loss']} at step {training.step}; go on from the last checkpoint")
@@ -239,19 +246,25 @@ def train(
         if time.monotonic() - last_saved > 60 * recipe.minutes_per_checkpoint:
             training.save(checkpoint)
             recipe = Recipe.read(recipe_file)
-            mix.shares, mix.strength = recipe.mix, recipe.strength
-            mix.refresh()
+            feeder.refresh(recipe.mix, recipe.strength)
             last_saved = time.monotonic()
         if training.cpu_seconds - last_measured > 60 * recipe.cpu_minutes_per_measurement:
             _leave(training, run)
             say("measure", **look())
             last_measured = training.cpu_seconds
+    feeder.close()
     training.save(checkpoint)
     _leave(training, run)
     if asked_to_stop:
         say("stopped")
     else:
         say("end", **look())
+
+
+def _choose(recipe: Recipe, rng: np.random.Generator) -> tuple[int, BatchKind]:
+    """The seed and the kind of the next batch."""
+    shares = np.array([kind.share for kind in recipe.batches])
+    return int(rng.integers(2**62)), recipe.batches[rng.choice(len(shares), p=shares / shares.sum())]
 
 
 def _leave(training: Training, run: Path) -> None:
@@ -276,7 +289,11 @@ if __name__ == "__main__":
     parser.add_argument("--recipe", type=Path, default=Path(__file__).parent / "recipes" / "autoencoder.json")
     parser.add_argument("--begin-with", type=Path, default=Path("kf_core/assets/kf-tiny-vae.safetensors"))
     parser.add_argument("--drawn-by-others", type=Path, help="folder of the avatars' PNG files, for the measurements")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processes", type=int, default=0, help="that draw batches ahead, for a card")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    train(given.run, given.shards, given.recipe, given.begin_with, given.drawn_by_others)
+    train(
+        given.run, given.shards, given.recipe, given.begin_with, given.drawn_by_others, device=given.device, processes=given.processes
+    )  # fmt: skip

@@ -1,7 +1,7 @@
 """Batches out of shards: which worlds in which shares, cut, mirrored and with a randomised picture.
 
-The mix is a part of the recipe, and shards are looked for again whenever `refresh` is called: a training that runs is fed with new data.
-Everything random comes from one generator, whose state is all that a checkpoint must hold of the data.
+The mix is a part of the recipe; a new one finds new shards, so a training that runs is fed with new data (feeder.py). Everything random
+comes from the generator that is handed in.
 """
 
 from dataclasses import dataclass
@@ -34,22 +34,19 @@ class Batch:
 class Mix:
     """Draws batches from the shards of a folder; `shares` maps patterns of file names to shares of the clips."""
 
-    def __init__(self, folder: Path, shares: dict[str, float], rng: np.random.Generator, strength: float = 0.7) -> None:
-        self.folder, self.shares, self.rng, self.strength = folder, shares, rng, strength
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Look for shards again. Worlds without any are left out, their share goes to the others."""
+    def __init__(self, folder: Path, shares: dict[str, float], strength: float = 0.7) -> None:
+        """Worlds without any shard are left out, their share goes to the others. `strength`: of the picture's randomisation."""
+        self.shares, self.strength = shares, strength
         self.shards: dict[str, list[tuple[Shard, tuple[int, ...]]]] = {}
         self.photographs: list[np.ndarray] = []
-        for pattern in self.shares:
-            for shard in find_shards(self.folder, pattern):
+        for pattern in shares:
+            for shard in find_shards(folder, pattern):
                 if shard.world == "photographs":
                     self.photographs += list(shard.all().values())
                 else:
                     self.shards.setdefault(pattern, []).append((shard, shard.shape()))
         if not self.shards and not self.photographs:
-            raise ValueError(f"no shard in {self.folder} fits any of {list(self.shares)}")
+            raise ValueError(f"no shard in {folder} fits any of {list(shares)}")
 
     def describe(self) -> dict[str, int]:
         """How many clips there are for each pattern, and how many photographs."""
@@ -57,53 +54,53 @@ class Mix:
             "photographs": len(self.photographs)
         }
 
-    def draw(self, kind: BatchKind) -> Batch:
+    def draw(self, kind: BatchKind, rng: np.random.Generator) -> Batch:
         """A batch of one kind of step."""
-        drawn = [self._clip(kind) for _ in range(kind.clips)]
+        drawn = [self._clip(kind, rng) for _ in range(kind.clips)]
         return Batch(torch.stack([frames for frames, _ in drawn]), torch.stack([features for _, features in drawn]))
 
-    def _clip(self, kind: BatchKind) -> tuple[Tensor, Tensor]:
+    def _clip(self, kind: BatchKind, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         usable = {pattern: self._long_enough(pattern, kind.frames) for pattern in self.shares}
         usable = {pattern: found for pattern, found in usable.items() if found}
         weights = np.array([self.shares[pattern] for pattern in usable])
-        chosen = usable[list(usable)[self.rng.choice(len(usable), p=weights / weights.sum())]]
+        chosen = usable[list(usable)[rng.choice(len(usable), p=weights / weights.sum())]]
         if chosen is self.photographs:
-            frames, features = self._pan(kind), np.zeros((kind.frames, kind.side, kind.side), np.float32)
+            frames, features = self._pan(kind, rng), np.zeros((kind.frames, kind.side, kind.side), np.float32)
         else:
-            frames, features = self._cut(kind, chosen)
+            frames, features = self._cut(kind, chosen, rng)
         frames = torch.from_numpy(frames).permute(3, 0, 1, 2).float() / 255
         features = torch.from_numpy(features)[None]
-        if self.rng.random() < 0.5:
+        if rng.random() < 0.5:
             frames, features = frames.flip(-1), features.flip(-1)
-        return randomise(frames, self.rng, self.strength), features
+        return randomise(frames, rng, self.strength), features
 
     def _long_enough(self, pattern: str, frames: int) -> list:
         if pattern not in self.shards:
             return self.photographs if self.photographs and pattern.startswith("photographs") else []
         return [(shard, shape) for shard, shape in self.shards[pattern] if shape[1] >= frames]
 
-    def _pan(self, kind: BatchKind) -> np.ndarray:
+    def _pan(self, kind: BatchKind, rng: np.random.Generator) -> np.ndarray:
         """A cut of a photograph, or a window that glides over one: [f, h, w, 3]."""
-        photograph = self.photographs[self.rng.integers(len(self.photographs))]
+        photograph = self.photographs[rng.integers(len(self.photographs))]
         if kind.frames == 1:
-            return cut_photograph(photograph, kind.side, self.rng)[None]
-        room = int(self.rng.integers(0, kind.side // 4 + 1))
-        square = cut_photograph(photograph, kind.side + room, self.rng)
-        start, end = self.rng.integers(0, room + 1, (2, 2))
+            return cut_photograph(photograph, kind.side, rng)[None]
+        room = int(rng.integers(0, kind.side // 4 + 1))
+        square = cut_photograph(photograph, kind.side + room, rng)
+        start, end = rng.integers(0, room + 1, (2, 2))
         places = np.linspace(start, end, kind.frames).round().astype(int)
         return np.stack([square[y : y + kind.side, x : x + kind.side] for y, x in places])
 
-    def _cut(self, kind: BatchKind, shards: list[tuple[Shard, tuple[int, ...]]]) -> tuple[np.ndarray, np.ndarray]:
+    def _cut(self, kind: BatchKind, shards: list[tuple[Shard, tuple[int, ...]]], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A run of frames of one clip, cut at random, more often where eyes and mouth are: frames [f, h, w, 3], features [f, h, w]."""
         counts = np.array([shape[0] for _, shape in shards])
-        shard, (clips, length, height, width, _) = shards[self.rng.choice(len(shards), p=counts / counts.sum())]
-        clip, start = int(self.rng.integers(clips)), int(self.rng.integers(length - kind.frames + 1))
+        shard, (clips, length, height, width, _) = shards[rng.choice(len(shards), p=counts / counts.sum())]
+        clip, start = int(rng.integers(clips)), int(rng.integers(length - kind.frames + 1))
         frames = shard.clip(clip, start, kind.frames)
         boxes = np.concatenate(feature_boxes(shard.clip(clip, start, kind.frames, "points"), shard.about["points"]), 1)  # [f, 3, 4]
         side = min(kind.side, height, width)
-        top, left = self.rng.integers(height - side + 1), self.rng.integers(width - side + 1)
-        if self.rng.random() < 0.6:
-            centre = (boxes[..., :2] + boxes[..., 2:]).mean((0, 1)) / 2 + self.rng.normal(0, side / 6, 2)
+        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+        if rng.random() < 0.6:
+            centre = (boxes[..., :2] + boxes[..., 2:]).mean((0, 1)) / 2 + rng.normal(0, side / 6, 2)
             left, top = (int(np.clip(c - side / 2, 0, extent - side)) for c, extent in zip(centre, (width, height), strict=True))
         x, y = np.arange(left, left + side) + 0.5, np.arange(top, top + side) + 0.5
         across = (x > boxes[..., :1]) & (x < boxes[..., 2:3])

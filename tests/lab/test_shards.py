@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from lab.avatars import avatars, hand_points
+from lab.feeder import Feeder
 from lab.framing import TIGHT, cut_to
 from lab.mix import BatchKind, Mix
 from lab.photographs import LICENSED, NEVER
@@ -47,31 +48,48 @@ def test_boxes_lie_round_eyes_and_mouth():
 def test_the_same_generator_draws_the_same_batches(tmp_path):
     a_shard(tmp_path / "heads-1.safetensors")
     kind = BatchKind(share=1, frames=3, clips=2, side=16)
-    first, second = (Mix(tmp_path, {"heads-*": 1.0}, np.random.default_rng(3)).draw(kind) for _ in range(2))
+    first, second = (Mix(tmp_path, {"heads-*": 1.0}).draw(kind, np.random.default_rng(3)) for _ in range(2))
     assert first.frames.shape == (2, 3, 3, 16, 16) and first.features.shape == (2, 1, 3, 16, 16)
     assert torch.equal(first.frames, second.frames)
 
 
-def test_new_shards_are_found_while_a_mix_is_in_use(tmp_path):
+def choose():
+    return 5, BatchKind(share=1, frames=1, clips=2, side=16)
+
+
+def test_new_shards_are_found_when_a_feeder_is_refreshed(tmp_path):
     a_shard(tmp_path / "heads-1.safetensors")
-    mix = Mix(tmp_path, {"heads-*": 0.5, "drawn-*": 0.5}, np.random.default_rng(0))
+    feeder, shares = Feeder(tmp_path, choose), {"heads-*": 0.5, "drawn-*": 0.5}
+    assert feeder.refresh(shares, 0.5) == {"heads-*": 3, "photographs": 0}
     a_shard(tmp_path / "drawn-1.safetensors")
-    mix.refresh()
-    assert mix.describe() == {"heads-*": 3, "drawn-*": 3, "photographs": 0}
+    assert feeder.refresh(shares, 0.5) == {"heads-*": 3, "drawn-*": 3, "photographs": 0}
+
+
+def test_batches_that_are_drawn_ahead_are_those_that_would_be_drawn_in_turn(tmp_path):
+    a_shard(tmp_path / "heads-1.safetensors")
+    made = []
+    for processes in (0, 1):
+        counter = iter(range(100))
+        feeder = Feeder(tmp_path, lambda counter=counter: (next(counter), choose()[1]), processes)
+        feeder.refresh({"heads-*": 1.0}, 0.7)
+        made.append([feeder.next().frames for _ in range(3)])
+        feeder.close()
+    assert all(torch.equal(*pair) for pair in zip(*made, strict=True))
+    assert not torch.equal(made[0][0], made[0][1])
 
 
 def test_short_clips_are_never_drawn_for_long_ones(tmp_path):
     a_shard(tmp_path / "heads-1.safetensors", frames=4, value=0)
     a_shard(tmp_path / "drawn-1.safetensors", frames=9, value=200)
-    mix = Mix(tmp_path, {"heads-*": 0.9, "drawn-*": 0.1}, np.random.default_rng(0), strength=0.0)
-    assert all(mix.draw(BatchKind(1, 9, 1, 32)).frames.mean() > 0.6 for _ in range(8))
+    mix, rng = Mix(tmp_path, {"heads-*": 0.9, "drawn-*": 0.1}, strength=0.0), np.random.default_rng(0)
+    assert all(mix.draw(BatchKind(1, 9, 1, 32), rng).frames.mean() > 0.6 for _ in range(8))
 
 
 def test_photographs_are_cut_and_glide(tmp_path):
     picture = np.random.default_rng(0).integers(0, 255, (120, 90, 3)).astype(np.uint8)
     write_shard(tmp_path / "photographs.safetensors", {"grass": picture}, {"world": "photographs"})
-    mix = Mix(tmp_path, {"photographs": 1.0}, np.random.default_rng(0))
-    assert mix.draw(BatchKind(1, 5, 2, 24)).frames.shape == (2, 3, 5, 24, 24)
+    mix = Mix(tmp_path, {"photographs": 1.0})
+    assert mix.draw(BatchKind(1, 5, 2, 24), np.random.default_rng(0)).frames.shape == (2, 3, 5, 24, 24)
     assert cut_photograph(picture, 40, np.random.default_rng(1)).shape == (40, 40, 3)
 
 
@@ -122,7 +140,7 @@ def test_what_is_known_of_a_shard_is_plain_json(tmp_path):
 
 def test_a_folder_without_shards_is_told(tmp_path):
     with pytest.raises(ValueError, match="no shard"):
-        Mix(tmp_path, {"heads-*": 1.0}, np.random.default_rng(0))
+        Mix(tmp_path, {"heads-*": 1.0})
 
 
 def test_avatars_are_cut_by_the_points_that_were_set_by_hand(tmp_path):
