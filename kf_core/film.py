@@ -168,13 +168,14 @@ class Film:
 
     def finish(self) -> None:
         """Make an ordinary MP4 of a film that has all its frames, where that was not done: it was killed before, or the disk was full."""
-        self.discard()
-        with self.path.open("rb") as file:
-            if read_fragments(file).is_finished:
-                return
-        with suppress(KnotForcingError), self._writer(resume=True) as video:  # where it cannot be written any more, it plays as it is
-            if video.lacks_sound:
-                video.write_sound(Soundtrack(_sound(self.stream).blocks(SAMPLE_RATE, CHANNELS)).between(*video.sound_for(0)))
+        with locked(self.state_file, self.path):
+            self.discard()
+            with self.path.open("rb") as file:
+                if read_fragments(file).is_finished:
+                    return
+            with suppress(KnotForcingError), self._writer(resume=True) as video:  # where it cannot be written any more, it plays as it is
+                if video.lacks_sound:
+                    video.write_sound(Soundtrack(_sound(self.stream).blocks(SAMPLE_RATE, CHANNELS)).between(*video.sound_for(0)))
 
     def _is_end(self, pictures: int) -> bool:
         end = self.stream.num_pictures  # of a live source it is known when the source is closed

@@ -53,8 +53,8 @@ def refuse_hopeless(picture: Tensor) -> None:
     height, width = picture.shape[:2]
     aspect = max(height, width) / min(height, width)
     if aspect > LONGEST_ASPECT:
-        raise KnotForcingError(
-            f"The portrait is {width}x{height}, {aspect:.0f} times as {'wide as high' if width > height else 'high as wide'}; "
+        raise KnotForcingError(  # without the size: a huge picture was shrunk when it was read
+            f"The portrait is {aspect:.0f} times as {'wide as high' if width > height else 'high as wide'}; "
             f"at most {LONGEST_ASPECT:.0f} times can be used. Crop it to the head and shoulders."
         )
     if min(height, width) < SMALLEST_SIDE:

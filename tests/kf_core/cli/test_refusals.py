@@ -50,7 +50,7 @@ def test_files_that_are_broken_are_named(files, capsys):
     (folder / "empty.mp3").touch()
     assert "empty" in refusal(files, capsys, audio=folder / "empty.mp3")
     Image.new("RGB", (8000, 200), "grey").save(folder / "wide.png")
-    assert "8000x200" in refusal(files, capsys, portrait=folder / "wide.png")
+    assert "is 40 times as wide as high" in refusal(files, capsys, portrait=folder / "wide.png")
     (folder / "cut.png").write_bytes((folder / "portrait.png").read_bytes()[:5000])
     assert "cut off" in refusal(files, capsys, portrait=folder / "cut.png")
     (folder / "cut.safetensors").write_bytes((folder / "tiny.safetensors").read_bytes()[:-500])

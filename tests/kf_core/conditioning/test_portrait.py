@@ -52,7 +52,7 @@ def test_livetalk_cuts_the_middle():
 
 
 @pytest.mark.parametrize(
-    ("size", "sentence"), [((200, 8000), "8000x200, 40 times as wide as high"), ((900, 100), "9 times as high"), ((8, 8), "only 8x8")]
+    ("size", "sentence"), [((200, 8000), "is 40 times as wide as high"), ((900, 100), "9 times as high"), ((8, 8), "only 8x8")]
 )
 def test_a_hopeless_picture_is_refused_in_words(size, sentence):
     with pytest.raises(KnotForcingError, match=sentence):
