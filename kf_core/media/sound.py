@@ -332,7 +332,9 @@ def _nearly(found: float, claimed: float) -> float:
 
 
 def _counted_frames(path: Path) -> float:
-    """How many seconds an MP3 says it has, where it opens with a Xing or Info frame that counts them; otherwise 0."""
+    """How many seconds an MP3 says it plays, where it opens with a Xing or Info frame that counts its frames; otherwise 0.
+
+    Without what its encoder put before and after the sound, where that is said (LAME's tag): at 8 kHz it is a fifth of a second."""
     with path.open("rb") as file:
         tag = file.read(10)
         if tag[:3] == b"ID3":
@@ -346,8 +348,12 @@ def _counted_frames(path: Path) -> float:
     is_mpeg1, is_mpeg2 = frame[1] >> 3 & 3 == 3, frame[1] >> 3 & 3 == 2
     rates = (44_100, 48_000, 32_000, 0)
     rate = rates[frame[2] >> 2 & 3] // (1 if is_mpeg1 else 2 if is_mpeg2 else 4)
-    frames = int.from_bytes(frame[at + 8 : at + 12], "big")
-    return frames * (1152 if is_mpeg1 else 576) / rate if rate else 0.0
+    samples = int.from_bytes(frame[at + 8 : at + 12], "big") * (1152 if is_mpeg1 else 576)
+    tag = at + 8 + sum(length for bit, length in ((1, 4), (2, 4), (4, 100), (8, 4)) if frame[at + 7] & bit)
+    if frame[tag : tag + 4] in (b"LAME", b"Lavf", b"Lavc"):
+        padding = int.from_bytes(frame[tag + 21 : tag + 24], "big")
+        samples -= (padding >> 12) + (padding & 0xFFF)
+    return max(0, samples) / rate if rate else 0.0
 
 
 def _runs_of_one_kind(frames: Iterator[tuple[_Kind, np.ndarray]]) -> Iterator[tuple[_Kind, Iterator[np.ndarray]]]:

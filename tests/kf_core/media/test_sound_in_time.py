@@ -117,6 +117,14 @@ def test_an_mp3_without_a_count_of_its_frames_is_not_called_cut_off(tmp_path):
     assert SoundFile(path).note == "" and SoundFile(path).seconds == pytest.approx(1.0, abs=0.06)
 
 
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 44_100])
+def test_what_an_mp3s_encoder_adds_at_its_ends_is_not_called_cut_off(tmp_path, rate):
+    whole = write(tmp_path / "a.mp3", Sound(sweep(3.0, rate), "libmp3lame", rate=rate))
+    assert SoundFile(whole).note == "" and SoundFile(whole).seconds == pytest.approx(3.0, abs=0.06)
+    (half := tmp_path / "half.mp3").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert "cut off: it should last 3.0 s" in SoundFile(half).note
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
 def test_the_default_track_is_played(tmp_path, suffix):
     silent, voice = np.zeros(RATE, np.float32), sweep(1.0)
