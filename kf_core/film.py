@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .chunks import FrameChunk, LatentChunk, Replayed, Step
-from .conditioning.audio import AudioSource, Silence
+from .conditioning.audio import Silence
 from .errors import KnotForcingError
 from .fingerprint import fingerprint
 from .lock import locked, log_of
@@ -128,7 +128,7 @@ class Film:
                 state, log = StreamState.start(stream), self._logs()[0]
             else:
                 state, log = take_up(stream, self.state_file, self._logs(), first, is_shown=is_from_the_start)
-            soundtrack = None if self._is_end(there) else Soundtrack(_sound(stream).blocks(SAMPLE_RATE, CHANNELS))
+            soundtrack = None if self._is_end(there) else self._soundtrack(video)
             saved, cost = time.perf_counter(), 0.0
 
             def write(made: FrameChunk) -> None:
@@ -175,7 +175,7 @@ class Film:
                     return
             with suppress(KnotForcingError), self._writer(resume=True) as video:  # where it cannot be written any more, it plays as it is
                 if video.lacks_sound:
-                    video.write_sound(Soundtrack(_sound(self.stream).blocks(SAMPLE_RATE, CHANNELS)).between(*video.sound_for(0)))
+                    video.write_sound(self._soundtrack(video).between(*video.sound_for(0)))
 
     def _is_end(self, pictures: int) -> bool:
         end = self.stream.num_pictures  # of a live source it is known when the source is closed
@@ -191,6 +191,12 @@ class Film:
     def _worker(self) -> Worker:
         stream = self.stream
         return worker_for(stream.model.device, decoder_device=stream.decoder.device) if self.worker is None else self.worker()
+
+    def _soundtrack(self, video: VideoWriter) -> Soundtrack:
+        """The sound from where the file needs it: what lies long before is not read, and a live source no longer has it."""
+        start, _ = video.sound_for(0)
+        sound = self.stream.driving.audio or Silence(self.stream.seconds)
+        return Soundtrack(sound.blocks(SAMPLE_RATE, CHANNELS, start=start), start)
 
     def _writer(self, *, resume: bool) -> VideoWriter:
         stream = self.stream
@@ -240,7 +246,3 @@ def _decoder_before(picture: int, found: DecoderState, log: Spool, stream: Strea
     begin = settings.chunk_of(max(0, settings.emitted(shown).start - DECODER_REMEMBERS))
     frame = settings.emitted(begin).start
     return DecoderState(next_frame=frame) if frame > found.next_frame and log.holds(begin, shown) else found
-
-
-def _sound(stream: Stream) -> AudioSource:
-    return stream.driving.audio or Silence(stream.seconds)

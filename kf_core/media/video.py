@@ -335,7 +335,7 @@ class VideoWriter:
 
     def _fit(self, sound: np.ndarray | None, samples: int) -> np.ndarray:
         """Sound as [channels, samples], with silence where it ends early."""
-        if sound is None:
+        if sound is None or not len(sound):
             return np.zeros((self.channels, samples), np.float32)
         sound = np.asarray(sound, np.float32)
         sound = sound[None] if sound.ndim == 1 else sound.T

@@ -1,11 +1,13 @@
 """Laws of going on: killed at any moment, with a log torn, lost or another's, the film is the one that nobody interrupted."""
 
+import itertools
 import shutil
 import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from kf_core import film as module
 from kf_core.chunks import FrameChunk, LatentChunk, Replayed, Step
 from kf_core.conditioning.audio import LiveAudio
 from kf_core.conditioning.driving import Driving
+from kf_core.errors import KnotForcingError
 from kf_core.film import Film
 from kf_core.media.playback import pictures, probe
 from kf_core.pieces import Pieces
@@ -317,6 +320,43 @@ def test_a_live_film_goes_on_until_its_source_ends_with_its_sound(stream, tmp_pa
     assert facts.sound_seconds == pytest.approx(2.0, abs=0.05)
     recorded = film_in(tmp_path, stream)
     assert recorded.is_other()  # the same sound from a file is another performance
+
+
+def test_a_live_film_goes_on_after_its_beginning_has_been_forgotten(stream, tmp_path):  # noqa: F811
+    source, spoken = LiveAudio(kept_seconds=4), iter(np.array_split(speech(6.0).waveform[0], 24))  # a quarter of a second each
+    film = film_in(tmp_path, replace(stream, driving=Driving(audio=source)))
+    hear = lambda quarters: [source.push(quarter) for quarter in itertools.islice(spoken, quarters)]
+    hear(6)
+    with closing(film.record()) as happening:
+        for item in happening:
+            if isinstance(item, FrameChunk) and item.span.stop >= 57:
+                break
+            hear(3 * isinstance(item, FrameChunk))
+    assert film.pictures == 57 and film.remark() == ""
+    with pytest.raises(KnotForcingError, match="has been forgotten"):
+        source.samples(0, 16_000)
+    hear(24)
+    source.close()
+    list(film.record())
+    assert film.is_whole()
+    with av.open(str(film.path)) as container:
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    wanted = np.concatenate(list(speech(6.0).blocks(48_000)))[:, 0]
+    assert np.corrcoef(heard[: len(wanted)], wanted)[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("sound", ["ended", "none"])
+def test_a_film_goes_on_longer_than_its_sound(stream, tmp_path, sound):  # noqa: F811
+    driving = Driving(audio=speech(0.3)) if sound == "ended" else Driving()
+    long = replace(stream, driving=driving, seconds=2.0)
+    film = film_in(tmp_path, long)
+    with closing(film.record()) as happening:
+        for item in happening:
+            if isinstance(item, FrameChunk) and item.span.stop >= 21:
+                break
+    list(film.record())
+    facts = probe(film.path)
+    assert film.is_whole() and facts.seconds == 2.0 and facts.sound_seconds == pytest.approx(2.0, abs=1e-3)
 
 
 def test_two_live_films_never_join(stream, tmp_path):  # noqa: F811
