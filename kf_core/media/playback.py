@@ -73,7 +73,8 @@ def probe(path: Path | str) -> VideoFacts:
                     own = (packet.duration or 0) * packet.time_base
             elif packet.stream is sound:
                 sound_end = max(sound_end, float((packet.pts + packet.duration) * packet.time_base))
-        format = _format(container, path)
+        with _open(path) as again:  # what was counted has been read to its end
+            format = _format(container, _is_on_its_side(again))
         seconds = count / format.rate  # exact where the rate is constant; stamps may be rounded
         if last:
             by_stamps = last[-1] - first + _shown_for(own, last[-1] - last[0], format.rate)
@@ -95,7 +96,7 @@ def probe(path: Path | str) -> VideoFacts:
 def format_of(path: Path | str) -> VideoFormat:
     """How a video file stores pictures and sound, from its beginning alone: hours are opened in a moment."""
     with _open(path) as container:
-        return _format(container, path)
+        return _format(container, _is_on_its_side(container))
 
 
 def metadata(path: Path | str) -> dict[str, str]:
@@ -180,11 +181,11 @@ def _film_track(container):
     return next((track for track in tracks if not track.disposition & Disposition.attached_pic), tracks[0])
 
 
-def _format(container, path: Path | str) -> VideoFormat:
+def _format(container, is_on_its_side: bool) -> VideoFormat:
     film = _film_track(container)
     sound = container.streams.audio[0] if container.streams.audio else None
     width, height = film.codec_context.width, film.codec_context.height
-    if _is_on_its_side(path):
+    if is_on_its_side:
         width, height = height, width
     return VideoFormat(
         rate=film.average_rate or film.guessed_rate,
@@ -195,16 +196,15 @@ def _format(container, path: Path | str) -> VideoFormat:
     )
 
 
-def _is_on_its_side(path: Path | str) -> bool:
-    """Whether a player turns the pictures by a quarter."""
+def _is_on_its_side(container) -> bool:
+    """Whether a player turns the pictures by a quarter, as the first one says."""
     import av
 
-    with _open(path) as container:
-        try:
-            first = next(container.decode(_film_track(container)), None)
-        except av.FFmpegError:
-            return False
-        return first is not None and _turn(first)[0]
+    try:
+        first = next(container.decode(_film_track(container)), None)
+    except av.FFmpegError:
+        return False
+    return first is not None and _turn(first)[0]
 
 
 @contextmanager
