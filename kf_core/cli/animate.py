@@ -152,6 +152,8 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _stopped(film: Film, took: "_Took") -> str:
+    if not took.pictures and not os.path.lexists(film.path):
+        return f"Stopped before there was a picture. {film.path} was not begun."
     if film.replaces and not took.pictures:
         return f"Stopped before the new video was begun. What was at {film.path} is as it was."
     return f"Stopped. {film.pictures / film.stream.fps:.1f} s are in {film.path} and can be played. Continue with:\n  {_command(sys.argv)}"
@@ -203,7 +205,9 @@ def _speed(took: _Took) -> float:
 def _summary(film: Film, loaded: model_arguments.LoadedModel, took: _Took) -> str:
     pictures, fps = max(film.stream.num_pictures, took.there + took.pictures), film.stream.fps
     lines = [f"file         {film.path}: {pictures / fps:.2f} s, {pictures} pictures of {loaded.width}x{loaded.height}, with sound"]
-    if took.pictures:
+    if not took.pictures:
+        lines.append("drawn        nothing: the video was whole already")
+    else:
         share = _speed(took) / fps
         lines.append(f"speed        {_speed(took):.1f} FPS, {share:.2f} x real time at {fps:g} FPS")
         if share < 1 and loaded.has_faster_decoder():

@@ -42,7 +42,11 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; what it returns is the exit status."""
     with forgiving() as out:
-        status, has_file = _run(arguments)
+        try:
+            status, has_file = _run(arguments)
+        except KeyboardInterrupt:  # also while PyTorch is still being loaded
+            print("Stopped.", file=sys.stderr)
+            return STOPPED
         out.flush()
         if status == 0 and out.lost is not None and not has_file and not isinstance(out.lost, BrokenPipeError):
             print(f"The answer could not be written ({getattr(out.lost, 'strerror', None) or out.lost}).", file=sys.stderr)
@@ -79,6 +83,3 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, bool]:
             raise
         print("There is not enough memory. Close other programs, or ask for a smaller --width and --height.", file=sys.stderr)
         return 1, has_file
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return STOPPED, has_file

@@ -105,6 +105,35 @@ def test_three_hours_start_at_once_and_survive_a_kill(files):
     assert torch.equal(made(out), made(files.folder / "whole.mp4"))
 
 
+def test_ctrl_c_while_pytorch_is_loaded_ends_without_a_traceback(files):
+    (files.folder / "torch.py").write_text("raise KeyboardInterrupt\n")  # what Python does at that moment
+    path = os.pathsep.join([str(files.folder), str(Path(__file__).parents[3])])
+    words = [sys.executable, "-m", "kf_core", *files.words()]
+    ended = subprocess.run(words, cwd=files.folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "Stopped.\n")
+
+
+def test_ctrl_c_before_the_first_picture_names_no_file_that_is_not_there(files, monkeypatch, capsys):
+    handlers = []
+
+    def asks_at_once(number, handler):
+        handlers.append(handler)
+        if len(handlers) == 1:
+            handler(number, None)
+
+    monkeypatch.setattr(signal, "signal", asks_at_once)
+    assert files.animate() == 130
+    said = capsys.readouterr().err
+    assert said.rstrip().endswith(f"Stopped before there was a picture. {files.folder / 'out.mp4'} was not begun.")
+    assert not (files.folder / "out.mp4").exists()
+
+
+def test_going_on_with_a_whole_video_says_that_nothing_was_left_to_draw(files, capsys):
+    assert files.animate(duration=0.5) == 0 and "whole already" not in capsys.readouterr().out
+    assert files.animate(duration=0.5, resume=True) == 0
+    assert "nothing: the video was whole already" in capsys.readouterr().out
+
+
 @posix
 @pytest.mark.slow
 def test_ctrl_c_finishes_the_file_and_says_how_to_go_on(files):
