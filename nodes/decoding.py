@@ -103,7 +103,7 @@ def make(film: Film, node_id: str, keep_pictures: bool, said: str = "") -> torch
     remarks = " ".join(filter(None, (said, lost, *stream.remarks())))
     if film.is_whole() and not keep_pictures:
         film.finish()
-        live.say(node_id, f"{there / stream.fps:.1f} s were there already: {film.path}. {remarks}")
+        live.say(node_id, f"{there / stream.fps:.1f} s were there already: {film.path}. {remarks}".rstrip())
         return None
     live.say(node_id, lost)
     try:
@@ -121,11 +121,17 @@ def make(film: Film, node_id: str, keep_pictures: bool, said: str = "") -> torch
                     live.stop_if_cancelled()
     finally:
         if not film.is_whole():
-            seconds = film.pictures / stream.fps
-            live.say(node_id, f"Stopped. {seconds:.1f} s are in {film.path} and can be played. Queue again to go on.")
+            live.say(node_id, _stopped(film))
     show.make_room()
-    live.say(node_id, f"{film.pictures / stream.fps:.1f} s in {film.path}, {show.speed:.1f} FPS. {remarks}")
+    live.say(node_id, f"{film.pictures / stream.fps:.1f} s in {film.path}, {show.speed:.1f} FPS. {remarks}".rstrip())
     return kept
+
+
+def _stopped(film: Film) -> str:
+    """What a run that was cancelled leaves."""
+    if not film.pictures:
+        return "Stopped before there was a picture. Queue again to go on."
+    return f"Stopped. {film.pictures / film.stream.fps:.1f} s are in {film.path} and can be played. Queue again to go on."
 
 
 def refuse_too_many(pictures: int, most: int, latent_shape: torch.Size) -> None:

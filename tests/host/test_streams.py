@@ -44,6 +44,21 @@ def test_two_streams_in_one_graph_do_not_disturb_each_other(host):
     assert torch.equal(ran.outputs["decode2"][1], alone[1])
 
 
+def test_a_run_that_is_cancelled_before_its_first_picture_names_no_file_that_is_not_there(host, monkeypatch):
+    host.fresh()
+    live = host.of_pack("decoding").live
+    looks = live.stop_if_cancelled
+
+    def cancelled_at_once():
+        host._nodes.interrupt_processing()
+        looks()
+
+    monkeypatch.setattr(live, "stop_if_cancelled", cancelled_at_once)
+    stopped = host.run(talking(seed=6, prefix="early", decode={"keep_pictures": False}))
+    assert stopped.messages[-1][0] == "execution_interrupted" and not list((host.folder / "output").glob("early_*.mp4"))
+    assert stopped.said("decode")[-1] == "Stopped before there was a picture. Queue again to go on."
+
+
 def test_cancel_leaves_a_playable_file_and_the_next_run_goes_on(host):
     host.fresh()
     whole = host.run(talking(seed=4, prefix="whole", decode={"keep_pictures": False})).outputs["decode"][0].get_stream_source()
