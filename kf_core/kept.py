@@ -1,9 +1,9 @@
 """Streams that are kept on disk: how large they are, which of them go when there are too many, and which are being read.
 
-A folder of files whose names begin with their stream's recipe (32 hexadecimal digits): latents, states. A stream goes whole, the one
-that was used longest ago first, and none goes while somebody uses it: this process counts its users, and each user holds a lock file
-that other processes see and that ends with its process. The one that was used last stays, however large it is, so that what was
-cancelled can be gone on with. Knows nothing of what is in the files.
+A folder of files whose names begin with their stream's recipe (32 hexadecimal digits): latents, states. Others were put there by somebody
+else, and are neither counted nor removed. A stream goes whole, the one that was used longest ago first, and none goes while somebody
+uses it: this process counts its users, and each user holds a lock file that other processes see and that ends with its process. The one
+that was used last stays, however large it is, so that what was cancelled can be gone on with. Knows nothing of what is in the files.
 """
 
 import os
@@ -22,6 +22,7 @@ from .errors import KnotForcingError
 
 BYTES_PER_GB = 10**9
 RECIPE = re.compile(r"[0-9a-f]{32}")
+OURS = re.compile(r"\.(latents|state)(\.new)?$")  # `.new`: a writer that was killed left it
 LOCK = ".lock"
 _used: Counter[tuple[Path, str]] = Counter()  # folder and recipe of what this process uses
 
@@ -95,7 +96,7 @@ class KeptStreams:
     def _files(self) -> dict[str, list[Path]]:
         found = defaultdict(list)
         for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
-            if path.suffix != LOCK and path.is_file() and not path.is_symlink():
+            if OURS.search(path.name) and path.is_file() and not path.is_symlink():
                 recipe = RECIPE.match(path.name)
                 found[recipe[0] if recipe else path.name].append(path)
         return found

@@ -101,6 +101,21 @@ def test_nothing_outside_the_folder_is_touched(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_files_of_others_in_the_folder_are_neither_counted_nor_removed(tmp_path):
+    keep(tmp_path, {NAMES[0]: 10})
+    mine = [tmp_path / name for name in ("notes.txt", f"{NAMES[0]}.png", "film.mp4", "states")]
+    for path in mine:
+        path.write_text("mine")
+    (tmp_path / f"{NAMES[0]}.latents.new").write_bytes(bytes(7))
+    kept = KeptStreams(tmp_path, limit_bytes=0)
+    assert there(kept) == [NAMES[0]] and kept.num_bytes == 1007
+    with kept.use(NAMES[1]):
+        pass
+    kept.empty()
+    assert there(kept) == []
+    assert all(path.read_text() == "mine" for path in mine)
+
+
 def test_a_folder_that_is_not_there_keeps_nothing(tmp_path):
     kept = KeptStreams(tmp_path / "none")
     assert kept.streams() == [] and kept.num_bytes == kept.empty() == 0
