@@ -36,8 +36,12 @@ def make_shard(
     for clip in range(clips):
         rng = np.random.default_rng([seed, clip])
         character = draw_character(rng, framing, loose)
-        performance = moments(frames, rng) if are_moments else babble(frames, rng)
-        drawn.append(character.render(performance, size))
+        if are_moments:
+            states = moments(frames, rng)
+            alone = [character.render(states[i : i + 1], size) for i in range(frames)]  # each is cut by its own eyes
+            drawn.append({name: np.concatenate([state[name] for state in alone]) for name in alone[0]})
+        else:
+            drawn.append(character.render(babble(frames, rng), size))
         known.append({"kind": character.style.kind, "rendering": character.style.rendering, "eyes": character.style.eyes})
     tensors = {name: np.stack([clip[name] for clip in drawn]) for name in drawn[0]}
     tensors["tracks"] = tensors["tracks"].astype(np.float16)

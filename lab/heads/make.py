@@ -54,8 +54,7 @@ def render_clip(studio: Studio, rng: np.random.Generator, frames: int, size: int
     for i in range(frames):
         if i:
             head.relight()
-        one = type(states)(**{name: getattr(states, name)[i : i + 1] for name in TRACKS})
-        made.append(head.render(one, draw_camera(rng, framing, loose), size))
+        made.append(head.render(states[i : i + 1], draw_camera(rng, framing, loose), size))
     return {name: np.concatenate([frame[name] for frame in made]) for name in made[0]}, known
 
 

@@ -37,6 +37,9 @@ class Performance:
         """All tracks side by side: [f, 14] float32, in the order of `TRACKS`."""
         return np.stack([getattr(self, name) for name in TRACKS], 1).astype(np.float32)
 
+    def __getitem__(self, frames: slice) -> "Performance":
+        return Performance(**{name: values[frames] for name, values in vars(self).items()})
+
 
 TRACKS = tuple(field.name for field in fields(Performance))
 
