@@ -92,9 +92,9 @@ def arkit(performance: Performance, names: tuple[str, ...]) -> np.ndarray:
     add("mouthPucker", 0.75 * round_)
     add("mouthFunnel", 0.4 * round_ * open_ + 0.1 * round_)
     add("mouthStretch", 0.4 * spread)
-    add("mouthUpperUp", 0.22 * open_ + 0.15 * p.bite)
-    add("mouthLowerDown", 0.28 * open_ * (1 - p.bite))
-    add("mouthRollLower", 0.7 * p.bite)
+    add("mouthUpperUp", 0.3 * open_ * (1 - round_) + 0.35 * p.bite + 0.4 * np.maximum(p.smile, 0))  # upper teeth show first
+    add("mouthLowerDown", 0.12 * open_ * (1 - p.bite))
+    add("mouthRollLower", 0.9 * p.bite)
     add("mouthPress", 0.3 * (open_ < 0.05) * (p.bite < 0.1))
     smile, sad = np.maximum(p.smile, 0), np.maximum(-p.smile, 0)
     add("mouthSmile", 0.9 * smile)

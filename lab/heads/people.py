@@ -60,6 +60,7 @@ def draw_person(mesh: Mesh, rng: np.random.Generator, strength: float = STRENGTH
     axes: dict[str, float] = {}
     weights = np.array([_weight(name, macro, outlines, axes, rng, strength) for name in mesh.target_names], np.float32)
     vertices = mesh.vertices + (weights @ mesh.targets).reshape(-1, 3)
+    vertices[mesh.groups["helper-upper-teeth"], 1] -= rng.uniform(0.01, 0.06)  # at rest they hide behind the lip, open mouths and all
     return Person(vertices.astype(np.float32), masculine, age, descent)
 
 
