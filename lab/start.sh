@@ -7,7 +7,8 @@ mkdir -p "$run/vae"
 run=$(cd "$run" && pwd)
 cd "$(dirname "$0")/.."
 if [ -f "$run/vae/pid" ] && kill -0 "$(cat "$run/vae/pid")" 2>/dev/null; then
-  echo "already running as $(cat "$run/vae/pid")"
+  kill -CONT "$(cat "$run/vae/pid")" # if it was paused
+  echo "running as $(cat "$run/vae/pid")"
   exit 0
 fi
 [ -f "$run/recipe.json" ] || cp lab/recipes/autoencoder.json "$run/recipe.json"
