@@ -8,13 +8,15 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 
 def tensor_bytes() -> int:
     """In all tensors that are alive in this process; numbers that several of them share count once."""
     gc.collect()
-    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor) and thing.device.type == "cpu"]
+    alive = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
+    tensors = [tensor for tensor in alive if tensor.device.type == "cpu" and tensor.layout == torch.strided]  # others have no storage
     return sum({storage._cdata: storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}.values())
 
 

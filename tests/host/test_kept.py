@@ -3,8 +3,6 @@
 import asyncio
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 
 from .conftest import talking
 
@@ -60,6 +58,8 @@ def test_what_was_lost_is_said_on_the_node_and_drawn_once_more(host):
 @pytest.fixture
 def asked(host):
     """Asks the routes that the pack has told the server of, over HTTP."""
+    from aiohttp import web  # the host's
+    from aiohttp.test_utils import TestClient, TestServer
 
     def ask(method: str, path: str, **words):
         async def answer():

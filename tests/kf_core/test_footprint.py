@@ -15,6 +15,7 @@ from kf_core.model.fp8 import with_float8
 from kf_core.sampling.noise import SeededNoise
 from kf_core.sampling.rollout import RolloutState, rollout
 from kf_core.timeline import LatentSpan
+from kf_core.vae import optimized_decoder
 from kf_core.vae.streaming import DecoderState
 
 SIDE = 64
@@ -67,7 +68,17 @@ def test_guidance_takes_a_second_past_and_nothing_else_that_lasts():
 
 
 @pytest.mark.parametrize("tiny, at_once", [(False, None), (False, 1), (True, None), (True, 1)])
-def test_decoding_takes_what_was_computed(tiny, at_once):
+def test_decoding_takes_what_was_computed(tiny, at_once, monkeypatch):
+    monkeypatch.setattr(optimized_decoder, "serves", lambda raw: False)  # what is computed is what a card runs
+    decoded_as_computed(tiny, at_once, most=1.1)
+
+
+def test_decoding_on_a_cpu_takes_little_more_than_was_computed():
+    """Its one buffer is held throughout."""
+    decoded_as_computed(tiny=False, at_once=1, most=1.2)
+
+
+def decoded_as_computed(tiny: bool, at_once: int | None, most: float) -> None:
     decoder, state, first = random_decoder(tiny=tiny, dim=16, dtype=BF16), DecoderState(), 0
     decoder.at_once = at_once
     for count in (1, 3, 3):
@@ -76,7 +87,7 @@ def test_decoding_takes_what_was_computed(tiny, at_once):
             decoder.decode(LatentChunk(0, LatentSpan(first, first + count), latents), state)
         first += count
     wanted = computed(DecoderKind(dim=None if tiny else 16), at_once, DECODED_SIDE)
-    assert alive.most == pytest.approx(wanted.decoding, rel=0.1)
+    assert 0.9 * wanted.decoding <= alive.most <= most * wanted.decoding
     assert sum(tensor.nbytes for tensor in state.past.values()) == wanted.past
 
 
