@@ -49,9 +49,9 @@ def test_the_hosts_own_python_is_found_in_its_folder_or_beside_it(host, place):
     assert python_of(host) == python
 
 
-def test_the_hosts_python_may_be_named(host, monkeypatch):
-    monkeypatch.setenv("COMFYUI_PYTHON", "/opt/python")
-    assert python_of(host) == Path("/opt/python")
+def test_the_hosts_python_may_be_named(host, monkeypatch, tmp_path):
+    monkeypatch.setenv("COMFYUI_PYTHON", str(tmp_path / "python"))
+    assert python_of(host) == tmp_path / "python"
 
 
 def test_without_a_host_or_what_its_tests_need_it_says_so_and_passes(ci, host, tmp_path, monkeypatch, capfd):
