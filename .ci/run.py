@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 import develop  # noqa: E402
 from tests.host.places import found_host, python_of  # noqa: E402
 
-# Wherever numbers come out of sums that a processor may order or round otherwise. What is left out reads text, files and pictures.
+# Wherever numbers come out of sums that a processor may order or round otherwise. What is left out reads text, files and frames.
 NUMERICAL = [
     *(f"tests/kf_core/{name}" for name in ("model", "sampling", "vae", "test_precision.py", "test_stream.py", "test_footprint.py")),
     *(f"tests/kf_core/conditioning/test_{name}.py" for name in ("audio", "control", "umt5", "wav2vec2")),

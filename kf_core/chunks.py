@@ -1,4 +1,4 @@
-"""What passes between the stages of a stream: driving for a chunk, a denoising step, latents, pictures.
+"""What passes between the stages of a stream: driving for a chunk, a denoising step, latents, frames.
 
 Values only; each says which space its tensor is in.
 """
@@ -22,7 +22,7 @@ class Signal:
 
 @dataclass(frozen=True, eq=False)
 class Control(Signal):
-    """Control pictures for a VACE module: `features` are [b, f, 32, h, w], grey latents and the control's, in model space."""
+    """Control frames for a VACE module: `features` are [b, f, 32, h, w], grey latents and the control's, in model space."""
 
     in_clean_pass: bool = False  # whether what is remembered of finished frames has heard the control, too
     restarts: bool = False  # positions of the module's branch begin at 0 in every pass
@@ -84,7 +84,7 @@ class Replayed:
 
 @dataclass(frozen=True)
 class FrameChunk:
-    """Pictures that are done."""
+    """Frames that are done."""
 
     index: int
     span: PixelSpan
@@ -92,9 +92,9 @@ class FrameChunk:
 
 
 def gather(whole: Tensor | None, chunk: FrameChunk, span: PixelSpan) -> Tensor:
-    """Put a chunk's pictures in their place among all of `span`, on the CPU: [f, h, w, 3]. The first time, None, makes room for them.
+    """Put a chunk's frames in their place among all of `span`, on the CPU: [f, h, w, 3]. The first time, None, makes room for them.
 
-    Joining chunks at the end would hold every picture twice."""
+    Joining chunks at the end would hold every frame twice."""
     if whole is None:
         whole = chunk.frames.new_empty((span.length, *chunk.frames.shape[1:]), device="cpu")
     whole[chunk.span.start - span.start : chunk.span.stop - span.start] = chunk.frames

@@ -1,10 +1,10 @@
 """A stream becomes a video file that plays while it grows, and that can be taken up again whatever ended it.
 
-    stream --> pictures and sound to the file, latents of each chunk to a log, state beside it every few minutes and on stop
+    stream --> frames and sound to the file, latents of each chunk to a log, state beside it every few minutes and on stop
 
 The state is large (863 MB at 1.3 billion weights and 832x480), what a chunk adds to it is not: so after a crash the last state is loaded
 and the chunks since then are replayed from the log, a pass each, until it has caught up. Where the machine can do two things at once, a
-chunk becomes pictures and goes to the file while the next one is drawn (`worker.py`). Knows no host and shows nothing: it yields what
+chunk becomes frames and goes to the file while the next one is drawn (`worker.py`). Knows no host and shows nothing: it yields what
 happens after it is on the disk, and the caller decides when to stop.
 """
 
@@ -43,7 +43,7 @@ class Film:
 
     Invariants
     - What `record` has yielded is on the disk; whatever ends it, the file plays.
-    - Recorded in one go or in many, in turn or beside the drawing, the file holds the same pictures, each once.
+    - Recorded in one go or in many, in turn or beside the drawing, the file holds the same frames, each once.
     - State and log belong together: the log holds every chunk that was drawn since the state was saved. Of a whole film both are gone.
     """
 
@@ -60,7 +60,7 @@ class Film:
         return Spool.beside(log_of(self.state_file), self.stream.recipe())
 
     @property
-    def pictures(self) -> int:
+    def frames(self) -> int:
         """How many there are in the file now."""
         if not self.path.exists():
             return 0
@@ -68,19 +68,19 @@ class Film:
             return num_frames(file)
 
     def is_whole(self) -> bool:
-        """Whether all pictures are there. A stream whose end nobody knows (yet) never is."""
-        return self._is_end(self.pictures)
+        """Whether all frames are there. A stream whose end nobody knows (yet) never is."""
+        return self._is_end(self.frames)
 
     def is_other(self) -> bool:
         """Whether the file was begun by another recipe or decoder, so that going on with it would join two videos."""
-        if self.pictures == 0:
+        if self.frames == 0:
             return False
         said = SAID.search(metadata(self.path).get("comment", ""))
         return said is None or (said["recipe"], said["decoder"]) != (self.stream.recipe(), self._decoder_name)
 
     def remark(self) -> str:
         """What of the file has to be drawn once more before it goes on, and why, as a sentence; empty where nothing is lost."""
-        there, settings = self.pictures, self.stream.settings
+        there, settings = self.frames, self.stream.settings
         if there == 0 or self._is_end(there):
             return ""
         end, said, logs = settings.chunk_of(latent_frames(there)), StreamState.look_at(self.state_file), self._logs()
@@ -103,7 +103,7 @@ class Film:
         since = pixels(settings.emitted(lost[0])).start / self.stream.fps
         until = min(there, pixels(settings.emitted(lost[-1])).stop) / self.stream.fps
         return (
-            f"{why}: the pictures from {since:.1f} s to {until:.1f} s are drawn once more before new ones come. The video stays as it is, "
+            f"{why}: the frames from {since:.1f} s to {until:.1f} s are drawn once more before new ones come. The video stays as it is, "
             f"and that takes about as long as making these {until - since:.1f} s did."
         )
 
@@ -115,12 +115,12 @@ class Film:
             self.log.remove()
 
     def record(self, is_from_the_start: bool = False) -> Iterator[Step | Replayed | LatentChunk | FrameChunk]:
-        """Make what is missing. `is_from_the_start`: yield the pictures that are in the file, too; they are decoded again, not drawn.
+        """Make what is missing. `is_from_the_start`: yield the frames that are in the file, too; they are decoded again, not drawn.
 
         Otherwise only new ones, and those of their chunk. Where no end is known, it goes on until the source ends or the caller stops."""
         stream = self.stream
         with locked(self.state_file, self.path), self._writer(resume=not self.replaces) as video, self._worker() as worker:
-            there = video.num_pictures
+            there = video.num_frames
             if self._is_end(there) and not is_from_the_start:
                 return
             first = 0 if is_from_the_start else there
@@ -132,9 +132,9 @@ class Film:
             saved, cost = time.perf_counter(), 0.0
 
             def write(made: FrameChunk) -> None:
-                fresh = made.frames[max(0, video.num_pictures - made.span.start) :]
+                fresh = made.frames[max(0, video.num_frames - made.span.start) :]
                 if len(fresh):
-                    is_first = video.num_pictures == 0
+                    is_first = video.num_frames == 0
                     video.write(fresh, soundtrack.between(*video.sound_for(len(fresh))))
                     if is_first and self.replaces:
                         with suppress(OSError):
@@ -149,8 +149,8 @@ class Film:
             try:
                 for item in happening:
                     is_due = time.perf_counter() - saved > max(SAVE_SECONDS, SAVE_SHARE * cost)
-                    is_new = video.num_pictures > there  # before that, the decoder may not remember all that it needs
-                    if isinstance(item, FrameChunk) and is_due and is_new and state.is_whole and not self._is_end(video.num_pictures):
+                    is_new = video.num_frames > there  # before that, the decoder may not remember all that it needs
+                    if isinstance(item, FrameChunk) and is_due and is_new and state.is_whole and not self._is_end(video.num_frames):
                         before = time.perf_counter()
                         save()
                         saved = time.perf_counter()
@@ -161,9 +161,9 @@ class Film:
                 try:
                     happening.close()  # what is being made gets into the file
                 finally:
-                    if self._is_end(video.num_pictures):
+                    if self._is_end(video.num_frames):
                         self.discard()
-                    elif video.num_pictures > there:
+                    elif video.num_frames > there:
                         save()
 
     def finish(self) -> None:
@@ -177,9 +177,9 @@ class Film:
                 if video.lacks_sound:
                     video.write_sound(self._soundtrack(video).between(*video.sound_for(0)))
 
-    def _is_end(self, pictures: int) -> bool:
-        end = self.stream.num_pictures  # of a live source it is known when the source is closed
-        return end is not None and pictures >= end
+    def _is_end(self, frames: int) -> bool:
+        end = self.stream.num_frames  # of a live source it is known when the source is closed
+        return end is not None and frames >= end
 
     def _logs(self) -> Sequence[Spool]:
         return [self.log] if self.spool is None else [self.spool, self.log]
@@ -216,13 +216,13 @@ class Film:
 def take_up(
     stream: Stream, state_file: Path, logs: Sequence[Spool], first: int, *, is_shown: bool = True
 ) -> tuple[StreamState, Spool | None]:
-    """Where to go on so that picture `first` comes next, or as little before it as can be; and the first of `logs` that reaches so far.
+    """Where to go on so that frame `first` comes next, or as little before it as can be; and the first of `logs` that reaches so far.
 
-    `is_shown`: every picture that is made counts. Otherwise those before `first` do not, and of latents that are in a log only as many are
+    `is_shown`: every frame that is made counts. Otherwise those before `first` do not, and of latents that are in a log only as many are
     decoded as the decoder remembers."""
     found = StreamState.load(state_file, stream) or StreamState.start(stream)
-    if found.next_picture > first:
-        found = StreamState(found.rollout, DecoderState())  # the pictures again, but from the log
+    if found.next_frame > first:
+        found = StreamState(found.rollout, DecoderState())  # the frames again, but from the log
     for log in logs:
         decoder = found.decoder if is_shown else _decoder_before(first, found.decoder, log, stream)
         wanted = stream.settings.chunk_of(decoder.next_frame)
@@ -236,13 +236,13 @@ def take_up(
 
 def film_name(stream: Stream, recipe: str) -> str:
     """A short name for the file of a stream: another one for another recipe, decoder or length."""
-    return fingerprint(recipe, stream.decoder.vae, stream.num_pictures)[:8]
+    return fingerprint(recipe, stream.decoder.vae, stream.num_frames)[:8]
 
 
-def _decoder_before(picture: int, found: DecoderState, log: Spool, stream: Stream) -> DecoderState:
-    """A decoder that has seen enough when `picture` comes: the one that was found, or a new one where the log spares most of the way."""
+def _decoder_before(frame: int, found: DecoderState, log: Spool, stream: Stream) -> DecoderState:
+    """A decoder that has seen enough when `frame` comes: the one that was found, or a new one where the log spares most of the way."""
     settings = stream.settings
-    shown = settings.chunk_of(max(0, latent_frames(picture)))
+    shown = settings.chunk_of(max(0, latent_frames(frame)))
     begin = settings.chunk_of(max(0, settings.emitted(shown).start - DECODER_REMEMBERS))
-    frame = settings.emitted(begin).start
-    return DecoderState(next_frame=frame) if frame > found.next_frame and log.holds(begin, shown) else found
+    start = settings.emitted(begin).start
+    return DecoderState(next_frame=start) if start > found.next_frame and log.holds(begin, shown) else found

@@ -54,13 +54,13 @@ class Footprint:
         return self.weights + self.cache + self.decoder_weights + self.past
 
     def peak(self, is_beside: bool) -> int:
-        """The most at a time, with the pictures made beside the drawing or in turn with it."""
+        """The most at a time, with the frames made beside the drawing or in turn with it."""
         return self.held + (self.drawing + self.decoding if is_beside else max(self.drawing, self.decoding))
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderKind:
-    """What makes the pictures: Wan's VAE of this width, or the tiny decoder (None)."""
+    """What makes the frames: Wan's VAE of this width, or the tiny decoder (None)."""
 
     dim: int | None = 96
     is_alone: bool = False  # without an encoder: kf-tiny's small decoder
@@ -147,7 +147,7 @@ def _few_layers(
 
 @lru_cache(maxsize=64)
 def _decoder(kind: DecoderKind, chunk: int, at_once: int | None, width: int, height: int, dtype: torch.dtype) -> tuple[int, int, int]:
-    """Weights, past, and what comes on top while latents become pictures."""
+    """Weights, past, and what comes on top while latents become frames."""
     with META:
         network = kind.network().to(dtype)
     decoder = TinyDecoder(network, at_once) if isinstance(network, TinyVAE) else VideoDecoder(network, at_once)

@@ -1,6 +1,6 @@
 """What this process takes of the machine's memory, and giving back what the C library keeps of what was freed.
 
-Freed blocks of pictures and hidden states are kept by glibc for later use, tens of megabytes that move without a trend. They belong to
+Freed blocks of frames and hidden states are kept by glibc for later use, tens of megabytes that move without a trend. They belong to
 nobody, and a host that runs for days should have them back between two jobs.
 """
 

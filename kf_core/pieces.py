@@ -1,4 +1,4 @@
-"""A stream piece by piece, N seconds each: for what works on pictures in memory, however long the stream is.
+"""A stream piece by piece, N seconds each: for what works on frames in memory, however long the stream is.
 
 A piece draws and decodes only what the pieces before it did not: its end is saved as the next one's beginning, and latents come from the
 spool. Pieces meet without gap, and joined they are the stream. Knows no host.
@@ -33,22 +33,22 @@ class Pieces:
     @property
     def count(self) -> int | None:
         """How many there are; None: no end is known, or not yet (a live source)."""
-        end = self.stream.num_pictures
+        end = self.stream.num_frames
         return None if end is None else math.ceil(end / (self.seconds * self.stream.fps) - 1e-6)
 
     def span(self, index: int) -> PixelSpan:
-        """The pictures of piece `index`; where no end is known, as if it came later. Raises KnotForcingError beyond the last one."""
+        """The frames of piece `index`; where no end is known, as if it came later. Raises KnotForcingError beyond the last one."""
         if index < 0 or (self.count is not None and index >= self.count):
             raise KnotForcingError(
                 f"The stream has {self.count} segments of {self.seconds:g} s, numbered from 0, and number {index} was asked for. "
                 f"If all are done, set `index` to 0 to begin again."
             )
         first, last = (_beginning(i, self.seconds, self.stream.fps) for i in (index, index + 1))
-        end = self.stream.num_pictures
+        end = self.stream.num_frames
         return PixelSpan(first, last if end is None else min(end, last))
 
     def take(self, index: int) -> Iterator[Step | Replayed | LatentChunk | FrameChunk]:
-        """All that happens until piece `index` is there, or the stream has ended; FrameChunks hold its pictures and no others."""
+        """All that happens until piece `index` is there, or the stream has ended; FrameChunks hold its frames and no others."""
         span = self.span(index)
         state, spool = self._state(index, span)
         before = state.decoder
@@ -61,7 +61,7 @@ class Pieces:
                     is_last = item.span.stop >= span.stop
                     if is_last:
                         # the next piece begins inside a chunk, which it has to decode again
-                        end = StreamState(state.rollout, state.decoder if state.next_picture <= span.stop else before)
+                        end = StreamState(state.rollout, state.decoder if state.next_frame <= span.stop else before)
                         end.save(self._state_file(index + 1), self.stream)
                     cut = _cut(item, span)
                     if cut.span.length:
@@ -72,9 +72,9 @@ class Pieces:
                     yield item
 
     def sound(self, index: int, sample_rate: int, channels: int) -> np.ndarray:
-        """The sound of piece `index`, exactly as long as its pictures: [channels, n]."""
+        """The sound of piece `index`, exactly as long as its frames: [channels, n]."""
         span = self.span(index)
-        start, stop = (round(picture * sample_rate / self.stream.fps) for picture in (span.start, span.stop))
+        start, stop = (round(frame * sample_rate / self.stream.fps) for frame in (span.start, span.stop))
         return sound_between(self.stream.driving.audio, start, stop, sample_rate, channels)
 
     def _worker(self) -> Worker:
@@ -92,10 +92,10 @@ class Pieces:
         return self.folder / f"{self.spool.path.stem}-{self.seconds:g}s-{index % 2}.state"
 
 
-def piece_with(picture: int, seconds: float, fps: float) -> int:
-    """The number of the piece that a picture is in, where each is so many seconds long."""
-    near = round(picture / (seconds * fps))
-    return near - (_beginning(near, seconds, fps) > picture)
+def piece_with(frame: int, seconds: float, fps: float) -> int:
+    """The number of the piece that a frame is in, where each is so many seconds long."""
+    near = round(frame / (seconds * fps))
+    return near - (_beginning(near, seconds, fps) > frame)
 
 
 def sound_between(audio: AudioSource | None, start: int, stop: int, sample_rate: int, channels: int) -> np.ndarray:
@@ -107,7 +107,7 @@ def sound_between(audio: AudioSource | None, start: int, stop: int, sample_rate:
 
 
 def _beginning(index: int, seconds: float, fps: float) -> int:
-    """The first picture of piece `index`."""
+    """The first frame of piece `index`."""
     return round(index * seconds * fps)
 
 

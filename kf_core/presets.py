@@ -32,7 +32,7 @@ class Way:
 
     decoder: DecoderKind
     at_once: int | None  # latents decoded at a time; None: a whole chunk
-    is_beside: bool  # pictures are made while the next chunk is drawn
+    is_beside: bool  # frames are made while the next chunk is drawn
 
     def said(self) -> str:
         name = "a tiny decoder" if self.decoder == TINY else "the small decoder" if self.decoder.is_alone else "the VAE"
@@ -92,7 +92,7 @@ def plan(
         small = None if is_auto else next((decoder for decoder in decoders[1:] if decoder.is_alone), None)
         if small is None:
             return Plan(preset, Way(decoders[0], None, True), None, None, f"Preset {chosen}.", is_usual=True)
-        why = f"Preset {chosen}: the small decoder makes the pictures, faster and softer."
+        why = f"Preset {chosen}: the small decoder makes the frames, faster and softer."
         return Plan(preset, Way(small, None, True), None, None, why)
     if preset == "mps":
         way = Way(decoders[0], 1, False)  # one queue of commands, and memory that the whole machine shares
@@ -108,7 +108,7 @@ def plan(
     plan = Plan(preset, way, needed, room, f"Preset {chosen}: {said}.")
     if plan.fits:
         return plan
-    advice = "Make the pictures smaller" + ("" if TINY in decoders else ", or add a tiny decoder (taew2_1)")
+    advice = "Make the frames smaller" + ("" if TINY in decoders else ", or add a tiny decoder (taew2_1)")
     return Plan(preset, way, needed, room, f"{plan.why} That may be too much. {advice}.")
 
 
@@ -119,7 +119,7 @@ def reads_on_device(preset: str, device: torch.device) -> bool:
 
 
 def _ways(decoders: tuple[DecoderKind, ...]) -> Iterator[Way]:
-    """The best first: sharp pictures before fast ones, and both at once before one after the other."""
+    """The best first: sharp frames before fast ones, and both at once before one after the other."""
     for decoder in decoders:
         yield Way(decoder, None, True)
         yield Way(decoder, 1, True)

@@ -20,7 +20,7 @@ STRONGEST_GUIDANCE = 30.0
 class Ahead:
     """The anchor stands at `start` and jumps on by `stride` whenever the rollout reaches it ("running ahead")."""
 
-    start: int = 20  # last latent index of an 81-picture training clip
+    start: int = 20  # last latent index of an 81-frame training clip
     stride: int = 20  # = start, so that the lead runs through the whole trained range 1..20
 
     def __post_init__(self) -> None:

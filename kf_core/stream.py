@@ -1,8 +1,8 @@
 """A stream: the recipe of a video without end, and what must be kept to continue it bit for bit.
 
-    portrait, driving, model --rollout--> latents (--> spool) --decoder--> pictures
+    portrait, driving, model --rollout--> latents (--> spool) --decoder--> frames
 
-Iterating a stream starts afresh and gives the same pictures each time; iterating with a `StreamState` goes on where it was saved.
+Iterating a stream starts afresh and gives the same frames each time; iterating with a `StreamState` goes on where it was saved.
 Knows no files but its own, and no host: it yields, the caller decides about progress, preview, interruption and saving.
 """
 
@@ -57,15 +57,15 @@ class Stream:
     seconds: float | None = None  # None: as long as the driving; for ever where nobody knows
     audio_encoder: nn.Module | None = None  # for models that hear through wav2vec 2.0
     text_encoder: TextEncoder | None = None  # for models that read
-    control_encoder: WanVAE | None = None  # for control pictures, where the model has a VACE module
+    control_encoder: WanVAE | None = None  # for control frames, where the model has a VACE module
 
     @property
     def fps(self) -> float:
         return self.model.card.fps
 
     @property
-    def num_pictures(self) -> int | None:
-        """How many pictures the stream has; None: no end is known, or not yet (a live source)."""
+    def num_frames(self) -> int | None:
+        """How many frames the stream has; None: no end is known, or not yet (a live source)."""
         seconds = self.driving.seconds if self.seconds is None else self.seconds
         return None if seconds is None else pixel_frames_in(seconds, self.fps)
 
@@ -73,7 +73,7 @@ class Stream:
         return self.frames()
 
     def frames(self, state: "StreamState | None" = None, spool: Spool | None = None) -> Iterator[FrameChunk]:
-        """The pictures, chunk by chunk; the last chunk is cut so that the length is exact."""
+        """The frames, chunk by chunk; the last chunk is cut so that the length is exact."""
         for item in self.steps(state, spool):
             if isinstance(item, FrameChunk):
                 yield item
@@ -87,12 +87,12 @@ class Stream:
         then: Callable[[FrameChunk], object] | None = None,
         until: int | None = None,
     ) -> Iterator[Step | Replayed | LatentChunk | FrameChunk]:
-        """All that happens: denoising steps, finished latents, pictures. A `state` is continued, and changed in place.
+        """All that happens: denoising steps, finished latents, frames. A `state` is continued, and changed in place.
 
-        A `worker` that is `Beside` makes the pictures of a chunk, and does with them what comes `then`, while the next chunk is drawn;
+        A `worker` that is `Beside` makes the frames of a chunk, and does with them what comes `then`, while the next chunk is drawn;
         they are handed out before that one is committed. So the state is whole and may be saved after each FrameChunk, and after a Step
         if it says so (`is_whole`). What the spool holds is read, what it lacks is added to it. `until`: draw no chunk that only has
-        pictures beyond this one. Closing waits for the pictures that are being made; if there is a `then`, they count as handed out."""
+        frames beyond this one. Closing waits for the frames that are being made; if there is a `then`, they count as handed out."""
         state, worker = state or StreamState.start(self), worker or InTurn()
         if self._is_over(state):
             return
@@ -121,7 +121,7 @@ class Stream:
                 state.decoder = state.decoder if then is None else decoder
 
     def latents(self, spool: Spool | None = None) -> Iterator[Step | Replayed | LatentChunk]:
-        """The latents from the beginning to the end, whole chunks, without making pictures of them; for ever where there is no end."""
+        """The latents from the beginning to the end, whole chunks, without making frames of them; for ever where there is no end."""
         for item in self._latents(StreamState.start(self), spool):
             yield item
             if isinstance(item, LatentChunk) and self._is_beyond(pixels(item.span).stop):
@@ -166,7 +166,7 @@ class Stream:
         return () if self.text_encoder is None or self.model.card.text.kind == "none" else (self.text_encoder,)
 
     def _control(self) -> tuple[nn.Module, ...]:
-        """What makes hints of control pictures, where there are any."""
+        """What makes hints of control frames, where there are any."""
         is_used = self.driving.control is not None and self.model.vace is not None and self.control_encoder is not None
         return (self.model.vace, self.control_encoder) if is_used else ()
 
@@ -189,13 +189,13 @@ class Stream:
                 continue
             for item in rollout(self.model, self.anchor, bound, self.settings, self._noise(), state.rollout):
                 if isinstance(item, LatentChunk) and item.index < wanted:
-                    break  # its pictures come from the spool, which may have the next one, too
+                    break  # its frames come from the spool, which may have the next one, too
                 if isinstance(item, LatentChunk) and spool is not None and spool.reaches(item.index):  # it may have been removed
                     spool.append(item)
                 yield item
 
     def _make(self, chunk: LatentChunk, past: DecoderState, then: Callable | None) -> tuple[FrameChunk, DecoderState]:
-        """The pictures of `chunk`, on the CPU, and what the decoder remembers after them; `past` stays as it is."""
+        """The frames of `chunk`, on the CPU, and what the decoder remembers after them; `past` stays as it is."""
         decoder = replace(past)
         latents = chunk.latents.to(dtype=self.anchor.latent.dtype, device=self.decoder.device)
         made = self._trimmed(self.decoder.decode(replace(chunk, latents=latents), decoder))
@@ -204,7 +204,7 @@ class Stream:
         return replace(made, frames=made.frames.cpu()), decoder
 
     def _taken(self, worker: Worker, state: "StreamState") -> Iterator[FrameChunk]:
-        """The pictures that were being made, if any: waits for them."""
+        """The frames that were being made, if any: waits for them."""
         if worker.is_busy:
             made, state.decoder = worker.take()
             if made.span.length:
@@ -230,15 +230,15 @@ class Stream:
         return SeededNoise(self.seed, (b, c, h, w))
 
     def _is_over(self, state: "StreamState") -> bool:
-        return self._is_beyond(state.next_picture)
+        return self._is_beyond(state.next_frame)
 
-    def _is_beyond(self, pictures: int, until: int | None = None) -> bool:
-        """Whether so many pictures are all that is wanted."""
-        ends = [end for end in (self.num_pictures, until) if end is not None]
-        return bool(ends) and pictures >= min(ends)
+    def _is_beyond(self, frames: int, until: int | None = None) -> bool:
+        """Whether so many frames are all that is wanted."""
+        ends = [end for end in (self.num_frames, until) if end is not None]
+        return bool(ends) and frames >= min(ends)
 
     def _trimmed(self, chunk: FrameChunk) -> FrameChunk:
-        end = self.num_pictures
+        end = self.num_frames
         if end is None or chunk.span.stop <= end:
             return chunk
         span = PixelSpan(chunk.span.start, max(chunk.span.start, end))
@@ -255,13 +255,13 @@ class StreamState:
     decoder: DecoderState
 
     @property
-    def next_picture(self) -> int:
-        """The first picture that has not been made."""
+    def next_frame(self) -> int:
+        """The first frame that has not been made."""
         return pixel_frames(self.decoder.next_frame)
 
     @property
     def is_whole(self) -> bool:
-        """Whether all that was drawn has become pictures, so that this state alone is enough to go on."""
+        """Whether all that was drawn has become frames, so that this state alone is enough to go on."""
         return self.rollout.cache.settings.emitted(self.rollout.chunk).start <= self.decoder.next_frame
 
     @classmethod
@@ -346,7 +346,7 @@ def is_state(path: Path) -> bool:
 
 
 def _parts(chunk: LatentChunk, first: int) -> Iterator[LatentChunk]:
-    """The chunk from latent frame `first` on; frame 0 goes alone, because its one picture is what people wait for."""
+    """The chunk from latent frame `first` on; frame 0 goes alone, because its one frame is what people wait for."""
     span = chunk.span
     start = max(first, span.start)
     cuts = [start, span.stop] if start > 0 or span.stop == 1 else [0, 1, span.stop]

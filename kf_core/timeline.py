@@ -1,6 +1,6 @@
 """Three clocks and the only conversions between them: seconds, pixel frames, latent frames.
 
-Wan's VAE is causal in time: latent frame 0 holds one picture, every later one holds four.
+Wan's VAE is causal in time: latent frame 0 holds one frame, every later one holds four.
 
     latent [0 |    1    |    2    | ...
     pixel  [0 | 1 2 3 4 | 5 6 7 8 | ...
@@ -36,21 +36,21 @@ class LatentSpan(_Span):
 
 
 class PixelSpan(_Span):
-    """Pictures start .. stop-1. A span made by `groups` may start below 0."""
+    """Frames start .. stop-1. A span made by `groups` may start below 0."""
 
 
 def pixel_frames(latent_frames: int) -> int:
-    """How many pictures the first `latent_frames` latent frames hold."""
+    """How many frames the first `latent_frames` latent frames hold."""
     return max(0, 1 + PIXELS_PER_LATENT * (latent_frames - 1)) if latent_frames > 0 else 0
 
 
 def latent_frames(pixel_frames: int) -> int:
-    """How many latent frames are needed for at least `pixel_frames` pictures."""
+    """How many latent frames are needed for at least `pixel_frames` frames."""
     return 0 if pixel_frames <= 0 else 1 + math.ceil((pixel_frames - 1) / PIXELS_PER_LATENT)
 
 
 def pixels(span: LatentSpan) -> PixelSpan:
-    """The pictures that `span` holds: LatentSpan(3, 6) -> PixelSpan(9, 21)."""
+    """The frames that `span` holds: LatentSpan(3, 6) -> PixelSpan(9, 21)."""
     return PixelSpan(pixel_frames(span.start), pixel_frames(span.stop))
 
 
@@ -63,15 +63,15 @@ def groups(span: LatentSpan) -> PixelSpan:
 
 
 def seconds(span: PixelSpan, fps: float) -> tuple[float, float]:
-    """When the pictures of `span` are shown, in seconds from the start of the stream."""
+    """When the frames of `span` are shown, in seconds from the start of the stream."""
     return span.start / fps, span.stop / fps
 
 
 def pixel_frames_in(seconds: float, fps: float) -> int:
-    """The number of pictures that covers `seconds` to the picture: at least one, rounded up (past float noise)."""
+    """The number of frames that covers `seconds` to the frame: at least one, rounded up (past float noise)."""
     return max(1, math.ceil(seconds * fps - 1e-6))
 
 
-def picture_on_show(picture: int, fps: float, own_fps: float) -> int:
-    """Which picture of a source at `own_fps` is on show when ours, at `fps`, is: 0 for what lies before the start."""
-    return math.floor(max(0, picture) / fps * own_fps + 1e-6)
+def frame_shown(frame: int, fps: float, own_fps: float) -> int:
+    """Which frame of a source at `own_fps` is on show when ours, at `fps`, is: 0 for what lies before the start."""
+    return math.floor(max(0, frame) / fps * own_fps + 1e-6)

@@ -55,7 +55,7 @@ class Recipe:
     rate: tuple[float, float]  # at its beginning and end, of the base rate; a cosine between
     batches: tuple[BatchKind, ...]
     mix: dict[str, float]  # pattern of shard names -> share
-    strength: float = 0.7  # of the picture's randomisation
+    strength: float = 0.7  # of the frame's randomisation
     features: float = 2.0  # added weight of eyes and mouth
     edges: float = 1.0
     squares: float = 5.0
@@ -193,7 +193,7 @@ def measure(vae: WanVAE, shards: Path, test: str, sheet: Path, drawn_by_others: 
         report[f"{shard.path.stem}_db"] = psnr((made - whole).square())
         shown = (made * 255).round().byte().permute(0, 2, 3, 4, 1).numpy()
         columns += [np.concatenate((clip[-1], back[-1])) for clip, back in zip(taken[:3], shown, strict=False)]
-    cartoons = [clips.pictures for clips in held_out(128, "cpu", TEST_CLIPS, TEST_FRAMES)]
+    cartoons = [clips.frames for clips in held_out(128, "cpu", TEST_CLIPS, TEST_FRAMES)]
     errors = [(through(vae, clips) - clips).square() for clips in cartoons]
     report["cartoons_db"] = psnr(torch.cat(errors))
     sheet.parent.mkdir(parents=True, exist_ok=True)

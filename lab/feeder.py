@@ -1,4 +1,4 @@
-"""Draws batches ahead in processes of their own, for a device that is faster than one core cuts and randomises pictures.
+"""Draws batches ahead in processes of their own, for a device that is faster than one core cuts and randomises images.
 
 A batch is a pure function of a seed from the training's generator. Without processes it is drawn where it is asked for, and a resumed
 training sees exactly what it would have seen; with them, what was drawn ahead when it stopped is lost.

@@ -1,6 +1,6 @@
 """Judges that nobody here trained: real faces of two packages, and dlib's face embedding. Measures only; nothing of it is learned from.
 
-The given photograph is scikit-image's astronaut, cut to the model's framing. dlib's landmark model learned from pictures whose licence
+The given photograph is scikit-image's astronaut, cut to the model's framing. dlib's landmark model learned from images whose licence
 excludes commercial use: it stays in the laboratory.
 
     pip install dlib-bin face_recognition_models "setuptools<81" scikit-image
@@ -86,17 +86,17 @@ def grace_hopper(framing: Framing = TIGHT, size: int = 128) -> Portrait | None:
         return None
     from matplotlib import cbook
 
-    picture = np.asarray(Image.open(cbook.get_sample_data("grace_hopper.jpg")).convert("RGB"))
-    found = landmarks(picture)
+    image = np.asarray(Image.open(cbook.get_sample_data("grace_hopper.jpg")).convert("RGB"))
+    found = landmarks(image)
     if found is None:
         return None
     eyes = found[0][42:48].mean(0), found[0][36:42].mean(0)
-    return _portrait("grace hopper", picture, tuple(tuple(map(float, eye)) for eye in eyes), framing, size)
+    return _portrait("grace hopper", image, tuple(tuple(map(float, eye)) for eye in eyes), framing, size)
 
 
-def _portrait(name: str, picture: np.ndarray, eyes, framing: Framing, size: int) -> Portrait:
-    found = landmarks(picture)
-    return Portrait(name, cut_to(picture, *eyes, framing, size), None if found is None else found[1])
+def _portrait(name: str, image: np.ndarray, eyes, framing: Framing, size: int) -> Portrait:
+    found = landmarks(image)
+    return Portrait(name, cut_to(image, *eyes, framing, size), None if found is None else found[1])
 
 
 def portraits() -> dict[str, Portrait]:

@@ -1,4 +1,4 @@
-"""Batches out of shards: which worlds in which shares, cut, mirrored and with a randomised picture.
+"""Batches out of shards: which worlds in which shares, cut, mirrored and with a randomised image.
 
 The mix is a part of the recipe; a new one finds new shards, so a training that runs is fed with new data (feeder.py). Everything random
 comes from the generator that is handed in.
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .picture import cut_photograph, randomise
+from .image import cut_photograph, randomise
 from .shards import Shard, feature_boxes, find_shards
 
 
@@ -35,7 +35,7 @@ class Mix:
     """Draws batches from the shards of a folder; `shares` maps patterns of file names to shares of the clips."""
 
     def __init__(self, folder: Path, shares: dict[str, float], strength: float = 0.7) -> None:
-        """Worlds without any shard are left out, their share goes to the others. `strength`: of the picture's randomisation."""
+        """Worlds without any shard are left out, their share goes to the others. `strength`: of the image's randomisation."""
         self.shares, self.strength = shares, strength
         self.shards: dict[str, list[tuple[Shard, tuple[int, ...]]]] = {}
         self.photographs: list[np.ndarray] = []

@@ -1,7 +1,7 @@
 """Licensed photographs that Python packages ship, in one shard: for backgrounds, and so that an autoencoder meets real light and texture.
 
 `LICENSED` is the whole list, each with its licence and where that is stated. The astronaut of scikit-image is what we are judged by, and
-Grace Hopper of matplotlib is kept as a second judge: neither is here, nor may any cut of them be. Pictures whose packages state no
+Grace Hopper of matplotlib is kept as a second judge: neither is here, nor may any cut of them be. Images whose packages state no
 licence are not here either: scikit-image's motorcycle, its 25-pixel faces, coins, ihc.
 
     python -m lab.photographs --out shards

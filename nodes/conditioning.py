@@ -1,6 +1,6 @@
 """What the user gives: the portrait, and what drives it. Each node adds its part to what came before.
 
-When signals disagree, what is given as such beats what a script says: pose pictures and angles over nods and turns, an expression
+When signals disagree, what is given as such beats what a script says: pose frames and angles over nods and turns, an expression
 slider over smiles. The same kind given twice: the later node counts.
 """
 
@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from ..kf_core.conditioning.audio import AudioArray
 from ..kf_core.conditioning.expression import ExpressionTrack
 from ..kf_core.conditioning.portrait import advice_on, livetalk_portrait, prepare_portrait
-from ..kf_core.conditioning.pose import HeadAngles, PosePictures
+from ..kf_core.conditioning.pose import HeadAngles, PoseFrames
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.vae.wan import SPATIAL_STRIDE
 from .host import live, models, vaes
@@ -34,7 +34,7 @@ class EncodeReferenceAnchor(io.ComfyNode):
             description="The portrait becomes the anchor that the generator keeps in view for ever, so that the person stays the same.",
             search_aliases=["portrait", "reference image", "identity", "first frame"],
             inputs=[
-                io.Image.Input("portrait", tooltip="One picture of the person: head and shoulders, looking at the camera."),
+                io.Image.Input("portrait", tooltip="One image of the person: head and shoulders, looking at the camera."),
                 io.Model.Input("model", tooltip="The generator from Load KF Model: it says which size it was trained at."),
                 io.Vae.Input("vae", tooltip="The VAE from Load KF Model, or any Wan 2.1 VAE."),
                 io.Int.Input(
@@ -67,10 +67,10 @@ class EncodeReferenceAnchor(io.ComfyNode):
     def execute(cls, portrait, model, vae, width: int, height: int) -> io.NodeOutput:
         card = models.card_of(model)
         width, height = _fitting("width", width or card.width), _fitting("height", height or card.height)
-        picture = one_picture(portrait)
-        cut = livetalk_portrait if card.picture == "portrait" else prepare_portrait
-        prepared = cut(picture, width, height)
-        live.say(cls.hidden.unique_id, "\n".join(advice_on(picture, width, height)))
+        image = one_image(portrait)
+        cut = livetalk_portrait if card.image_channels == "portrait" else prepare_portrait
+        prepared = cut(image, width, height)
+        live.say(cls.hidden.unique_id, "\n".join(advice_on(image, width, height)))
         return io.NodeOutput(vaes.encode_portrait(vae, prepared), prepared[0, :, 0].movedim(0, -1)[None])
 
 
@@ -118,13 +118,13 @@ class PoseConditioning(io.ComfyNode):
             node_id="KnotForcingPose",
             display_name="Pose Conditioning",
             category=CATEGORY,
-            description="How the head is held: OpenPose-like pictures of a face, or, without pictures, three angles.",
+            description="How the head is held: OpenPose-like frames of a face, or, without frames, three angles.",
             search_aliases=["openpose", "dwpose", "head pose", "yaw", "pitch", "roll"],
             inputs=[
                 io.Image.Input(
                     "pose_images",
                     optional=True,
-                    tooltip="Pose pictures in OpenPose's face-70 colours, one for each moment. When they end, the head is free again.",
+                    tooltip="Pose frames in OpenPose's face-70 colours, one for each moment. When they end, the head is free again.",
                 ),
                 io.Float.Input(
                     "pose_fps",
@@ -132,7 +132,7 @@ class PoseConditioning(io.ComfyNode):
                     min=1.0,
                     max=120.0,
                     step=0.01,
-                    tooltip="At how many pictures a second pose_images play. They need not have the video's rate.",
+                    tooltip="At how many frames a second pose_images play. They need not have the video's rate.",
                 ),
                 io.Float.Input("yaw", **angle, tooltip="Without pose_images: degrees to the viewer's right (left below 0)."),
                 io.Float.Input("pitch", **angle, tooltip="Without pose_images: degrees downwards (upwards below 0)."),
@@ -150,7 +150,7 @@ class PoseConditioning(io.ComfyNode):
         cls, pose_fps: float, yaw: float, pitch: float, roll: float, strength: float, pose_images=None, driving: Driver | None = None
     ) -> io.NodeOutput:
         before = driving or Driver()
-        pose = HeadAngles(keys=((0.0, yaw, pitch, roll),)) if pose_images is None else PosePictures(pose_images[..., :3], pose_fps)
+        pose = HeadAngles(keys=((0.0, yaw, pitch, roll),)) if pose_images is None else PoseFrames(pose_images[..., :3], pose_fps)
         return io.NodeOutput(replace(before, driving=replace(before.driving, pose=pose, pose_strength=strength)))
 
 
@@ -230,12 +230,10 @@ class ScriptNode(io.ComfyNode):
         return io.NodeOutput(replace(before, driving=said, clip=clip or before.clip))
 
 
-def one_picture(images: torch.Tensor) -> torch.Tensor:
-    """The picture [h, w, 3] of an IMAGE that holds one. Raises KnotForcingError."""
+def one_image(images: torch.Tensor) -> torch.Tensor:
+    """The frame [h, w, 3] of an IMAGE that holds one. Raises KnotForcingError."""
     if len(images) != 1:
-        raise KnotForcingError(
-            f"The portrait came as a batch of {len(images)} pictures, and one is needed. Choose one with ImageFromBatch."
-        )
+        raise KnotForcingError(f"The portrait came as a batch of {len(images)} images, and one is needed. Choose one with ImageFromBatch.")
     return images[0, ..., :3].float().cpu()
 
 

@@ -1,13 +1,13 @@
-"""Control Video (VACE): pose, depth or other control pictures lead a generator that was never trained on them.
+"""Control Video (VACE): pose, depth or other control frames lead a generator that was never trained on them.
 
-When the pictures end, the generator is free again. They are encoded while the video is made, so they may be as long as it.
+When the frames end, the generator is free again. They are encoded while the video is made, so they may be as long as it.
 """
 
 from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..kf_core.conditioning.control import ControlPictures
+from ..kf_core.conditioning.control import ControlFrames
 from .conditioning import BEFORE, DRIVING_OUT, STRENGTH
 from .host import folders, vace, vaes
 from .loaders import CATEGORY
@@ -21,11 +21,11 @@ class ControlVideo(io.ComfyNode):
             node_id="KnotForcingVace",
             display_name="Control Video (VACE)",
             category=CATEGORY,
-            description="Pose, depth, edges or any other control pictures lead the generator through Wan's VACE module. For generators of "
+            description="Pose, depth, edges or any other control frames lead the generator through Wan's VACE module. For generators of "
             "the 1.3B size, such as Self-Forcing; kf-tiny takes its poses through Pose Conditioning instead.",
             search_aliases=["vace", "controlnet", "openpose", "dwpose", "depth", "canny", "control video"],
             inputs=[
-                io.Image.Input("control_images", tooltip="Control pictures, one for each moment: from DWPose, a depth or an edge node."),
+                io.Image.Input("control_images", tooltip="Control frames, one for each moment: from DWPose, a depth or an edge node."),
                 io.Vae.Input("vae", tooltip="A Wan 2.1 VAE that encodes them: wan_2.1_vae.safetensors. A tiny decoder cannot."),
                 io.Combo.Input(
                     "module_name",
@@ -38,7 +38,7 @@ class ControlVideo(io.ComfyNode):
                     min=1.0,
                     max=120.0,
                     step=0.01,
-                    tooltip="At how many pictures a second control_images play. They need not have the video's rate.",
+                    tooltip="At how many frames a second control_images play. They need not have the video's rate.",
                 ),
                 io.Float.Input(
                     "strength", **STRENGTH, tooltip="How closely the control is followed: 0 not at all, 1 as usual, 2 exaggerated."
@@ -56,7 +56,7 @@ class ControlVideo(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="Where the module counts time from: on, from 0 in every chunk, as programs do that run it on a chunk alone; "
-                    "off, from the beginning of the video. It sees one chunk at a time and knows distances only, so the pictures are the "
+                    "off, from the beginning of the video. It sees one chunk at a time and knows distances only, so the frames are the "
                     "same but for rounding. Turn it on to compare with such a program number by number; else leave it off.",
                 ),
             ],
@@ -77,7 +77,7 @@ class ControlVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         vaes.refuse_other_vae(vae)
         before = driving or Driver()
-        control = ControlPictures(control_images[..., :3], fps)
+        control = ControlFrames(control_images[..., :3], fps)
         options = dict(control_strength=strength, control_in_clean_pass=in_clean_pass, control_restarts=restarts)
         led = replace(before.driving, control=control, **options)
         return io.NodeOutput(replace(before, driving=led, vace=vace.load_vace(module_name), control_vae=vae))

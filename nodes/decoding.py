@@ -47,9 +47,9 @@ class StreamingDecode(io.ComfyNode):
                     tooltip="Folder and name in ComfyUI's output folder; a short code for the stream is added.",
                 ),
                 io.Boolean.Input(
-                    "keep_pictures",
+                    "keep_frames",
                     default=False,
-                    tooltip="Also hand out the pictures as IMAGE. They fill the memory: a minute at 832x480 takes 4.6 GB.",
+                    tooltip="Also hand out the frames as IMAGE. They fill the memory: a minute at 832x480 takes 4.6 GB.",
                 ),
                 io.Int.Input(
                     "max_frames",
@@ -57,36 +57,36 @@ class StreamingDecode(io.ComfyNode):
                     min=1,
                     max=100000,
                     advanced=True,
-                    tooltip="With keep_pictures: how many pictures at most. A longer stream is refused; use Next Segment for it.",
+                    tooltip="With keep_frames: how many frames at most. A longer stream is refused; use Next Segment for it.",
                 ),
             ],
             outputs=[
                 io.Video.Output(tooltip="The finished file with its sound."),
-                io.Image.Output(tooltip="All pictures, where keep_pictures is on."),
+                io.Image.Output(tooltip="All frames, where keep_frames is on."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, stream: Recipe, vae, filename_prefix: str, keep_pictures: bool, max_frames: int) -> io.NodeOutput:
+    def execute(cls, stream: Recipe, vae, filename_prefix: str, keep_frames: bool, max_frames: int) -> io.NodeOutput:
         how = tuned(stream, vae)
         live.say(cls.hidden.unique_id, how.said)
         with in_memory(stream, how.vae, how.way) as running, folders.kept_streams().use(running.recipe()) as folder:
-            if keep_pictures:
-                refuse_too_many(running.num_pictures, max_frames, running.anchor.latent.shape)
+            if keep_frames:
+                refuse_too_many(running.num_frames, max_frames, running.anchor.latent.shape)
             film, subfolder = film_of(running, filename_prefix, partial(how.worker, running), folder)
             if not film.is_whole():
                 folders.refuse_read(film.path, cls.hidden.prompt)
-            pictures = make(film, cls.hidden.unique_id, keep_pictures, how.said)
-        if not keep_pictures:
-            pictures = live.withheld("Streaming Decode gave no pictures, because `keep_pictures` is off. Switch it on, or use its VIDEO.")
+            frames = make(film, cls.hidden.unique_id, keep_frames, how.said)
+        if not keep_frames:
+            frames = live.withheld("Streaming Decode gave no frames, because `keep_frames` is off. Switch it on, or use its VIDEO.")
         shown = ui.PreviewVideo([ui.SavedResult(film.path.name, subfolder, io.FolderType.output)])
-        return io.NodeOutput(InputImpl.VideoFromFile(str(film.path)), pictures, ui=shown)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(film.path)), frames, ui=shown)
 
 
 def film_of(running: Stream, prefix: str, worker: Callable[[], Worker], folder: Path) -> tuple[Film, str]:
-    """The file that a stream belongs in, and its subfolder. `worker`: who makes its pictures; `folder`: where streams are kept."""
+    """The file that a stream belongs in, and its subfolder. `worker`: who makes its frames; `folder`: where streams are kept."""
     recipe = running.recipe()
     height, width = (8 * size for size in running.anchor.latent.shape[-2:])
     path, subfolder = folders.output_file(prefix, film_name(running, recipe), width, height)
@@ -94,20 +94,20 @@ def film_of(running: Stream, prefix: str, worker: Callable[[], Worker], folder: 
     return Film(stream=running, path=path, state_file=state_file, spool=Spool(folder, recipe), worker=worker), subfolder
 
 
-def make(film: Film, node_id: str, keep_pictures: bool, said: str = "") -> torch.Tensor | None:
-    """Record the film, showing it; the pictures [f, h, w, 3] if they are to be kept. Ends at once when the user cancels.
+def make(film: Film, node_id: str, keep_frames: bool, said: str = "") -> torch.Tensor | None:
+    """Record the film, showing it; the frames [f, h, w, 3] if they are to be kept. Ends at once when the user cancels.
 
-    `said`: how its pictures are made."""
-    stream, kept, there = film.stream, None, film.pictures
+    `said`: how its frames are made."""
+    stream, kept, there = film.stream, None, film.frames
     lost = film.remark()
     remarks = " ".join(filter(None, (said, lost, *stream.remarks())))
-    if film.is_whole() and not keep_pictures:
+    if film.is_whole() and not keep_frames:
         film.finish()
         live.say(node_id, f"{there / stream.fps:.1f} s were there already: {film.path}. {remarks}".rstrip())
         return None
     live.say(node_id, lost)
     try:
-        with live.Show(node_id, stream.num_pictures, there, stream.fps) as show, closing(film.record(keep_pictures)) as happening:
+        with live.Show(node_id, stream.num_frames, there, stream.fps) as show, closing(film.record(keep_frames)) as happening:
             for item in happening:
                 if isinstance(item, Step):
                     show.step(item)
@@ -115,33 +115,33 @@ def make(film: Film, node_id: str, keep_pictures: bool, said: str = "") -> torch
                     live.say(node_id, f"Taking up what was drawn before: {item.index + 1} of {item.total} chunks. {lost}")
                 elif isinstance(item, FrameChunk):
                     show.show(item)
-                    if keep_pictures:
-                        kept = gather(kept, item, PixelSpan(0, stream.num_pictures))
+                    if keep_frames:
+                        kept = gather(kept, item, PixelSpan(0, stream.num_frames))
                 if not isinstance(item, LatentChunk):
                     live.stop_if_cancelled()
     finally:
         if not film.is_whole():
             live.say(node_id, _stopped(film))
     show.make_room()
-    live.say(node_id, f"{film.pictures / stream.fps:.1f} s in {film.path}, {show.speed:.1f} FPS. {remarks}".rstrip())
+    live.say(node_id, f"{film.frames / stream.fps:.1f} s in {film.path}, {show.speed:.1f} FPS. {remarks}".rstrip())
     return kept
 
 
 def _stopped(film: Film) -> str:
     """What a run that was cancelled leaves."""
-    if not film.pictures:
-        return "Stopped before there was a picture. Queue again to go on."
-    return f"Stopped. {film.pictures / film.stream.fps:.1f} s are in {film.path} and can be played. Queue again to go on."
+    if not film.frames:
+        return "Stopped before there was an image. Queue again to go on."
+    return f"Stopped. {film.frames / film.stream.fps:.1f} s are in {film.path} and can be played. Queue again to go on."
 
 
-def refuse_too_many(pictures: int, most: int, latent_shape: torch.Size) -> None:
-    """Raises KnotForcingError when so many pictures should not be held in memory."""
-    if pictures <= most:
+def refuse_too_many(frames: int, most: int, latent_shape: torch.Size) -> None:
+    """Raises KnotForcingError when so many frames should not be held in memory."""
+    if frames <= most:
         return
-    size = pictures * latent_shape[-1] * latent_shape[-2] * 64 * 3 * 4 / BYTES_PER_GIB
+    size = frames * latent_shape[-1] * latent_shape[-2] * 64 * 3 * 4 / BYTES_PER_GIB
     raise KnotForcingError(
-        f"The stream has {pictures} pictures, which would take {size:.1f} GiB of memory, and `max_frames` is {most}. "
-        f"Switch `keep_pictures` off and use the VIDEO, take the pictures piece by piece with Next Segment, or raise `max_frames`."
+        f"The stream has {frames} frames, which would take {size:.1f} GiB of memory, and `max_frames` is {most}. "
+        f"Switch `keep_frames` off and use the VIDEO, take the frames piece by piece with Next Segment, or raise `max_frames`."
     )
 
 

@@ -31,7 +31,7 @@ class LoadKFModel(io.ComfyNode):
                     "vae_name",
                     options=folders.vae_files(),
                     default=folders.BUNDLED,
-                    tooltip="The VAE that turns what the generator draws into pictures. kf-tiny has its own, and a small decoder for it "
+                    tooltip="The VAE that turns what the generator draws into frames. kf-tiny has its own, and a small decoder for it "
                     "that is faster and softer, for CPUs; every other model needs wan_2.1_vae.safetensors in models/vae. "
                     "taew2_1.safetensors decodes faster and softer, but cannot encode the portrait.",
                 ),

@@ -1,4 +1,4 @@
-"""How fast it is here, and how good the video is: numbers as JSON, and a picture of them to look at and to share.
+"""How fast it is here, and how good the video is: numbers as JSON, and an image of them to look at and to share.
 
 What is measured and how is said in `kf_core.evaluation`; here it is only shown.
 """
@@ -16,7 +16,7 @@ from ..kf_core.evaluation.drift import Drift
 from ..kf_core.evaluation.flicker import Flicker
 from ..kf_core.evaluation.seams import Seams
 from ..kf_core.evaluation.speed import machine, measure
-from ..kf_core.media.playback import pictures, probe
+from ..kf_core.media.playback import frames, probe
 from ..kf_core.presets import TINY
 from ..kf_core.timeline import latent_frames
 from .host import live
@@ -36,17 +36,17 @@ class PerformanceCard(io.ComfyNode):
             node_id="KnotForcingPerformance",
             display_name="Performance Card",
             category=CATEGORY,
-            description="Runs a stream for some chunks and says how fast this machine is: FPS, first picture, memory.",
+            description="Runs a stream for some chunks and says how fast this machine is: FPS, first frame, memory.",
             search_aliases=["benchmark", "fps", "speed", "vram"],
             inputs=[
-                StreamWire.Input("stream", tooltip="What to run, from Knot Forcing Sampler. The pictures are thrown away."),
+                StreamWire.Input("stream", tooltip="What to run, from Knot Forcing Sampler. The frames are thrown away."),
                 io.Vae.Input("vae", tooltip="The VAE from Load KF Model, or any Wan 2.1 VAE."),
                 io.Int.Input(
-                    "chunks", default=8, min=2, max=10000, tooltip="How many chunks to make, of usually 12 pictures. The first warms up."
+                    "chunks", default=8, min=2, max=10000, tooltip="How many chunks to make, of usually 12 frames. The first warms up."
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="card", tooltip="The numbers as a picture."),
+                io.Image.Output(display_name="card", tooltip="The numbers as an image."),
                 io.String.Output(display_name="json", tooltip="The numbers, to keep and to compare."),
             ],
             hidden=[io.Hidden.unique_id],
@@ -57,24 +57,24 @@ class PerformanceCard(io.ComfyNode):
     def execute(cls, stream: Recipe, vae, chunks: int) -> io.NodeOutput:
         how = tuned(stream, vae)
         with in_memory(stream, how.vae, how.way) as running:
-            possible = 1 + running.settings.chunk_of(latent_frames(running.num_pictures) - 1)
+            possible = 1 + running.settings.chunk_of(latent_frames(running.num_frames) - 1)
             chunks = min(chunks, possible)
             speed = measure(running, chunks, progress=lambda time: live.stop_if_cancelled())
             facts = {
                 "model": running.model.card.name,
                 "size": f"{running.anchor.latent.shape[-1] * 8}x{running.anchor.latent.shape[-2] * 8}",
                 "precision": str(running.model.dtype).removeprefix("torch."),
-                "pictures": "by a tiny decoder" if how.way.decoder == TINY else "by the VAE",
-                "pictures per second": round(speed.pictures_per_second, 2),
+                "frames": "by a tiny decoder" if how.way.decoder == TINY else "by the VAE",
+                "frames per second": round(speed.frames_per_second, 2),
                 "times real time": round(speed.times_real_time, 3),
-                "first picture after, s": round(speed.first_picture, 3),
+                "first frame after, s": round(speed.first_frame, 3),
                 "RAM of the process, MiB": round(speed.chunks[-1].memory / MIB),
                 "VRAM at most, MiB": peak_vram_mib(),
                 "chunks": chunks,
                 "machine": machine(),
             }
-        live.say(cls.hidden.unique_id, f"{speed.pictures_per_second:.1f} FPS, first picture after {speed.first_picture:.2f} s")
-        return io.NodeOutput(_picture_of(_card(facts)), json.dumps(facts, indent=1))
+        live.say(cls.hidden.unique_id, f"{speed.frames_per_second:.1f} FPS, first frame after {speed.first_frame:.2f} s")
+        return io.NodeOutput(_image_of(_card(facts)), json.dumps(facts, indent=1))
 
 
 class SeamAndDriftMeter(io.ComfyNode):
@@ -112,14 +112,14 @@ class SeamAndDriftMeter(io.ComfyNode):
         fps = probe(source).fps
         meters = Seams(chunk), Drift(fps), Flicker(fps)
         colours, block = [], []
-        for picture in pictures(source):
-            block.append(picture)
+        for frame in frames(source):
+            block.append(frame)
             if len(block) == 32:
                 _feed(meters, block, colours)
         _feed(meters, block, colours)
         seam, drift, flicker = (meter.result() for meter in meters)
         facts = {
-            "pictures": len(colours),
+            "frames": len(colours),
             "seam_ratio": seam.ratio,
             "seams": seam.num_seams,
             "drift_per_minute": drift.per_minute,
@@ -128,7 +128,7 @@ class SeamAndDriftMeter(io.ComfyNode):
         }
         ratio = "no seam" if seam.ratio is None else f"seam ratio {seam.ratio:.2f}"
         live.say(cls.hidden.unique_id, f"{ratio}, drift {drift.per_minute:.3f} a minute, flicker {flicker.score:.1f}")
-        return io.NodeOutput(_picture_of(_plot(np.array(colours), fps, facts)), json.dumps(facts, indent=1))
+        return io.NodeOutput(_image_of(_plot(np.array(colours), fps, facts)), json.dumps(facts, indent=1))
 
 
 def _feed(meters, block: list[torch.Tensor], colours: list) -> None:
@@ -170,11 +170,11 @@ def _plot(colours: np.ndarray, fps: float, facts: dict) -> Image.Image:
         x = np.linspace(left, right, max(2, len(moved)))
         y = (top + bottom) / 2 - moved[:, channel] / reach * (bottom - top) / 2
         draw.line(list(zip(x.tolist(), y.tolist(), strict=False)), ink, width=2)
-    draw.text((left, 388), f"mean colour against the first picture, over {len(colours) / fps:.1f} s", INK, font_size=13)
+    draw.text((left, 388), f"mean colour against the first frame, over {len(colours) / fps:.1f} s", INK, font_size=13)
     return image
 
 
-def _picture_of(image: Image.Image) -> torch.Tensor:
+def _image_of(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.asarray(image, np.float32) / 255)[None]
 
 

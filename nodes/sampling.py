@@ -1,7 +1,7 @@
 """Knot Forcing Sampler: everything that decides a stream, put together as a recipe. Nothing is drawn here.
 
 Drawing begins where somebody wants to see it (`decoding.py`): a recipe passes the wire at once, may be used twice, and gives the same
-pictures each time. Every switch of the method is here; what stays on "the model's own" follows the model's card.
+frames each time. Every switch of the method is here; what stays on "the model's own" follows the model's card.
 """
 
 from dataclasses import replace
@@ -42,7 +42,7 @@ class Sampler(io.ComfyNode):
             node_id="KnotForcingSampler",
             display_name="Knot Forcing Sampler",
             category=CATEGORY,
-            description="Puts the stream together: generator, portrait and what drives it. The pictures are made by Streaming Decode.",
+            description="Puts the stream together: generator, portrait and what drives it. The frames are made by Streaming Decode.",
             search_aliases=["rollout", "causal", "autoregressive", "streaming video", "self forcing", "endless"],
             inputs=[
                 io.Model.Input("model", tooltip="The generator from Load KF Model, with or without a LoRA."),
@@ -54,7 +54,7 @@ class Sampler(io.ComfyNode):
                     min=0.0,
                     max=86400.0,
                     step=0.1,
-                    tooltip="Length of the video in seconds. 0: exactly as long as the audio (or the pose pictures). "
+                    tooltip="Length of the video in seconds. 0: exactly as long as the audio (or the pose frames). "
                     "Beyond the audio it is silent.",
                 ),
                 io.Int.Input(
@@ -63,7 +63,7 @@ class Sampler(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Another number, another performance. The same number gives the same pictures.",
+                    tooltip="Another number, another performance. The same number gives the same frames.",
                 ),
                 io.Int.Input(
                     "steps",
@@ -72,7 +72,7 @@ class Sampler(io.ComfyNode):
                     max=50,
                     tooltip="Denoising steps for each chunk: fewer is faster. 0: the model's own, usually 4.",
                 ),
-                frames("chunk", 64, "Latent frames drawn at a time, four pictures each. Fewer: earlier to see, less coherent."),
+                frames("chunk", 64, "Latent frames drawn at a time, four frames each. Fewer: earlier to see, less coherent."),
                 choice(
                     "knot",
                     ["inpaint", "blend", "pin", "none"],
@@ -114,9 +114,9 @@ class Sampler(io.ComfyNode):
                     default=AUTO,
                     optional=True,
                     advanced=True,
-                    tooltip="What making the pictures is fitted to. auto: this machine's memory; the node that makes them says what it "
+                    tooltip="What making the frames is fitted to. auto: this machine's memory; the node that makes them says what it "
                     "takes. 8gb to 24gb: a card of that memory; where the VAE has no room, a tiny decoder (taew2_1) in models/vae_approx "
-                    "makes the pictures, faster and softer. cpu: with kf-tiny, its small decoder does.",
+                    "makes the frames, faster and softer. cpu: with kf-tiny, its small decoder does.",
                 ),
                 io.Float.Input(
                     "guidance",

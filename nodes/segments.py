@@ -1,4 +1,4 @@
-"""Long video through other people's nodes: N seconds of pictures for each queued run, joined again in one file.
+"""Long video through other people's nodes: N seconds of frames for each queued run, joined again in one file.
 
 Next Segment counts its index up by itself, so a queue of as many runs as there are segments carries an hour through an upscaler or a
 face restorer with the memory of a few seconds. Stream to Latent hands out the latents instead, for a decoder of one's own.
@@ -38,7 +38,7 @@ class NextSegment(io.ComfyNode):
             node_id="KnotForcingNextSegment",
             display_name="Next Segment",
             category=CATEGORY,
-            description="The next few seconds of a stream as pictures and sound. Queue it as often as there are segments: "
+            description="The next few seconds of a stream as frames and sound. Queue it as often as there are segments: "
             "`index` counts up by itself, and the memory stays that of one segment.",
             search_aliases=["chunk", "batch", "long video", "loop"],
             inputs=[
@@ -58,13 +58,13 @@ class NextSegment(io.ComfyNode):
                     min=0.25,
                     max=60.0,
                     step=0.25,
-                    tooltip="Length of a segment in seconds. At 832x480 a second of pictures takes 77 MB, an upscaler more.",
+                    tooltip="Length of a segment in seconds. At 832x480 a second of frames takes 77 MB, an upscaler more.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="images", tooltip="The pictures of this segment, each once over all segments."),
-                io.Audio.Output(display_name="audio", tooltip="The sound of this segment, exactly as long as its pictures."),
-                SegmentWire.Output(display_name="segment", tooltip="To Append Segment: where in the stream these pictures belong."),
+                io.Image.Output(display_name="images", tooltip="The frames of this segment, each once over all segments."),
+                io.Audio.Output(display_name="audio", tooltip="The sound of this segment, exactly as long as its frames."),
+                SegmentWire.Output(display_name="segment", tooltip="To Append Segment: where in the stream these frames belong."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -78,14 +78,14 @@ class NextSegment(io.ComfyNode):
             spool = Spool(folder, recipe)
             pieces = Pieces(stream=running, seconds=seconds, folder=folder, spool=spool, worker=partial(how.worker, running))
             span = pieces.span(index)
-            pictures = None
+            frames = None
             with live.Show(cls.hidden.unique_id, span.stop, span.start, running.fps) as show, closing(pieces.take(index)) as happening:
                 for item in happening:
                     if isinstance(item, Step):
                         show.step(item)
                     elif isinstance(item, FrameChunk):
                         show.show(item)
-                        pictures = gather(pictures, item, span)
+                        frames = gather(frames, item, span)
                     if not isinstance(item, LatentChunk):
                         live.stop_if_cancelled()
             segment = Segment(
@@ -95,14 +95,14 @@ class NextSegment(io.ComfyNode):
                 index=index,
                 seconds=seconds,
                 start=span.start,
-                pictures=span.length,
-                of=running.num_pictures,
+                frames=span.length,
+                of=running.num_frames,
                 fps=running.fps,
                 driver=stream.driver,
             )
             sound = torch.from_numpy(pieces.sound(index, SAMPLE_RATE, CHANNELS))[None]
         live.say(cls.hidden.unique_id, f"Segment {index} of 0 .. {pieces.count - 1}, {show.speed:.1f} FPS. {how.said}".rstrip())
-        return io.NodeOutput(pictures, {"waveform": sound, "sample_rate": SAMPLE_RATE}, segment)
+        return io.NodeOutput(frames, {"waveform": sound, "sample_rate": SAMPLE_RATE}, segment)
 
 
 class AppendSegment(io.ComfyNode):
@@ -115,7 +115,7 @@ class AppendSegment(io.ComfyNode):
             description="Puts a segment at the end of one file with sound. The file plays at any moment; segment 0 begins it anew.",
             search_aliases=["join", "concatenate", "combine video", "save video"],
             inputs=[
-                io.Image.Input("images", lazy=True, tooltip="The pictures of the segment, as many as Next Segment gave, of any even size."),
+                io.Image.Input("images", lazy=True, tooltip="The frames of the segment, as many as Next Segment gave, of any even size."),
                 SegmentWire.Input("segment", tooltip="From Next Segment."),
                 io.String.Input(
                     "filename_prefix",
@@ -135,25 +135,25 @@ class AppendSegment(io.ComfyNode):
     @classmethod
     def check_lazy_status(cls, segment: Segment, filename_prefix: str, **worked) -> list[str]:
         """Other nodes work on the segment only when it is known that it can be put in."""
-        if not any(size in filename_prefix for size in ("%width%", "%height%")):  # then only the pictures tell which file it is
+        if not any(size in filename_prefix for size in ("%width%", "%height%")):  # then only the frames tell which file it is
             path, _ = folders.output_file(filename_prefix, segment.stream, 0, 0)
             _refuse_second(segment, path, cls.hidden.unique_id, cls.hidden.prompt)
             folders.refuse_read(path, cls.hidden.prompt)
-            _pictures_before(segment, path)
+            _frames_before(segment, path)
         return [name for name, value in worked.items() if value is None]
 
     @classmethod
     def execute(cls, images: torch.Tensor, segment: Segment, filename_prefix: str, audio: dict | None = None) -> io.NodeOutput:
-        if len(images) != segment.pictures:
+        if len(images) != segment.frames:
             raise KnotForcingError(
-                f"{len(images)} pictures came, and segment {segment.index} has {segment.pictures}. "
-                f"Connect nodes that give a picture for each picture; change the frame rate after the video is joined."
+                f"{len(images)} frames came, and segment {segment.index} has {segment.frames}. "
+                f"Connect nodes that give a frame for each frame; change the frame rate after the video is joined."
             )
         height, width = images.shape[1:3]
         path, subfolder = folders.output_file(filename_prefix, segment.stream, width, height)
         _refuse_second(segment, path, cls.hidden.unique_id, cls.hidden.prompt)
         folders.refuse_read(path, cls.hidden.prompt)
-        there = _pictures_before(segment, path)
+        there = _frames_before(segment, path)
         missing = images[max(0, there - segment.start) :, ..., :3]
         if len(missing):
             with VideoWriter(
@@ -169,8 +169,8 @@ class AppendSegment(io.ComfyNode):
                 start, stop = video.sound_for(len(missing))
                 before = None if audio is None else video.sound_there()
                 video.write(missing, _sound(segment, audio, start, stop, before).T)
-        give_back()  # of what others made of the pictures
-        done = f"{_pictures_in(path) / segment.fps:.1f} of {segment.of / segment.fps:.1f} s in {path}"
+        give_back()  # of what others made of the frames
+        done = f"{_frames_in(path) / segment.fps:.1f} of {segment.of / segment.fps:.1f} s in {path}"
         live.say(cls.hidden.unique_id, f"{done}. {_left_out(segment, len(images) - len(missing))}".removesuffix(". "))
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=shown)
@@ -193,7 +193,7 @@ class StreamToLatent(io.ComfyNode):
                     default=241,
                     min=1,
                     max=100000,
-                    tooltip="How many latent frames at most, four pictures each. A longer stream is refused.",
+                    tooltip="How many latent frames at most, four frames each. A longer stream is refused.",
                 ),
             ],
             outputs=[io.Latent.Output(tooltip="In the VAE's own space, as every node of the host expects it.")],
@@ -203,14 +203,14 @@ class StreamToLatent(io.ComfyNode):
     @classmethod
     def execute(cls, stream: Recipe, vae, max_latents: int) -> io.NodeOutput:
         with in_memory(stream, vae) as running, folders.kept_streams().use(running.recipe()) as folder:
-            needed = latent_frames(running.num_pictures)
+            needed = latent_frames(running.num_frames)
             if needed > max_latents:
                 raise KnotForcingError(
                     f"The stream has {needed} latent frames, and `max_latents` is {max_latents}. "
                     f"Shorten the stream, raise `max_latents`, or use Streaming Decode, which needs no memory for them."
                 )
             latents = []
-            with live.Show(cls.hidden.unique_id, running.num_pictures, 0, running.fps) as show:
+            with live.Show(cls.hidden.unique_id, running.num_frames, 0, running.fps) as show:
                 for item in running.latents(Spool(folder, running.recipe())):
                     if isinstance(item, Step):
                         show.step(item)
@@ -221,10 +221,10 @@ class StreamToLatent(io.ComfyNode):
 
 
 def _refuse_second(segment: Segment, path: Path, node_id: str, prompt: dict) -> None:
-    """Raises KnotForcingError where another Append Segment node of the workflow began the file: two would mix their pictures in it.
+    """Raises KnotForcingError where another Append Segment node of the workflow began the file: two would mix their frames in it.
 
     It may be begun anew by another than before if that one has gone, or has another prefix by now."""
-    said = metadata(path).get("comment", "") if _pictures_in(path) else ""
+    said = metadata(path).get("comment", "") if _frames_in(path) else ""
     nodes = {id: node["inputs"] for id, node in prompt.items() if node["class_type"] == "KnotForcingAppendSegment"}
     prefixes = {id: inputs.get("filename_prefix") for id, inputs in nodes.items()}
     for other in prefixes.keys() - {node_id}:
@@ -235,29 +235,29 @@ def _refuse_second(segment: Segment, path: Path, node_id: str, prompt: dict) -> 
             )
 
 
-def _pictures_before(segment: Segment, path: Path) -> int:
-    """How many pictures the file has that the segment is to go on with. Raises KnotForcingError where one before it is missing."""
-    there = 0 if segment.index == 0 else _pictures_in(path)
+def _frames_before(segment: Segment, path: Path) -> int:
+    """How many frames the file has that the segment is to go on with. Raises KnotForcingError where one before it is missing."""
+    there = 0 if segment.index == 0 else _frames_in(path)
     if segment.start > there:
         missing = piece_with(there, segment.seconds, segment.fps)
         raise KnotForcingError(
-            f"Segment {segment.index} begins at picture {segment.start}, and {path.name} has {there}: a segment before it is missing. "
+            f"Segment {segment.index} begins at frame {segment.start}, and {path.name} has {there}: a segment before it is missing. "
             f"Set `index` of Next Segment to {missing} and queue again from there{', or to 0 to begin again' if missing else ''}."
         )
     return there
 
 
-def _left_out(segment: Segment, pictures: int) -> str:
-    """What is to be said of pictures that the file had already."""
-    if not pictures:
+def _left_out(segment: Segment, frames: int) -> str:
+    """What is to be said of frames that the file had already."""
+    if not frames:
         return ""
     return (
-        f"{pictures} pictures of segment {segment.index} were in the file before and were not put in again: it keeps the old ones. "
+        f"{frames} frames of segment {segment.index} were in the file before and were not put in again: it keeps the old ones. "
         f"To replace them, set `index` of Next Segment to 0, which begins the file again."
     )
 
 
-def _pictures_in(path: Path) -> int:
+def _frames_in(path: Path) -> int:
     if not path.is_file():
         return 0
     with path.open("rb") as file:

@@ -1,6 +1,6 @@
-"""Which preset a stream is made under in the host: by what its pictures are made, how many at a time, and beside the drawing or after it.
+"""Which preset a stream is made under in the host: by what its frames are made, how many at a time, and beside the drawing or after it.
 
-"auto" keeps the VAE that is connected whatever the memory, so a workflow gives the same pictures everywhere; a preset that somebody
+"auto" keeps the VAE that is connected whatever the memory, so a workflow gives the same frames everywhere; a preset that somebody
 chose takes a tiny decoder where the VAE has no room and the file is there, and for kf-tiny on a CPU its small decoder. What is decided is
 computed in `kf_core/presets.py`.
 """
@@ -20,19 +20,19 @@ from .wires import Recipe
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tuned:
-    """How a stream's pictures are made."""
+    """How a stream's frames are made."""
 
     way: Way
     vae: Any  # the host's VAE that makes them
     said: str  # what was chosen, and why; empty where there is nothing to choose
 
     def worker(self, stream: Stream) -> Worker:
-        """Who makes the pictures."""
+        """Who makes the frames."""
         return worker_for(stream.model.device, decoder_device=stream.decoder.device, has_room=self.way.is_beside)
 
 
 def tuned(recipe: Recipe, vae) -> Tuned:
-    """What the recipe's preset decides with `vae` connected. Raises KnotForcingError for a VAE that makes no pictures of these latents."""
+    """What the recipe's preset decides with `vae` connected. Raises KnotForcingError for a VAE that makes no frames of these latents."""
     vaes.refuse_undecodable(vae)
     card, connected = models.card_of(recipe.model), vaes.decoder_kind(vae)
     height, width = (SPATIAL_STRIDE * size for size in recipe.anchor.latent.shape[-2:])
@@ -57,9 +57,9 @@ def tuned(recipe: Recipe, vae) -> Tuned:
     if found.way.decoder != connected and small is not None:
         return Tuned(way=found.way, vae=small, said=said)
     if may_change and found.way.decoder == TINY:
-        return Tuned(way=found.way, vae=vaes.load_vae(tiny), said=f"{said} {tiny} makes the pictures.")
+        return Tuned(way=found.way, vae=vaes.load_vae(tiny), said=f"{said} {tiny} makes the frames.")
     if tiny is not None and not found.fits:
-        said += f" {tiny} is there: choose {found.preset} in `tune`, and it makes the pictures, faster and softer."
+        said += f" {tiny} is there: choose {found.preset} in `tune`, and it makes the frames, faster and softer."
     return Tuned(way=found.way, vae=vae, said=said)
 
 

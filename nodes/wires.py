@@ -26,13 +26,13 @@ class Driver:
     driving: Driving = Driving()
     audio_encoder: Any = None  # the host's AUDIO_ENCODER, for models that hear through wav2vec 2.0
     clip: Any = None  # the host's CLIP, for models that read
-    vace: Any = None  # a VaceModule, where control pictures lead
+    vace: Any = None  # a VaceModule, where control frames lead
     control_vae: Any = None  # the host's VAE that encodes them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recipe:
-    """All that decides a stream but the decoder, and how its pictures are to be made."""
+    """All that decides a stream but the decoder, and how its frames are to be made."""
 
     model: Any  # the host's MODEL, with a card attached
     anchor: Anchor  # on the CPU
@@ -45,15 +45,15 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Some pictures of a stream, as they went out for others to work on."""
+    """Some frames of a stream, as they went out for others to work on."""
 
     stream: str  # the name of the stream they are from
     model: str  # the generator's name
     seed: int
     index: int
     seconds: float  # of each segment
-    start: int  # the first picture, counted from the beginning of the stream
-    pictures: int
-    of: int  # pictures in the whole stream
+    start: int  # the first frame, counted from the beginning of the stream
+    frames: int
+    of: int  # frames in the whole stream
     fps: float
     driver: Driver  # has the sound of the whole stream

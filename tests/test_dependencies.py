@@ -74,7 +74,7 @@ def test_what_the_tests_import_is_in_the_extra_for_tests():
 
 
 def test_the_extra_for_tests_holds_all_others_but_heic():
-    """Without pillow-heif it is tested that a HEIC picture is refused by name."""
+    """Without pillow-heif it is tested that a HEIC frame is refused by name."""
     others = [requirements for extra, requirements in EXTRAS.items() if extra != "heic"]
     assert {name for requirements in others for name in modules(requirements)} <= modules(EXTRAS["test"])
 

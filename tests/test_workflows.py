@@ -57,7 +57,7 @@ def test_every_description_is_a_file_with_a_thumbnail_and_nothing_else_is_there(
     assert {path.name for path in FOLDER.iterdir()} == wanted
 
 
-def test_a_thumbnail_is_a_small_picture_of_something():
+def test_a_thumbnail_is_a_small_frame_of_something():
     wrong = []
     for workflow in WORKFLOWS:
         path = FOLDER / f"{workflow.name}.jpg"

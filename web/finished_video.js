@@ -1,7 +1,7 @@
-// The finished video takes the place of the live pictures.
+// The finished video takes the place of the live frames.
 //
-// ComfyUI's frontend (seen on 1.45) prefers a node's live picture to its output, also where the output is a video, and then finds that a
-// JPEG cannot be played. So the live picture is forgotten the moment the output comes. To be removed when the frontend does it itself.
+// ComfyUI's frontend (seen on 1.45) prefers a node's live frame to its output, also where the output is a video, and then finds that a
+// JPEG cannot be played. So the live frame is forgotten the moment the output comes. To be removed when the frontend does it itself.
 
 import { app } from "../../scripts/app.js";
 
@@ -16,7 +16,7 @@ app.registerExtension({
             const place = this.graph?.isRootGraph === false ? `${this.graph.id}:${this.id}` : `${this.id}`;
             if (output?.images && app.nodePreviewImages?.[place]) {
                 app.nodePreviewImages[place] = [];
-                this.imgs = undefined; // the classic canvas keeps the picture in a widget as well
+                this.imgs = undefined; // the classic canvas keeps the frame in a widget as well
                 const still = (this.widgets ?? []).findIndex((widget) => widget.name === "$$canvas-image-preview");
                 if (still >= 0) this.widgets.splice(still, 1)[0].onRemove?.();
             }

@@ -1,7 +1,7 @@
 """A decoder alone: faster than a VAE's own, on the same latents. It is refused beside a VAE that makes others.
 
-    whole VAE   pictures --encoder, conv1--> latents --conv2, decoder--> pictures
-    alone                                    latents --conv2, decoder--> pictures    of another width
+    whole VAE   frames --encoder, conv1--> latents --conv2, decoder--> frames
+    alone                                    latents --conv2, decoder--> frames    of another width
 
 Latents are named after what makes them: encoder and `conv1`, which holds their statistics. A VAE whose own decoder was trained on keeps
 that name, so what was made for its latents still belongs to it.
@@ -59,8 +59,8 @@ def refuse_other_latents(file_name: str, card: DecoderCard | None, vae: Mapping[
         )
     if card.encoder != encoder_name(vae):
         raise KnotForcingError(
-            f"{file_name} was made for the latents of another VAE: of these it would make wrong pictures. "
-            f"Use it with the VAE that it belongs to, or leave it out and let the VAE make the pictures."
+            f"{file_name} was made for the latents of another VAE: of these it would make wrong frames. "
+            f"Use it with the VAE that it belongs to, or leave it out and let the VAE make the frames."
         )
 
 
@@ -69,7 +69,7 @@ def small_decoder_file() -> Path:
     path = _small_path()
     if not path.exists():
         raise KnotForcingError(
-            f"This pack comes without kf-tiny's small decoder, {SMALL_FILE}. Let the VAE make the pictures, or train the decoder: "
+            f"This pack comes without kf-tiny's small decoder, {SMALL_FILE}. Let the VAE make the frames, or train the decoder: "
             f"python -m kf_core.training small-decoder."
         )
     return path

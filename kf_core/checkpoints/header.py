@@ -23,8 +23,8 @@ BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "
 ONE_BYTE = {"F8_E4M3", "F8_E5M2", "F8_E8M0", "I8", "U8", "BOOL"}
 OTHER_KINDS = {
     b"GGUF": "a GGUF file",
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
     b"<!DO": "a web page",
     b"<htm": "a web page",
 }

@@ -122,7 +122,7 @@ def livetalk() -> ModelCard:
         name="LiveTalk 1.3B",
         **WAN_1_3B,
         in_channels=33,
-        picture="portrait",
+        image_channels="portrait",
         text=TextSpec(kind="umt5"),
         audio=WAV2VEC2,
         rollout=RolloutSettings(knot=None, fuse=False, anchor=None, window=6, pinned=9, first_frame="pin", schedule=schedule),
@@ -152,7 +152,7 @@ def rolling_forcing() -> ModelCard:
 
 
 def avatar_forcing() -> ModelCard:
-    """AvatarForcing 1.3B: 33 channels and sound as LiveTalk's; one frame, then four at a time, at 25 pictures a second."""
+    """AvatarForcing 1.3B: 33 channels and sound as LiveTalk's; one frame, then four at a time, at 25 frames a second."""
     card = replace(
         livetalk(),
         name="AvatarForcing 1.3B",

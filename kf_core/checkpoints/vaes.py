@@ -45,14 +45,14 @@ def load_vae(path: Path | str | None = None, *, dtype: torch.dtype | None = None
 def load_decoder(
     path: Path | str, *, beside: WanVAE | None = None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> VideoDecoder:
-    """Whatever turns latents into pictures: a Wan VAE, a tiny decoder, or a decoder alone (kf-tiny's small one).
+    """Whatever turns latents into frames: a Wan VAE, a tiny decoder, or a decoder alone (kf-tiny's small one).
 
     `beside`: the VAE whose latents they are; a decoder alone is loaded for those only. Raises KnotForcingError."""
     path = Path(path)
     tensors, dtype = read_beside(path), dtype or fast_dtype(device)
     if is_alone(tensors):
         if beside is None:
-            raise KnotForcingError(f"{path.name} is a decoder alone. Say by --vae whose latents it is to make pictures of.")
+            raise KnotForcingError(f"{path.name} is a decoder alone. Say by --vae whose latents it is to make frames of.")
         return VideoDecoder(load_alone(path, beside.state_dict(), dtype=dtype, device=device))
     if TINY_KEY not in tensors:
         return VideoDecoder(_wan_vae(path, tensors, dtype, device))
@@ -72,7 +72,7 @@ def tiny_vae(path: Path, tensors: Mapping[str, Tensor], space: Space, dtype: tor
         )
     with torch.device("meta"):
         tiny = TinyVAE(space, widths=tuple(shapes[level][0] for level in LEVELS))
-    for name in LEVELS_IN_TIME:  # where a file can make more pictures of one, the last of them count, as in its authors' loader
+    for name in LEVELS_IN_TIME:  # where a file can make more frames of one, the last of them count, as in its authors' loader
         wanted = tiny.state_dict()[name].shape[0]
         if name in tensors and shapes[name][0] > wanted:
             tensors[name], shapes[name] = tensors[name][-wanted:], (wanted, *shapes[name][1:])

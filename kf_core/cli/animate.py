@@ -1,7 +1,7 @@
 """`animate`: portrait and voice become a video that is on the disk while it is made.
 
 How that is done is `film.py`; here words become a recipe, and its progress is shown. Ctrl-C ends after the step that is running;
-whatever ends it, the video plays, and `--resume` goes on from its last picture. What that needs lies beside the video until it is whole:
+whatever ends it, the video plays, and `--resume` goes on from its last frame. What that needs lies beside the video until it is whole:
 `NAME.mp4.resume` and `NAME.mp4.resume.latents`.
 """
 
@@ -31,7 +31,7 @@ from ..errors import KnotForcingError
 from ..evaluation.speed import computed_on
 from ..film import Film
 from ..lock import lock_of, locked, log_of
-from ..media.picture import read_picture
+from ..media.image import read_image
 from ..outputs import Files, refuse_inputs, refuse_place
 from ..presets import Plan
 from ..sampling.guidance import negative_prompt, refuse_unread
@@ -62,7 +62,7 @@ The file can be watched while it grows. Ctrl-C finishes it and says how to go on
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     files = parser.add_argument_group("what goes in, what comes out")
-    files.add_argument("--portrait", type=Path, required=True, metavar="FILE", help="picture of the person: PNG, JPEG, WebP, ...")
+    files.add_argument("--portrait", type=Path, required=True, metavar="FILE", help="image of the person: PNG, JPEG, WebP, ...")
     files.add_argument("--audio", type=Path, metavar="FILE", help="voice: WAV, MP3, M4A, FLAC, OGG, or a video with sound")
     files.add_argument("--out", type=Path, required=True, metavar="FILE", help="the video to make, an .mp4")
     files.add_argument("--resume", action="store_true", help="go on with a video that was begun; every other word as before")
@@ -79,14 +79,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--motion-strength", type=float, metavar="0..2", help="0 still, 1 usual, 2 lively (default: the model's choice)")
     group.add_argument("--pose", type=Path, metavar="VIDEO", help="head movement from a video of OpenPose faces")
-    group.add_argument("--control", type=Path, metavar="VIDEO", help="pose, depth or other control pictures, with --control-module")
+    group.add_argument("--control", type=Path, metavar="VIDEO", help="pose, depth or other control frames, with --control-module")
     group.add_argument(
         "--control-in-clean-pass", action="store_true", help="let what is remembered hear the control, too (default: it does not)"
     )
     group.add_argument(
         "--control-restarts",
         action="store_true",
-        help="let the control module count time from 0 in every chunk, to compare with programs that run it on a chunk alone; the pictures "
+        help="let the control module count time from 0 in every chunk, to compare with programs that run it on a chunk alone; the frames "
         "are the same but for rounding (default: from the beginning of the video)",
     )
     group.add_argument(
@@ -112,7 +112,7 @@ def run(chosen: argparse.Namespace) -> int:
     began = time.perf_counter()
     _check_output(chosen)
     audio, seconds = _sound(chosen)
-    picture = read_picture(chosen.portrait)
+    image = read_image(chosen.portrait)
     driving = _driving(chosen, audio)
     opened = model_arguments.open_model(chosen)
     if chosen.idle is None and "blink" in opened.card.expression:
@@ -126,7 +126,7 @@ def run(chosen: argparse.Namespace) -> int:
     stream = Stream(
         model=loaded.generator,
         decoder=loaded.decoder,
-        anchor=_anchor(picture, loaded),
+        anchor=_anchor(image, loaded),
         driving=driving,
         settings=_settings(loaded, seconds),
         seed=chosen.seed,
@@ -136,14 +136,14 @@ def run(chosen: argparse.Namespace) -> int:
         control_encoder=loaded.vae,
     )
     notes = (model_arguments.remark_on_device(chosen), *loaded.remarks)
-    notes += (*advice_on(picture, loaded.width, loaded.height), *stream.remarks())
+    notes += (*advice_on(image, loaded.width, loaded.height), *stream.remarks())
     for note in filter(None, notes):
         print(f"Note: {note}", file=sys.stderr)
     film = _film(chosen, stream, loaded.tuning)
     if chosen.resume and (lost := film.remark()):
         print(f"Note: {lost}", file=sys.stderr)
     took = _record(film, began, chosen.quiet)
-    if took.there + took.pictures < stream.num_pictures and not film.is_whole():
+    if took.there + took.frames < stream.num_frames and not film.is_whole():
         print(_stopped(film, took), file=sys.stderr)
         return STOPPED
     if not chosen.quiet:
@@ -152,11 +152,11 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _stopped(film: Film, took: "_Took") -> str:
-    if not took.pictures and not os.path.lexists(film.path):
-        return f"Stopped before there was a picture. {film.path} was not begun."
-    if film.replaces and not took.pictures:
+    if not took.frames and not os.path.lexists(film.path):
+        return f"Stopped before there was an image. {film.path} was not begun."
+    if film.replaces and not took.frames:
         return f"Stopped before the new video was begun. What was at {film.path} is as it was."
-    return f"Stopped. {film.pictures / film.stream.fps:.1f} s are in {film.path} and can be played. Continue with:\n  {_command(sys.argv)}"
+    return f"Stopped. {film.frames / film.stream.fps:.1f} s are in {film.path} and can be played. Continue with:\n  {_command(sys.argv)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,16 +164,16 @@ class _Took:
     """Seconds since the command was given, and what came of them."""
 
     loading: float
-    first_picture: float = 0.0
-    last_picture: float = 0.0
-    there: int = 0  # pictures in the file before
-    pictures: int = 0  # made now
+    first_frame: float = 0.0
+    last_frame: float = 0.0
+    there: int = 0  # frames in the file before
+    frames: int = 0  # made now
 
 
 def _record(film: Film, began: float, is_quiet: bool) -> _Took:
-    """The loop: pictures go to the file until it is whole, or until someone asks for the end."""
-    there, fps = 0 if film.replaces else film.pictures, film.stream.fps
-    total = film.stream.num_pictures
+    """The loop: frames go to the file until it is whole, or until someone asks for the end."""
+    there, fps = 0 if film.replaces else film.frames, film.stream.fps
+    total = film.stream.num_frames
     took = _Took(loading=time.perf_counter() - began, there=there)
     if there >= total:
         with suppress(OSError):  # somebody may be moving it just now
@@ -188,7 +188,7 @@ def _record(film: Film, began: float, is_quiet: bool) -> _Took:
         for item in happening:
             if isinstance(item, FrameChunk) and item.span.stop > there:
                 now, made = time.perf_counter() - began, item.span.stop - there
-                took = replace(took, first_picture=took.first_picture or now, last_picture=now, pictures=made)
+                took = replace(took, first_frame=took.first_frame or now, last_frame=now, frames=made)
                 bar.set_description_str(f"{item.span.stop / fps:.1f} of {total / fps:.1f} s, {_speed(took):.1f} FPS", refresh=False)
                 bar.update(there + made - bar.n if not is_quiet else 0)
             elif isinstance(item, Replayed):
@@ -199,20 +199,20 @@ def _record(film: Film, began: float, is_quiet: bool) -> _Took:
 
 
 def _speed(took: _Took) -> float:
-    return took.pictures / (took.last_picture - took.loading) if took.pictures else 0.0
+    return took.frames / (took.last_frame - took.loading) if took.frames else 0.0
 
 
 def _summary(film: Film, loaded: model_arguments.LoadedModel, took: _Took) -> str:
-    pictures, fps = max(film.stream.num_pictures, took.there + took.pictures), film.stream.fps
-    lines = [f"file         {film.path}: {pictures / fps:.2f} s, {pictures} pictures of {loaded.width}x{loaded.height}, with sound"]
-    if not took.pictures:
+    frames, fps = max(film.stream.num_frames, took.there + took.frames), film.stream.fps
+    lines = [f"file         {film.path}: {frames / fps:.2f} s, {frames} frames of {loaded.width}x{loaded.height}, with sound"]
+    if not took.frames:
         lines.append("drawn        nothing: the video was whole already")
     else:
         share = _speed(took) / fps
         lines.append(f"speed        {_speed(took):.1f} FPS, {share:.2f} x real time at {fps:g} FPS")
         if share < 1 and loaded.has_faster_decoder():
-            lines.append("faster       --decoder small: a decoder of half the width makes the pictures, softer ones")
-        lines.append(f"first frame  on the disk after {took.first_picture:.2f} s, {took.loading:.2f} s of it loading")
+            lines.append("faster       --decoder small: a decoder of half the width makes the frames, softer ones")
+        lines.append(f"first frame  on the disk after {took.first_frame:.2f} s, {took.loading:.2f} s of it loading")
     lines.append(f"precision    {computed_on(loaded.generator.dtype, loaded.generator.device)}")
     return "\n".join(lines)
 
@@ -331,10 +331,10 @@ def _settings(loaded: model_arguments.LoadedModel, seconds: float) -> RolloutSet
     return replace(settings, max_frames=settings.emitted(settings.chunk_of(frames - 1)).stop)
 
 
-def _anchor(picture: torch.Tensor, loaded: model_arguments.LoadedModel) -> Anchor:
+def _anchor(image: torch.Tensor, loaded: model_arguments.LoadedModel) -> Anchor:
     generator = loaded.generator
-    cut = livetalk_portrait if generator.card.picture == "portrait" else prepare_portrait
-    return Anchor(encode_clip(loaded.vae, cut(picture, loaded.width, loaded.height).to(generator.device)))
+    cut = livetalk_portrait if generator.card.image_channels == "portrait" else prepare_portrait
+    return Anchor(encode_clip(loaded.vae, cut(image, loaded.width, loaded.height).to(generator.device)))
 
 
 @contextmanager

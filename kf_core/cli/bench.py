@@ -17,7 +17,7 @@ from ..conditioning.audio import Silence
 from ..conditioning.driving import Driving
 from ..errors import KnotForcingError
 from ..evaluation.exactness import as_plain, difference, first_latents
-from ..evaluation.laps import laps, pictures_per_second
+from ..evaluation.laps import frames_per_second, laps
 from ..evaluation.random_model import PRESETS, random_decoder, random_generator
 from ..evaluation.speed import Speed, drawn_in_turn, machine, measure
 from ..evaluation.work import chunk_work, measure_limits
@@ -174,14 +174,14 @@ def _forwards(stream: Stream, chunks: int) -> dict[str, float]:
 
 
 def _beside(stream: Stream, speed: Speed, chosen: argparse.Namespace, tuning: Plan) -> float | None:
-    """Says, and returns, the pictures a second where they are made while the next chunk is drawn; None where that is not done."""
+    """Says, and returns, the frames a second where they are made while the next chunk is drawn; None where that is not done."""
     with model_arguments.worker(chosen, stream, tuning) as worker:
         if isinstance(worker, InTurn):
             return None
         end = pixel_frames(stream.settings.emitted(chosen.chunks - 1).stop)
-        found = pictures_per_second(laps(stream.steps(worker=worker, until=end)))
+        found = frames_per_second(laps(stream.steps(worker=worker, until=end)))
     print(
-        f"pictures made beside the drawing: {found:.1f} a second ({found / speed.pictures_per_second:.2f} x in turn, "
+        f"frames made beside the drawing: {found:.1f} a second ({found / speed.frames_per_second:.2f} x in turn, "
         f"{found / speed.drawn_per_second:.0%} of what the generator draws alone)"
     )
     return found
@@ -196,7 +196,7 @@ def _precisions(chosen: argparse.Namespace) -> list[str]:
 
 
 def stream_of(chosen: argparse.Namespace, precision: str, *, is_noted: bool = True) -> tuple[Stream, Plan]:
-    """A grey portrait in silence, without end, and how its pictures are made; a preset's portrait is noise."""
+    """A grey portrait in silence, without end, and how its frames are made; a preset's portrait is noise."""
     driving = Driving(audio=Silence())
     if chosen.preset is None:
         loaded = model_arguments.load_model(argparse.Namespace(**{**vars(chosen), "precision": precision}))

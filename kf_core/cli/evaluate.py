@@ -13,12 +13,12 @@ from ..conditioning.audio import SAMPLE_RATE, AudioFile
 from ..conditioning.portrait import prepare_portrait
 from ..errors import KnotForcingError
 from ..evaluation.contact_sheet import contact_sheet
-from ..evaluation.lip_sync import fewest_pictures, opening_from_sound
+from ..evaluation.lip_sync import fewest_frames, opening_from_sound
 from ..evaluation.reader import load_reader
 from ..evaluation.report import evaluate
 from ..evaluation.vbench import vbench
-from ..media.picture import read_picture
-from ..media.playback import VideoFacts, pictures, probe
+from ..media.image import read_image
+from ..media.playback import VideoFacts, frames, probe
 from ..outputs import refuse_outputs
 from ..settings import RolloutSettings
 from ..writing import replacing, write_text
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("video", type=Path, nargs="?", metavar="VIDEO", help="the video to measure")
     parser.add_argument("--portrait", type=Path, metavar="FILE", help="its portrait: does it still look like that? (cartoons only)")
     parser.add_argument("--audio", type=Path, metavar="FILE", help="its voice: does the mouth follow? (cartoons only)")
-    parser.add_argument("--truth", type=Path, metavar="VIDEO", help="what it should have been, picture by picture")
+    parser.add_argument("--truth", type=Path, metavar="VIDEO", help="what it should have been, frame by frame")
     parser.add_argument("--chunk", type=int, default=RolloutSettings.chunk, metavar="N", help="latent frames in a chunk (default: 3)")
     parser.add_argument("--vbench", type=Path, metavar="PYTHON", help="also VBench's own dimensions, by a Python that has it installed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here")
@@ -54,7 +54,7 @@ def run(chosen: argparse.Namespace) -> int:
         chunk=chosen.chunk,
         truth=None if chosen.truth is None else _blocks(chosen.truth),
         portrait=None if chosen.portrait is None else _portrait(chosen.portrait, facts.width, facts.height),
-        opening=None if chosen.audio is None else _opening(chosen.audio, facts.fps, facts.pictures),
+        opening=None if chosen.audio is None else _opening(chosen.audio, facts.fps, facts.frames),
         reader=load_reader() if needs_reader else None,
     )
     print(report.to_markdown(), end="")
@@ -70,7 +70,7 @@ def run(chosen: argparse.Namespace) -> int:
         write_text(chosen.json, json.dumps(numbers, indent=2) + "\n")
     if chosen.sheet is not None:
         with replacing(chosen.sheet) as fresh:
-            _sheet(chosen, facts.pictures, facts.fps).save(fresh)
+            _sheet(chosen, facts.frames, facts.fps).save(fresh)
     return 0
 
 
@@ -79,11 +79,11 @@ def _check_outputs(chosen: argparse.Namespace) -> None:
     read = {"the video": chosen.video, "--vbench": chosen.vbench} | {f"--{name}": getattr(chosen, name) for name in READ}
     outputs = {"--json": chosen.json, "--sheet": chosen.sheet}
     refuse_outputs(outputs, read)
-    if chosen.sheet is not None and chosen.sheet.suffix.lower() not in _pictures():
-        raise KnotForcingError(f"{chosen.sheet} is not the name of a picture. Give, for example, {chosen.sheet.with_suffix('.png')}.")
+    if chosen.sheet is not None and chosen.sheet.suffix.lower() not in _image_suffixes():
+        raise KnotForcingError(f"{chosen.sheet} is not the name of an image. Give, for example, {chosen.sheet.with_suffix('.png')}.")
 
 
-def _pictures() -> set[str]:
+def _image_suffixes() -> set[str]:
     """The endings that Pillow can write."""
     return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.SAVE}
 
@@ -107,30 +107,30 @@ def _protocol(chosen: argparse.Namespace) -> str | None:
 
 
 def _refuse_unmeasurable(chosen: argparse.Namespace, facts: VideoFacts) -> None:
-    """Raises KnotForcingError before a picture is read."""
+    """Raises KnotForcingError before an image is read."""
     if chosen.chunk < 1:
         raise KnotForcingError(f"A chunk of {chosen.chunk} latent frames cannot be. Give --chunk 1 or more, as the video was made with.")
     true = facts if chosen.truth is None else probe(chosen.truth)
     if (true.width, true.height) != (facts.width, facts.height):
         raise KnotForcingError(
             f"{chosen.video} is {facts.width}x{facts.height} and {chosen.truth} is {true.width}x{true.height}, so they cannot be compared "
-            f"picture by picture. Scale one of them to the size of the other."
+            f"frame by frame. Scale one of them to the size of the other."
         )
-    common, needed = min(facts.pictures, true.pictures), fewest_pictures(facts.fps)
+    common, needed = min(facts.frames, true.frames), fewest_frames(facts.fps)
     if chosen.audio is not None and common < needed:
         raise KnotForcingError(
-            f"{common} pictures are too few to say whether the mouth follows the voice: {needed} are needed at {facts.fps:g} FPS. "
+            f"{common} frames are too few to say whether the mouth follows the voice: {needed} are needed at {facts.fps:g} FPS. "
             f"Leave out --audio, or give a longer video."
         )
 
 
 def _blocks(path: Path):
-    for picture in pictures(path):
-        yield picture[None]
+    for frame in frames(path):
+        yield frame[None]
 
 
 def _portrait(path: Path, width: int, height: int) -> torch.Tensor:
-    return prepare_portrait(read_picture(path), width, height)[0, :, 0].permute(1, 2, 0)
+    return prepare_portrait(read_image(path), width, height)[0, :, 0].permute(1, 2, 0)
 
 
 def _opening(path: Path, fps: float, count: int) -> torch.Tensor:
@@ -140,12 +140,12 @@ def _opening(path: Path, fps: float, count: int) -> torch.Tensor:
 
 
 def _sheet(chosen: argparse.Namespace, count: int, fps: float):
-    """Only the pictures that are shown are kept."""
+    """Only the frames that are shown are kept."""
     columns = min(SHEET_COLUMNS, count)
     wanted = {round((count - 1) * k / max(1, columns - 1)): k for k in range(columns)}
     rows = {}
     for name, path in (("video", chosen.video), ("truth", chosen.truth)):
         if path is not None:
-            rows[name] = torch.stack([picture for index, picture in enumerate(pictures(path)) if index in wanted])
+            rows[name] = torch.stack([frame for index, frame in enumerate(frames(path)) if index in wanted])
     step = (count - 1) / max(1, columns - 1) / fps if columns > 1 else 1.0
     return contact_sheet(rows, fps=1 / step, columns=columns)

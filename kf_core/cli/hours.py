@@ -41,12 +41,12 @@ def run(chosen: argparse.Namespace, endless: Stream, tuning: Plan) -> LongRun:
     how = "" if isinstance(stream.model, HotGenerator) else ", by the plain forward"
     facts = {
         "model": f"{stream.model.card.name}, {width}x{height}, {str(stream.model.dtype).removeprefix('torch.')}{how}",
-        "pictures": f"made {order}, {'written to an MP4' if chosen.film else 'thrown away'}",
+        "frames": f"made {order}, {'written to an MP4' if chosen.film else 'thrown away'}",
         "machine": f"{machine()}, {date.today():%d %B %Y}",
         "command": shell_line(["python", "-m", "kf_core", *sys.argv[1:]]),
     }
-    with closing(_items(chosen, stream, tuning)) as items, tqdm(total=stream.num_pictures, unit=" pictures", file=sys.stderr) as bar:
-        made = follow(laps(items, HELD_EVERY), facts, stream.fps, lambda lap: bar.update(lap.pictures))
+    with closing(_items(chosen, stream, tuning)) as items, tqdm(total=stream.num_frames, unit=" frames", file=sys.stderr) as bar:
+        made = follow(laps(items, HELD_EVERY), facts, stream.fps, lambda lap: bar.update(lap.frames))
     print(made.summary())
     return made
 

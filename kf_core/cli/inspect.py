@@ -38,7 +38,7 @@ def _of_video(path: Path) -> list[str]:
     with path.open("rb") as file:
         found = read_fragments(file)
     lines = [
-        f"video        {facts.seconds:.2f} s, {facts.pictures} pictures of {facts.width}x{facts.height} at {facts.fps:g} FPS",
+        f"video        {facts.seconds:.2f} s, {facts.frames} frames of {facts.width}x{facts.height} at {facts.fps:g} FPS",
         f"sound        {facts.sound_seconds:.2f} s, {facts.channels} x {facts.sample_rate} Hz" if facts.has_sound else "sound        none",
     ]
     if found.is_finished:

@@ -18,12 +18,12 @@ from ..writing import why
 from .terminal import forgiving
 
 COMMANDS = {
-    "animate": "make a portrait talk: picture and voice become a video",
+    "animate": "make a portrait talk: portrait and voice become a video",
     "inspect": "say what a model file or a video is",
     "evaluate": "measure a video: flicker, seams, lip sync, identity, drift",
     "bench": "measure how fast this machine makes video, and whether memory stays flat",
     "presets": "say what the presets for cards of 8 to 24 GB decide",
-    "plot": "draw the numbers of a long run of bench as a picture",
+    "plot": "draw the numbers of a long run of bench as an image",
 }
 MAKE_FILES = {"animate", "plot"}  # what the others make is what they say, and may be in a file as well
 STOPPED = 130

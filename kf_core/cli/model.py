@@ -55,7 +55,7 @@ class LoadedModel:
 
     generator: Generator
     vae: WanVAE  # encodes the portrait
-    decoder: VideoDecoder  # makes the pictures, by the same VAE or by a tiny one
+    decoder: VideoDecoder  # makes the frames, by the same VAE or by a tiny one
     audio_encoder: torch.nn.Module | None
     width: int
     height: int
@@ -64,7 +64,7 @@ class LoadedModel:
     remarks: tuple[str, ...] = ()  # what is to be said of the model and its file
 
     def has_faster_decoder(self) -> bool:
-        """Whether the VAE makes the pictures on a CPU while kf-tiny's small decoder is there and would fit."""
+        """Whether the VAE makes the frames on a CPU while kf-tiny's small decoder is there and would fit."""
         by_vae = self.decoder.device.type == "cpu" and isinstance(self.decoder.vae, WanVAE)
         return by_vae and small_decoder_for(self.vae.state_dict()) is not None
 
@@ -122,12 +122,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tune", choices=CHOICES, default=AUTO, help="what to fit the decoding to; auto looks at the device and says what it takes"
     )
-    group.add_argument("--decoder-device", metavar="DEVICE", help="where pictures are made of what is drawn (default: --device)")
+    group.add_argument("--decoder-device", metavar="DEVICE", help="where frames are made of what is drawn (default: --device)")
     group.add_argument(
         "--decoding",
         choices=DECODING,
         default=DECODING[0],
-        help="beside: pictures are made while the next chunk is drawn; in-turn: after it; auto: beside where both run at once",
+        help="beside: frames are made while the next chunk is drawn; in-turn: after it; auto: beside where both run at once",
     )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
 
@@ -197,7 +197,7 @@ def fit(
     width: int,
     height: int,
 ) -> tuple[VideoDecoder, Plan, list[str]]:
-    """Make the generator as fast as was asked for, and choose by which of `decoders`, the better one first, and how pictures are made.
+    """Make the generator as fast as was asked for, and choose by which of `decoders`, the better one first, and how frames are made.
 
     Sentences say what came of it."""
     rounded = [with_float8(generator)] if chosen.fp8 else []  # first: what fits depends on what the weights take
@@ -214,7 +214,7 @@ def fit(
 
 
 def worker(chosen: argparse.Namespace, stream: Stream, tuning: Plan | None = None) -> Worker:
-    """Who makes the pictures."""
+    """Who makes the frames."""
     match chosen.decoding:
         case "beside":
             return Beside(stream.model.device)
@@ -241,7 +241,7 @@ def set_threads(count: int) -> None:
 
 
 def _decoders(chosen: argparse.Namespace, vae: WanVAE, dtype: torch.dtype, device: torch.device) -> list[VideoDecoder]:
-    """What can make the pictures, the better one first: what was given, and nothing else; else the VAE and its small decoder.
+    """What can make the frames, the better one first: what was given, and nothing else; else the VAE and its small decoder.
 
     The VAE is there once more where it works on another device than the encoder."""
     place = device if chosen.decoder_device is None else device_called(chosen.decoder_device)
@@ -261,7 +261,7 @@ def _vae_file(chosen: argparse.Namespace, name: str) -> Path | None:
         if beside.exists():
             return beside
     if not name.startswith(OWN):
-        raise KnotForcingError(f"{name} needs a VAE to make pictures of what it draws. Give wan_2.1_vae.safetensors by --vae.")
+        raise KnotForcingError(f"{name} needs a VAE to make frames of what it draws. Give wan_2.1_vae.safetensors by --vae.")
     return None
 
 

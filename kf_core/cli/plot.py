@@ -1,4 +1,4 @@
-"""`plot`: the numbers of a long run as a picture."""
+"""`plot`: the numbers of a long run as an image."""
 
 import argparse
 from pathlib import Path
@@ -11,11 +11,11 @@ from ..writing import write_text
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("numbers", type=Path, metavar="FILE", help="what bench --seconds ... --json FILE has written")
-    parser.add_argument("picture", type=Path, metavar="SVG", help="where the picture goes")
+    parser.add_argument("image", type=Path, metavar="SVG", help="where the image goes")
 
 
 def run(chosen: argparse.Namespace) -> int:
-    refuse_outputs({"SVG": chosen.picture}, {"FILE": chosen.numbers})
+    refuse_outputs({"SVG": chosen.image}, {"FILE": chosen.numbers})
     try:
         long_run = LongRun.from_json(chosen.numbers.read_text(encoding="utf-8"))
     except OSError as problem:
@@ -26,6 +26,6 @@ def run(chosen: argparse.Namespace) -> int:
         raise KnotForcingError(
             f"{chosen.numbers} holds no long run. Make one: python -m kf_core bench --seconds 600 --json {chosen.numbers}"
         ) from problem
-    write_text(chosen.picture, long_run.svg())
+    write_text(chosen.image, long_run.svg())
     print(long_run.summary())
     return 0

@@ -22,7 +22,7 @@ from ..evaluation import ablation, attention, first_and_last, first_and_last_pag
 from ..evaluation.ablation import CONDITIONS, POSE_AND_SOUND, Equipment, Plan
 from ..evaluation.ablation_page import write_page
 from ..evaluation.line_plot import need_matplotlib
-from ..evaluation.lip_sync import fewest_pictures, opening_from_sound
+from ..evaluation.lip_sync import fewest_frames, opening_from_sound
 from ..evaluation.speed import computed_on
 from ..evaluation.variants import chosen as chosen_variants
 from ..evaluation.variants import variants
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--checkpoint", type=Path, metavar="FILE", help="model (default: the bundled kf-tiny)")
     group.add_argument("--vae", type=Path, metavar="FILE", help="its autoencoder (default: the bundled one)")
     group.add_argument("--device", default="cpu", help="what draws them: cpu, cuda, .. (default: cpu)")
-    group.add_argument("--page", type=Path, metavar="FILE", help="write the page here, pictures beside it (default: DIR/ablation.md)")
+    group.add_argument("--page", type=Path, metavar="FILE", help="write the page here, frames beside it (default: DIR/ablation.md)")
     group.add_argument("--note", default="", metavar="TEXT", help="what the top of the page says, in Markdown")
     group.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
 
@@ -199,7 +199,7 @@ def run_drift(chosen: argparse.Namespace) -> int:
     print(f"{first_and_last_page.READER}: {of_the_reader:.4f}")
     for condition, each in lines.items():
         found[condition] = first_and_last_page.numbers(each, condition)
-        minute = each[0][first_and_last.FIRST]["pictures"] / fps
+        minute = each[0][first_and_last.FIRST]["frames"] / fps
         print(f"\n{condition}, {chosen.seconds:g} s, {len(each)} sitters\n\n{first_and_last_page.table(found[condition], minute)}", end="")
         sheet = chosen.drift / f"drift-{condition.replace(' ', '-')}.webp"
         first_and_last_page.write_sheet(chosen.drift, each, fps, sheet)
@@ -230,10 +230,10 @@ def _prepare(chosen: argparse.Namespace) -> "tuple[_Training, MeasuredFiles, Equ
     files = MeasuredFiles.of(chosen.checkpoint, chosen.vae)
     equipment = files.load(device_called(chosen.device))
     fps = equipment.model.card.fps
-    pictures, needed = pixel_frames(latent_frames(round(chosen.seconds * fps))), fewest_pictures(fps)
-    if pictures < needed:
+    frames, needed = pixel_frames(latent_frames(round(chosen.seconds * fps))), fewest_frames(fps)
+    if frames < needed:
         raise KnotForcingError(
-            f"Clips of {pictures} pictures are too short to say whether a mouth follows: {needed} are needed at {fps:g} FPS. "
+            f"Clips of {frames} frames are too short to say whether a mouth follows: {needed} are needed at {fps:g} FPS. "
             f"Give --seconds {math.ceil(needed / fps)} or more."
         )
     return training, files, equipment

@@ -1,6 +1,6 @@
 """The anchor: the portrait as one latent, which the generator keeps in view for ever.
 
-Source: Knot Forcing, arXiv 2512.21734: the reference picture is encoded *alone*; a latent from within a clip would mix time.
+Source: Knot Forcing, arXiv 2512.21734: the reference image is encoded *alone*; a latent from within a clip would mix time.
 """
 
 from dataclasses import dataclass

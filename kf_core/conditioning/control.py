@@ -1,6 +1,6 @@
-"""Control pictures (DWPose or OpenPose drawings, depth, edges, any video) as latents for a VACE module, encoded while the stream goes.
+"""Control frames (DWPose or OpenPose drawings, depth, edges, any video) as latents for a VACE module, encoded while the stream goes.
 
-    source --the picture on show at each of our moments, cut to the frame--> Wan VAE, streamed --> 16 control latents
+    source --the frame on show at each of our moments, cut to the frame--> Wan VAE, streamed --> 16 control latents
     grey   --the same encoder, until its answer repeats--------------------------------------> 16 grey latents beside them
 
 When the control ends, grey follows: nothing is asked for, the model is free. Asked again for the same frames, the answer is the same;
@@ -23,8 +23,8 @@ from torch.nn.functional import interpolate
 from ..errors import KnotForcingError
 from ..fingerprint import frozen_names
 from ..media.playback import VideoFacts, probe, shown
-from ..timeline import LatentSpan, picture_on_show, pixels
-from ..vae.streaming import EncoderState, encode_pictures
+from ..timeline import LatentSpan, frame_shown, pixels
+from ..vae.streaming import EncoderState, encode_frames
 from ..vae.wan import ENCODER_REMEMBERS, SPATIAL_STRIDE, WanVAE
 
 GREY = 0.5
@@ -36,14 +36,14 @@ class ControlSource(Protocol):
     def seconds(self) -> float: ...
 
     def shown(self, fps: float, start: int = 0) -> Iterator[Tensor]:
-        """The picture on show at each of our moments from `start` on, `fps` a second, until the source ends: [h, w, 3] RGB 0..1."""
+        """The frame on show at each of our moments from `start` on, `fps` a second, until the source ends: [h, w, 3] RGB 0..1."""
         ...
 
 
 @frozen_names("control pictures", frames="frames", fps="fps")
 @dataclass(frozen=True, eq=False)
-class ControlPictures:
-    """Control pictures in memory: [f, h, w, 3] RGB 0..1 at their own rate."""
+class ControlFrames:
+    """Control frames in memory: [f, h, w, 3] RGB 0..1 at their own rate."""
 
     frames: Tensor
     fps: float = 16.0
@@ -51,25 +51,25 @@ class ControlPictures:
     def __post_init__(self) -> None:
         if self.frames.dim() != 4 or self.frames.shape[-1] != 3 or not len(self.frames):
             raise KnotForcingError(
-                f"Control pictures came as {list(self.frames.shape)}; at least one picture of [height, width, 3] is needed. "
-                f"Connect the pictures of a pose, depth or edge node."
+                f"Control frames came as {list(self.frames.shape)}; at least one frame of [height, width, 3] is needed. "
+                f"Connect the frames of a pose, depth or edge node."
             )
         if self.fps <= 0:
-            raise KnotForcingError(f"The control pictures play at {self.fps} pictures a second; the rate must be above 0.")
+            raise KnotForcingError(f"The control frames play at {self.fps} frames a second; the rate must be above 0.")
 
     @property
     def seconds(self) -> float:
         return len(self.frames) / self.fps
 
     def shown(self, fps: float, start: int = 0) -> Iterator[Tensor]:
-        first = picture_on_show(start, fps, self.fps)
+        first = frame_shown(start, fps, self.fps)
         return _at_rate(iter(self.frames[first:]), first, self.fps, fps, start)
 
 
 @frozen_names("control video", path="content")
 @dataclass(frozen=True)
 class ControlVideo:
-    """Control pictures in a video file, read as they are needed."""
+    """Control frames in a video file, read as they are needed."""
 
     path: Path
 
@@ -118,7 +118,7 @@ class ControlLatents:
         return rearrange(answer, "b c f h w -> b f c h w")
 
     def _begin(self, frame: int) -> None:
-        """The encoder is to go on from latent frame `frame`, of which it sees the last picture only, as it sees frame 0 of a stream."""
+        """The encoder is to go on from latent frame `frame`, of which it sees the last frame only, as it sees frame 0 of a stream."""
         self._shown = self._source.shown(self._fps, pixels(LatentSpan(frame, frame + 1)).stop - 1)
         self._state, self._next = EncoderState(), frame
         self._kept: dict[int, Tensor] = {}  # latent frame -> [1, 32, 1, h, w]
@@ -129,7 +129,7 @@ class ControlLatents:
         count = pixels(LatentSpan(self._state.next_frame, self._state.next_frame + 1)).length
         grey = torch.full((*self._size, 3), GREY)
         seen = torch.stack([_cut(next(self._shown, grey), *self._size) for _ in range(count)], dim=1)
-        return encode_pictures(self._vae, seen[None].to(self._vae.conv1.weight.device), self._state)
+        return encode_frames(self._vae, seen[None].to(self._vae.conv1.weight.device), self._state)
 
 
 class _GreyLatents:
@@ -150,7 +150,7 @@ class _GreyLatents:
         count = pixels(LatentSpan(self._state.next_frame, self._state.next_frame + 1)).length
         grey = torch.full((1, 3, count, *self._size), GREY, device=self._vae.conv1.weight.device)
         before, last = self._state.past, self._last
-        self._last = encode_pictures(self._vae, grey, self._state)
+        self._last = encode_frames(self._vae, grey, self._state)
         same = lambda a, b: a.shape == b.shape and torch.equal(a, b)
         self._repeats = last is not None and same(last, self._last) and all(same(before[n], t) for n, t in self._state.past.items())
         if self._repeats:
@@ -159,10 +159,10 @@ class _GreyLatents:
 
 
 def _at_rate(frames: Iterator[Tensor], first: int, own_fps: float, fps: float, start: int) -> Iterator[Tensor]:
-    """Of pictures at `own_fps`, the first of which is number `first`, the one on show at each of our moments from `start` on."""
+    """Of frames at `own_fps`, the first of which is number `first`, the one on show at each of our moments from `start` on."""
     showing, shown, moment = None, first - 1, start
     while True:
-        wanted = picture_on_show(moment, fps, own_fps)
+        wanted = frame_shown(moment, fps, own_fps)
         while shown < wanted:
             showing, shown = next(frames, None), shown + 1
             if showing is None:
@@ -171,9 +171,9 @@ def _at_rate(frames: Iterator[Tensor], first: int, own_fps: float, fps: float, s
         moment += 1
 
 
-def _cut(picture: Tensor, height: int, width: int) -> Tensor:
-    """A picture [h, w, 3] scaled to cover the frame, its middle cut out: [3, height, width]."""
-    image = rearrange(picture.float().cpu(), "h w c -> 1 c h w")
+def _cut(frame: Tensor, height: int, width: int) -> Tensor:
+    """A frame [h, w, 3] scaled to cover the frame, its middle cut out: [3, height, width]."""
+    image = rearrange(frame.float().cpu(), "h w c -> 1 c h w")
     scale = max(height / image.shape[2], width / image.shape[3])
     size = (max(height, round(image.shape[2] * scale)), max(width, round(image.shape[3] * scale)))
     if size != tuple(image.shape[2:]):

@@ -78,7 +78,7 @@ class Driving:
     audio_strength: float = 1.0
     pose_strength: float = 1.0
     expression_strength: float = 1.0
-    control: ControlSource | None = None  # pictures for a VACE module
+    control: ControlSource | None = None  # frames for a VACE module
     control_strength: float = 1.0
     control_in_clean_pass: bool = False  # whether what is remembered of finished frames has heard the control, too
     control_restarts: bool = False  # positions of the module's branch begin at 0 in every pass; see `model/vace.py`
@@ -125,7 +125,7 @@ class Driving:
         seed: int = 0,
     ) -> "BoundDriving":
         """Open the sources for the model of `card`. `encoder` is its wav2vec 2.0, `text_encoder` its reader, where it has them;
-        `control_encoder` is the VAE that encodes control pictures, where the model has a VACE module for them. `against` is the prompt
+        `control_encoder` is the VAE that encodes control frames, where the model has a VACE module for them. `against` is the prompt
         that guidance leads away from, where there is guidance. `seed` decides when an idle face blinks and where it looks."""
         grid = (latent_height, latent_width)
         return BoundDriving(self, card, grid, device, dtype, encoder, text_encoder, control_encoder, against, seed)
@@ -202,7 +202,7 @@ class BoundDriving:
         return ChunkConditioning(span=span, text=self._text(span), **heard)
 
     def _text(self, span: LatentSpan) -> TextContext | None:
-        """The words that hold when the first picture of `span` is shown."""
+        """The words that hold when the first frame of `span` is shown."""
         if self._prompts is None:
             return None
         return self._prompts.context(self.driving.words.prompt_at(timeline.seconds(timeline.pixels(span), self.card.fps)[0]))
@@ -231,7 +231,7 @@ class BoundDriving:
         features = LogMel(audio.open(), self.card.fps) if spec.kind == "log-mel" else Wav2Vec2(audio, self.card.fps, encoder)
         if features.width != spec.width:
             raise KnotForcingError(
-                f"{self.card.name} hears {spec.width} numbers per picture, and the sound ({spec.kind}) gives {features.width}. "
+                f"{self.card.name} hears {spec.width} numbers per frame, and the sound ({spec.kind}) gives {features.width}. "
                 f"Load the encoder the model was trained with, or update the pack and the model to versions that belong together."
             )
         return features
@@ -249,7 +249,7 @@ class BoundDriving:
         if driving.idle and "blink" not in card.expression and card.pose is None:
             yield f"{card.name} obeys neither lids nor head: the idle life is not used."
         if driving.control is not None and not self._takes_control:
-            yield f"{card.name} has no VACE module loaded: the control pictures are not used."
+            yield f"{card.name} has no VACE module loaded: the control frames are not used."
         if driving.pose is not None and card.pose is not None and moved.head and card.text.kind == "none":
             yield "Both a pose source and the script move the head: the pose source is used, the script's head movements are not."
         if card.text.kind == "none":

@@ -1,7 +1,7 @@
 """The face over time: smile, brows, gaze and lids, each known or left to the model.
 
 A driving step holds the values in the card's order, then as many flags: 1 where the value is known, 0 where the model is free
-(its value is then 0). Knows nothing of pictures; how a head is held is `pose.py`'s.
+(its value is then 0). Knows nothing of frames; how a head is held is `pose.py`'s.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,8 +1,8 @@
-"""How a head turns: points on an ellipsoid, turned, projected and placed in the picture; OpenPose's points among them.
+"""How a head turns: points on an ellipsoid, turned, projected and placed in the image; OpenPose's points among them.
 
-Picture units: the picture spans -1..1 both ways, x to the viewer's right, y down. The head's own frame has its origin in the
+Image units: the image spans -1..1 both ways, x to the viewer's right, y down. The head's own frame has its origin in the
 middle of the face. Angles in radians: yaw > 0 turns to the viewer's right, pitch > 0 looks down, roll > 0 tips clockwise.
-Knows nothing of colours: portraits are drawn on it (training) and pose pictures are drawn from it (`pose.py`).
+Knows nothing of colours: portraits are drawn on it (training) and pose images are drawn from it (`pose.py`).
 Source of the point layouts: OpenPose, COCO body 18 and face 70.
 """
 
@@ -48,9 +48,9 @@ class Tensors:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadShape(Tensors):
-    """The proportions of heads at rest: every field [n], picture units, in the head's frame."""
+    """The proportions of heads at rest: every field [n], image units, in the head's frame."""
 
-    centre_x: Tensor  # where the head is in the picture
+    centre_x: Tensor  # where the head is in the image
     centre_y: Tensor
     width: Tensor  # half axes of the ellipsoid: width, height, depth
     height: Tensor
@@ -81,7 +81,7 @@ class HeadPose(Tensors):
 
 @dataclass(frozen=True)
 class Keypoints(Tensors):
-    """OpenPose points in picture units."""
+    """OpenPose points in image units."""
 
     face: Tensor  # [..., 70, 2]
     body: Tensor  # [..., 18, 2]
@@ -111,14 +111,14 @@ def turn(shape: HeadShape, pose: HeadPose, x: Tensor, y: Tensor) -> tuple[Tensor
 
 
 def place(shape: HeadShape, pose: HeadPose, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """A point of the head's frame -> the picture: the head leans the way it turns, tips about its neck and is shifted."""
+    """A point of the head's frame -> the image: the head leans the way it turns, tips about its neck and is shifted."""
     sin, cos = pose.roll.sin(), pose.roll.cos()
     x, y = x + LEAN * pose.yaw.sin(), y - PIVOT_Y
     return shape.centre_x + pose.shift_x + cos * x - sin * y, shape.centre_y + pose.shift_y + sin * x + cos * y + PIVOT_Y
 
 
 def unplace(shape: HeadShape, pose: HeadPose, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """A point of the picture -> the head's frame; undoes `place`."""
+    """A point of the image -> the head's frame; undoes `place`."""
     sin, cos = pose.roll.sin(), pose.roll.cos()
     x, y = x - shape.centre_x - pose.shift_x, y - shape.centre_y - pose.shift_y - PIVOT_Y
     return cos * x + sin * y - LEAN * pose.yaw.sin(), -sin * x + cos * y + PIVOT_Y

@@ -1,9 +1,9 @@
-"""What kf-tiny hears: a log-mel spectrogram, one step per picture, made from nothing but the sound around that picture.
+"""What kf-tiny hears: a log-mel spectrogram, one step per frame, made from nothing but the sound around that frame.
 
-Four hops to a picture; the picture that is shown at p / fps gets the four before and the four after it:
+Four hops to a frame; the frame that is shown at p / fps gets the four before and the four after it:
 
     hop        ... | 4p-4  4p-3  4p-2  4p-1 | 4p  4p+1  4p+2  4p+3 | ...      15.6 ms each at 16 fps
-    picture                                 p
+    frame                                 p
 
 The scale is fixed (no statistics of the clip), so any window equals the same part of the whole, bit for bit.
 The framing is our own, because the hop need not be a whole number of samples. So is the table of mel bands, a few lines and equal to
@@ -23,15 +23,15 @@ from .audio import SAMPLE_RATE, Listener
 MELS = 32
 FFT = 512
 LOWEST_HZ, HIGHEST_HZ = 60.0, 7600.0
-HOPS_PER_PICTURE = 4
-WIDTH = 2 * HOPS_PER_PICTURE * MELS  # numbers per picture
-REMEMBERED = 256  # pictures
+HOPS_PER_FRAME = 4
+WIDTH = 2 * HOPS_PER_FRAME * MELS  # numbers per frame
+REMEMBERED = 256  # frames
 # Slaney's mel: linear up to 1 kHz, logarithmic beyond, where 27 mels are a factor of 6.4
 HERTZ_PER_MEL, BEND_HZ, LOG_STEP = 200 / 3, 1000.0, np.log(6.4) / 27
 
 
 class LogMel:
-    """Log-mel steps of one listener at `fps` pictures a second."""
+    """Log-mel steps of one listener at `fps` frames a second."""
 
     width = WIDTH
 
@@ -42,13 +42,13 @@ class LogMel:
 
     def steps(self, span: PixelSpan) -> Tensor:
         """The steps of `span`, [s, 256] float32, hop-major, about -1.5 (silence) .. 3."""
-        rows = [np.concatenate((self._after(picture - 1), self._after(picture))).reshape(-1) for picture in span]
+        rows = [np.concatenate((self._after(frame - 1), self._after(frame))).reshape(-1) for frame in span]
         return torch.from_numpy(np.stack(rows) if rows else np.zeros((0, WIDTH), np.float32))
 
-    def _after(self, picture: int) -> np.ndarray:
-        """The four hops between `picture` and the next, [4, 32]. Always computed alone, so that no neighbour can change a bit of it."""
-        if picture not in self._remembered:
-            middles = [round((HOPS_PER_PICTURE * picture + hop + 0.5) * SAMPLE_RATE / (HOPS_PER_PICTURE * self._fps)) for hop in range(4)]
+    def _after(self, frame: int) -> np.ndarray:
+        """The four hops between `frame` and the next, [4, 32]. Always computed alone, so that no neighbour can change a bit of it."""
+        if frame not in self._remembered:
+            middles = [round((HOPS_PER_FRAME * frame + hop + 0.5) * SAMPLE_RATE / (HOPS_PER_FRAME * self._fps)) for hop in range(4)]
             first = middles[0] - FFT // 2
             sound = self._listener.samples(first, middles[-1] + FFT // 2).astype(np.float64)
             frames = np.stack([sound[middle - FFT // 2 - first :][:FFT] for middle in middles])
@@ -56,8 +56,8 @@ class LogMel:
             level = (np.log10(power @ mel_bands().T + 1e-6) + 3) / 2
             while len(self._remembered) >= REMEMBERED:
                 del self._remembered[next(iter(self._remembered))]
-            self._remembered[picture] = level.clip(-2, 3).astype(np.float32)
-        return self._remembered[picture]
+            self._remembered[frame] = level.clip(-2, 3).astype(np.float32)
+        return self._remembered[frame]
 
 
 @cache

@@ -1,8 +1,8 @@
-"""The pose standard: OpenPose pictures of head and shoulders, drawn on and reduced onto the latent grid.
+"""The pose standard: OpenPose frames of head and shoulders, drawn on and reduced onto the latent grid.
 
 `openpose-face-70`: limbs and joints of head, neck and shoulders in the colours of OpenPose's body 18, the 70 points of the face as
-white dots, on black, sizes as drawn on 512 pixels. Such a picture is averaged over each latent cell and the root is taken, because a
-dot fills less than a fiftieth of a cell. Pictures that OpenPose or DWPose made go the same way, so they drive the model too.
+white dots, on black, sizes as drawn on 512 pixels. Such a frame is averaged over each latent cell and the root is taken, because a
+dot fills less than a fiftieth of a cell. Frames that OpenPose or DWPose made go the same way, so they drive the model too.
 
 What a pose tells, in the drawings that models are trained on: place, size and turn of the head, and the lids (blinks). Mouth, brows and
 pupils are drawn at rest: the mouth belongs to the sound, brows and gaze to the expression. Knows nothing of time (see `pose.py`).
@@ -42,7 +42,7 @@ LIMBS = {
     (RIGHT_EYE, RIGHT_EAR): (170, 0, 255), (NOSE, LEFT_EYE): (255, 0, 255), (LEFT_EYE, LEFT_EAR): (255, 0, 170),
 }  # fmt: skip
 _LIMB_LIGHT = 0.6
-_STICK, _JOINT, _DOT = 4 / 256, 4 / 256, 3 / 256  # half widths and radii in picture units: pixels of a 512-pixel picture
+_STICK, _JOINT, _DOT = 4 / 256, 4 / 256, 3 / 256  # half widths and radii in image units: pixels of a 512-pixel frame
 _PARTS = 16  # little squares a limb is made of
 
 
@@ -79,7 +79,7 @@ def draw_pose(points: Keypoints, latent_h: int, latent_w: int, thickness: float 
             light([[1.0, 1.0, 1.0]]).expand(points.face.shape[1], 3),
         ]
     )
-    cells = min(latent_h, latent_w) / 2  # latent cells per picture unit; a square portrait stands in the middle
+    cells = min(latent_h, latent_w) / 2  # latent cells per frame unit; a square portrait stands in the middle
     columns = _shares(centres[..., 0] * cells + latent_w / 2, sides * cells, latent_w)
     rows = _shares(centres[..., 1] * cells + latent_h / 2, sides * cells, latent_h)
     coloured = rearrange(columns[:, :, None] * colours[:, :, None], "n p c w -> n p (c w)")
@@ -88,7 +88,7 @@ def draw_pose(points: Keypoints, latent_h: int, latent_w: int, thickness: float 
 
 
 def reduce_pose(frames: Tensor, latent_h: int, latent_w: int) -> Tensor:
-    """Pose pictures [f, h, w, 3] 0..1 -> the latent grid [f, 3, h, w]: fitted into its shape with black bars, averaged, root taken."""
+    """Pose frames [f, h, w, 3] 0..1 -> the latent grid [f, 3, h, w]: fitted into its shape with black bars, averaged, root taken."""
     frames = frames.movedim(-1, 1).float()
     height, width = frames.shape[-2:]
     bar_x = max(0, round(height * latent_w / latent_h) - width)

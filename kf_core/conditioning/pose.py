@@ -1,6 +1,6 @@
-"""Where the head's pose comes from: pose pictures, a video of them, or angles over time.
+"""Where the head's pose comes from: pose frames, a video of them, or angles over time.
 
-A source is a recipe; `open` gives a reader of one's own. A reader answers with pictures on the latent grid (`openpose.py`), the same ones
+A source is a recipe; `open` gives a reader of one's own. A reader answers with frames on the latent grid (`openpose.py`), the same ones
 however often it is asked, black outside the source's length: no pose seen, the model is free. Knows nothing of models.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import KnotForcingError
 from ..fingerprint import frozen_names
 from ..media.playback import VideoFacts, probe, shown
-from ..timeline import PixelSpan, picture_on_show
+from ..timeline import PixelSpan, frame_shown
 from .openpose import draw_pose, keypoints_from_angles, reduce_pose
 
 _KEPT_SECONDS = 10.0  # what a reader of a video remembers; asked for something older, it begins again
@@ -28,7 +28,7 @@ BLINK_SECONDS = 0.11  # half the width of a blink
 
 class PoseReader(Protocol):
     def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
-        """What is shown at the pictures of `span`: [f, 3, h, w] 0..1, black outside its length. A negative picture answers as picture 0."""
+        """What is shown at the frames of `span`: [f, 3, h, w] 0..1, black outside its length. A negative frame answers as frame 0."""
         ...
 
 
@@ -71,7 +71,7 @@ class HeadAngles:
         return self
 
     def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
-        times = torch.tensor([max(0, picture) / fps for picture in span], dtype=torch.float64)
+        times = torch.tensor([max(0, frame) / fps for frame in span], dtype=torch.float64)
         yaw, pitch, roll = self.angles(times).deg2rad().float().unbind(1)
         drawn = draw_pose(keypoints_from_angles(yaw, pitch, roll, blink=blinks(times, self.blink_every)), latent_h, latent_w)
         seen = times >= self.start if self.stop is None else (times >= self.start) & (times < self.stop)
@@ -88,8 +88,8 @@ class HeadAngles:
 
 @frozen_names("pose pictures", frames="frames", fps="fps")
 @dataclass(frozen=True, eq=False)
-class PosePictures:
-    """Pose pictures in memory: [f, h, w, 3] RGB 0..1 at their own rate."""
+class PoseFrames:
+    """Pose frames in memory: [f, h, w, 3] RGB 0..1 at their own rate."""
 
     frames: Tensor
     fps: float = 16.0
@@ -97,23 +97,23 @@ class PosePictures:
     def __post_init__(self) -> None:
         if self.frames.dim() != 4 or self.frames.shape[-1] != 3 or not len(self.frames):
             raise KnotForcingError(
-                f"Pose pictures came as {list(self.frames.shape)}; at least one picture of [height, width, 3] is needed. "
-                f"Connect the pictures of an OpenPose or DWPose node."
+                f"Pose frames came as {list(self.frames.shape)}; at least one frame of [height, width, 3] is needed. "
+                f"Connect the frames of an OpenPose or DWPose node."
             )
         if self.fps <= 0:
-            raise KnotForcingError(f"The pose pictures play at {self.fps} pictures a second; the rate must be above 0.")
+            raise KnotForcingError(f"The pose frames play at {self.fps} frames a second; the rate must be above 0.")
 
     @property
     def seconds(self) -> float:
         return len(self.frames) / self.fps
 
-    def open(self) -> "PosePictures":
+    def open(self) -> "PoseFrames":
         return self
 
     def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
         result = torch.zeros(span.length, 3, latent_h, latent_w)
-        for index, picture in enumerate(span):
-            own = picture_on_show(picture, fps, self.fps)
+        for index, frame in enumerate(span):
+            own = frame_shown(frame, fps, self.fps)
             if own < len(self.frames):
                 result[index] = reduce_pose(self.frames[own : own + 1].cpu(), latent_h, latent_w)[0]
         return result
@@ -122,7 +122,7 @@ class PosePictures:
 @frozen_names("pose video", path="content")
 @dataclass(frozen=True)
 class PoseVideo:
-    """Pose pictures in a video file, read as they are needed."""
+    """Pose frames in a video file, read as they are needed."""
 
     path: Path
 
@@ -177,14 +177,14 @@ class PoseVideoReader:
     def _read_to(self, last: int, oldest: float) -> None:
         before = None
         while self._next <= last and not self._past_end(self._next):
-            picture = next(self._source, None)
-            if picture is None:
+            frame = next(self._source, None)
+            if frame is None:
                 self._count = self._next
                 break
             if self._next >= oldest:
-                is_same = picture is before and self._next - 1 in self._kept
-                self._kept[self._next] = self._kept[self._next - 1] if is_same else reduce_pose(picture[None], *self._asked[1:])[0]
-            self._next, before = self._next + 1, picture
+                is_same = frame is before and self._next - 1 in self._kept
+                self._kept[self._next] = self._kept[self._next - 1] if is_same else reduce_pose(frame[None], *self._asked[1:])[0]
+            self._next, before = self._next + 1, frame
         for moment in list(itertools.takewhile(lambda moment: moment < oldest, self._kept)):
             del self._kept[moment]
 

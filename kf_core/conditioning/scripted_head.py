@@ -1,6 +1,6 @@
-"""A head that does what a script says: nodding, turning, tilting, as a source of pose pictures.
+"""A head that does what a script says: nodding, turning, tilting, as a source of pose frames.
 
-Where the script moves the head it is drawn; elsewhere the picture is black and the model is free. Knows no words; see `vocabulary.py`.
+Where the script moves the head it is drawn; elsewhere the frame is black and the model is free. Knows no words; see `vocabulary.py`.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class ScriptedHead:
         return self
 
     def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
-        """The head at the pictures of `span`: [s, 3, h, w] 0..1."""
+        """The head at the frames of `span`: [s, 3, h, w] 0..1."""
         times = np.maximum(np.arange(span.start, span.stop), 0) / fps
         angles = [track.at(times) for track in (self.yaw, self.pitch, self.roll)]
         seen = torch.from_numpy(np.max([angle.weights for angle in angles], axis=0) > 0)

@@ -1,7 +1,7 @@
 """A value over time: smile, motion strength, an angle. Tracks may be silent at times, and later ones lie over earlier ones.
 
 A track answers for many moments at once with `At`: what it says, already faded by how much it has to say. So layers compose
-like translucent pictures, everything fades in and out of rest (0), and a moment nobody speaks for has weight 0: not known.
+like translucent frames, everything fades in and out of rest (0), and a moment nobody speaks for has weight 0: not known.
 """
 
 from dataclasses import dataclass
@@ -134,7 +134,7 @@ class Layers:
 
 
 def presence(times: np.ndarray, start: float, stop: float) -> np.ndarray:
-    """0 outside [start, stop], 1 inside, eased on the way in and out. What begins with the stream is there from its first picture."""
+    """0 outside [start, stop], 1 inside, eased on the way in and out. What begins with the stream is there from its first frame."""
     ease = min(EASE_SECONDS, (stop - start) / 2)
     rising = np.ones(len(times)) if start <= 0 else smoothstep((times - start) / ease)
     return rising if np.isinf(stop) else rising * (1 - smoothstep((times - stop) / ease))

@@ -1,4 +1,4 @@
-"""What LiveTalk hears: all layers of a wav2vec 2.0 encoder, stretched to one step per picture before the encoder's attention.
+"""What LiveTalk hears: all layers of a wav2vec 2.0 encoder, stretched to one step per frame before the encoder's attention.
 
 The published path takes a clip whole: statistics of the wave, stretching, attention in both directions. So it is done, exactly,
 up to `EXACT_SECONDS`. Longer and live sound is heard in windows of `WINDOW_SECONDS` that overlap by `OVERLAP_SECONDS` or more and fade
@@ -13,7 +13,7 @@ Silence gives a still mouth, by three rules. Where there is no sound (no voice g
 in the pauses of its training; it is not left without, and so the encoder is needed all the same. Silence is heard as a constant: nothing
 in it moves. And a stretch in which nobody speaks, a clip or a window quieter than `QUIETEST` on average (-60 dB of full scale), is heard
 as silence: the encoder's first normalisation is over time, so that the hiss of an empty room would move it as much as a voice. Speech is
-20 to 40 dB above that and heard exactly as published. Through a small random encoder, what is heard changes from picture to picture by
+20 to 40 dB above that and heard exactly as published. Through a small random encoder, what is heard changes from frame to frame by
 1.2 of its size in speech, by 1.1 in hiss at -80 dB as the published path hears it, and by 0 in silence and in that hiss as it is heard
 here (`test_wav2vec2.py`).
 
@@ -74,7 +74,7 @@ def read_encoder(folder: Path) -> Wav2Vec2Model:
 
 @dataclass(frozen=True)
 class _Window:
-    """A stretch of pictures that is encoded at once. Its first `fade` pictures are shared with the window before."""
+    """A stretch of frames that is encoded at once. Its first `fade` frames are shared with the window before."""
 
     start: int
     stop: int
@@ -83,37 +83,37 @@ class _Window:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where windows lie. Lengths in pictures."""
+    """Where windows lie. Lengths in frames."""
 
     length: int  # of a window with sound
     hop: int  # from window to window at most, and between silent ones
     overlap: int  # of two windows at least
-    pictures: float  # of the sound; infinite where nobody knows
+    frames: float  # of the sound; infinite where nobody knows
 
     @property
     def spoken(self) -> float:
         """Windows up to the end of the sound."""
-        return math.inf if self.pictures == math.inf else 1 + max(0, math.ceil((self.pictures - self.length) / self.hop))
+        return math.inf if self.frames == math.inf else 1 + max(0, math.ceil((self.frames - self.length) / self.hop))
 
     def window(self, index: int) -> _Window:
         if index >= self.spoken:  # the sound is over; nothing of it fades into silence
-            start = int(self.pictures) + (index - int(self.spoken)) * self.hop
+            start = int(self.frames) + (index - int(self.spoken)) * self.hop
             return _Window(start, start + self.hop + self.overlap, 0 if index == self.spoken else self.overlap)
         start = self._start(index)
         return _Window(start, start + self.length, self.overlap if index else 0)
 
-    def last_with(self, picture: int) -> int:
-        """The last window that holds this picture."""
-        if picture >= self.pictures:
-            return int(self.spoken) + (picture - int(self.pictures)) // self.hop
-        index = min(math.floor(picture / (self._step or self.length)) + 1, self.spoken - 1)  # a start is rounded
-        return int(index if self._start(int(index)) <= picture else index - 1)
+    def last_with(self, frame: int) -> int:
+        """The last window that holds this frame."""
+        if frame >= self.frames:
+            return int(self.spoken) + (frame - int(self.frames)) // self.hop
+        index = min(math.floor(frame / (self._step or self.length)) + 1, self.spoken - 1)  # a start is rounded
+        return int(index if self._start(int(index)) <= frame else index - 1)
 
     @property
     def _step(self) -> float:
-        if self.pictures == math.inf:
+        if self.frames == math.inf:
             return self.hop
-        return (self.pictures - self.length) / max(1, self.spoken - 1)
+        return (self.frames - self.length) / max(1, self.spoken - 1)
 
     def _start(self, index: int) -> int:
         return math.floor(index * self._step)
@@ -121,17 +121,17 @@ class _Layout:
 
 @dataclass(frozen=True)
 class _Stretching:
-    """Which of the encoder's own steps, 50 a second, a picture hears: picture * ratio + offset."""
+    """Which of the encoder's own steps, 50 a second, a frame hears: frame * ratio + offset."""
 
     ratio: float
     offset: float
 
-    def place(self, picture: int) -> float:
-        return max(0.0, round(picture * self.ratio + self.offset, 9))
+    def place(self, frame: int) -> float:
+        return max(0.0, round(frame * self.ratio + self.offset, 9))
 
 
 class Wav2Vec2:
-    """Steps of one audio source at `fps` pictures a second: the last hidden state and all of them, [s, width]."""
+    """Steps of one audio source at `fps` frames a second: the last hidden state and all of them, [s, width]."""
 
     def __init__(self, source: AudioSource, fps: float, encoder: Wav2Vec2Model) -> None:
         self._source = source
@@ -149,49 +149,49 @@ class Wav2Vec2:
 
     def steps(self, span: PixelSpan) -> Tensor:
         """The steps of `span`, [s, width] float32."""
-        rows = [self._step(picture) for picture in span]
+        rows = [self._step(frame) for frame in span]
         return torch.stack(rows) if rows else torch.zeros(0, self.width)
 
-    def _step(self, picture: int) -> Tensor:
-        index = self._layout.last_with(picture)
+    def _step(self, frame: int) -> Tensor:
+        index = self._layout.last_with(frame)
         window = self._layout.window(index)
-        share = (picture - window.start + 1) / (window.fade + 1)
+        share = (frame - window.start + 1) / (window.fade + 1)
         if share >= 1:
-            return self._encoded(index)[picture - window.start]
+            return self._encoded(index)[frame - window.start]
         earlier = self._layout.window(index - 1)
-        before = self._encoded(index - 1)[picture - earlier.start]  # first: a file is read forwards
-        return torch.lerp(before, self._encoded(index)[picture - window.start], share)
+        before = self._encoded(index - 1)[frame - earlier.start]  # first: a file is read forwards
+        return torch.lerp(before, self._encoded(index)[frame - window.start], share)
 
     def _laid_out(self) -> _Layout:
         length, overlap = round(WINDOW_SECONDS * self._fps), round(OVERLAP_SECONDS * self._fps)
         if self._source.seconds is None:
             return _Layout(length, length - overlap, overlap, math.inf)
-        pictures = self._pictures_of_the_clip()
-        return _Layout(pictures if self._source.seconds <= EXACT_SECONDS else length, length - overlap, overlap, pictures)
+        frames = self._frames_of_the_clip()
+        return _Layout(frames if self._source.seconds <= EXACT_SECONDS else length, length - overlap, overlap, frames)
 
-    def _pictures_of_the_clip(self) -> int:
-        """The published length, whole latent frames: 4F - 3 pictures whose distances, 4F - 4, cover the sound."""
+    def _frames_of_the_clip(self) -> int:
+        """The published length, whole latent frames: 4F - 3 frames whose distances, 4F - 4, cover the sound."""
         shown = timeline.pixel_frames_in(self._source.seconds, self._fps)
         return timeline.pixel_frames(timeline.latent_frames(shown + 1))
 
     def _like_the_whole(self) -> _Stretching:
-        """The published stretching: the clip's first and last picture hear the encoder's first and last step."""
-        pictures = self._pictures_of_the_clip()
-        own_steps = (self._sample(pictures - 1) - FIELD) // STRIDE + 1
-        return _Stretching((own_steps - 1) / (pictures - 1), 0.0)
+        """The published stretching: the clip's first and last frame hear the encoder's first and last step."""
+        frames = self._frames_of_the_clip()
+        own_steps = (self._sample(frames - 1) - FIELD) // STRIDE + 1
+        return _Stretching((own_steps - 1) / (frames - 1), 0.0)
 
     def _centred(self) -> _Stretching:
-        """Where the length is not known: a picture hears the step whose field is centred on it."""
+        """Where the length is not known: a frame hears the step whose field is centred on it."""
         return _Stretching(SAMPLE_RATE / STRIDE / self._fps, -FIELD / 2 / STRIDE)
 
     def _samples(self, window: _Window) -> tuple[int, int]:
         """The samples that window hears."""
         first, last = self._stretching.place(window.start), self._stretching.place(window.stop - 1)
         stop = math.ceil(last) * STRIDE + FIELD
-        return math.floor(first) * STRIDE, max(stop, self._sample(window.stop - 1)) if window.stop == self._layout.pictures else stop
+        return math.floor(first) * STRIDE, max(stop, self._sample(window.stop - 1)) if window.stop == self._layout.frames else stop
 
     def _encoded(self, index: int) -> Tensor:
-        """Window `index`, [pictures, width]."""
+        """Window `index`, [frames, width]."""
         if index not in self._remembered:
             window = self._layout.window(index)
             start, stop = self._samples(window)
@@ -201,7 +201,7 @@ class Wav2Vec2:
             mean, deviation = self._sums(index).normal()
             heard = heard if heard.std() >= QUIETEST else np.zeros_like(heard)
             wave = torch.from_numpy(((heard - mean) / deviation).astype(np.float32))
-            places = [self._stretching.place(picture) - start // STRIDE for picture in range(window.start, window.stop)]
+            places = [self._stretching.place(frame) - start // STRIDE for frame in range(window.start, window.stop)]
             self._remembered[index] = encode(self._encoder, wave, torch.tensor(places))
             if len(self._remembered) > REMEMBERED:
                 self._remembered.popitem(last=False)
@@ -225,8 +225,8 @@ class Wav2Vec2:
             self._statistics.append(sums)
         return self._statistics[index]
 
-    def _sample(self, picture: int) -> int:
-        return round(picture / self._fps * SAMPLE_RATE)
+    def _sample(self, frame: int) -> int:
+        return round(frame / self._fps * SAMPLE_RATE)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The ablation as a run: every variant with every sitter, under the same noise, measured while it is drawn, and never twice.
 
 Each result is a line of `results.jsonl` as soon as it is there, so a run that is killed goes on where it was. Sitters are taken a few
-at a time and all variants sit them before the next few come: what is there is always paired. Pictures are measured and thrown
+at a time and all variants sit them before the next few come: what is there is always paired. Frames are measured and thrown
 away; of each video a strip of some moments is kept. Two kinds of driving, because with pose *and* sound everything visible is
 determined and a knot has nothing to carry; with sound alone head, gaze and backdrop move as nobody says.
 """
@@ -32,7 +32,7 @@ from .variants import Variant
 POSE_AND_SOUND, SOUND_ONLY = "pose and sound", "sound only"
 CONDITIONS = (POSE_AND_SOUND, SOUND_ONLY)
 CODEC, TRUTH = "codec", "truth"
-MOMENTS = 10  # pictures in a strip
+MOMENTS = 10  # frames in a strip
 RESULTS, STRIPS = "results.jsonl", "strips"
 
 
@@ -116,9 +116,9 @@ def _sit_for(
         played = play(equipment.model, equipment.vae, sitters, settings, with_pose=condition == POSE_AND_SOUND)
     watchers = [_Watcher(equipment, sitter, settings) for sitter in sitters]
     started, worked = time.perf_counter(), time.process_time()
-    for span, pictures in _with_progress(played, sitters[0].num_pictures):
-        for watcher, sitter, made in zip(watchers, sitters, pictures, strict=True):
-            watcher.see(made, sitter.pictures(span))
+    for span, frames in _with_progress(played, sitters[0].num_frames):
+        for watcher, sitter, made in zip(watchers, sitters, frames, strict=True):
+            watcher.see(made, sitter.frames(span))
     cost = {"seconds of wall clock": time.perf_counter() - started, "seconds of CPU": time.process_time() - worked}
     cost = {name: round(spent / len(sitters), 2) for name, spent in cost.items()} | {"together": len(sitters)}
     lines = []
@@ -128,16 +128,16 @@ def _sit_for(
         place = strips / f"{seconds:g}s" / condition
         watcher.save(place / f"{_name(variant)}-{sitter.seed}.webp", watcher.made)
         truth = strips / f"{seconds:g}s" / TRUTH / f"{TRUTH}-{sitter.seed}.webp"
-        written_once(truth, partial(watcher.save, pictures=watcher.true))
+        written_once(truth, partial(watcher.save, frames=watcher.true))
     return lines
 
 
 class _Watcher:
-    """All that is kept of one video: measures, their course, and some pictures."""
+    """All that is kept of one video: measures, their course, and some frames."""
 
     def __init__(self, equipment: Equipment, sitter: Sitter, settings: RolloutSettings) -> None:
-        reader, fps, count = OneReading(equipment.reader), equipment.model.card.fps, sitter.num_pictures
-        portrait = sitter.pictures(PixelSpan(0, 1))[0]
+        reader, fps, count = OneReading(equipment.reader), equipment.model.card.fps, sitter.num_frames
+        portrait = sitter.frames(PixelSpan(0, 1))[0]
         self._examination = Examination(
             fps=fps,
             chunk=settings.chunk,
@@ -167,16 +167,16 @@ class _Watcher:
         return {"values": values, "course": self._course.result()}
 
     @staticmethod
-    def save(path: Path, pictures: list[Tensor]) -> None:
+    def save(path: Path, frames: list[Tensor]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        strip = torch.cat(pictures, 1)
+        strip = torch.cat(frames, 1)
         Image.fromarray((strip.clamp(0, 1) * 255).round().byte().numpy()).save(path, quality=90)
 
 
-def _with_progress(played: Iterator[Played], num_pictures: int) -> Iterator[Played]:
-    with tqdm(total=num_pictures, unit="picture", leave=False, mininterval=2) as bar:
-        for span, pictures in played:
-            yield span, pictures
+def _with_progress(played: Iterator[Played], num_frames: int) -> Iterator[Played]:
+    with tqdm(total=num_frames, unit="frame", leave=False, mininterval=2) as bar:
+        for span, frames in played:
+            yield span, frames
             bar.update(span.length)
 
 

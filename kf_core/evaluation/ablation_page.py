@@ -1,4 +1,4 @@
-"""The ablation as numbers and as a page: means, differences to the full method with intervals, drift against time, strips of pictures.
+"""The ablation as numbers and as a page: means, differences to the full method with intervals, drift against time, strips of frames.
 
 Everything comes from the results in a run's folder; nothing is written by hand. A difference is paired by sitter, and its interval is the
 bootstrap's over sitters. Flickering is given only at equal motion, because a face that moves less flickers less.
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..media.picture import read_picture
+from ..media.image import read_image
 from .ablation import CODEC, CONDITIONS, MOMENTS, STRIPS, TRUTH, read
 from .bootstrap import Interval, interval, paired
 from .contact_sheet import contact_sheet
@@ -60,7 +60,7 @@ def write_page(
     about: Mapping[str, object],
     reader: PortraitReader,
 ) -> dict:
-    """Write `ablation.json` in `folder` and the page with its pictures; returns what the JSON holds.
+    """Write `ablation.json` in `folder` and the page with its frames; returns what the JSON holds.
 
     `coverage` by variant; None: how these weights were trained is not known."""
     results = read(folder)
@@ -88,7 +88,7 @@ def write_page(
         lines += _table(table, changes, coverage)
     lengths = sorted({table["seconds"] for table in summary["tables"]})
     for seconds in lengths:
-        lines += _pictures(results, seconds, list(changes), folder, page, with_plot=seconds >= LONG or seconds == lengths[-1])
+        lines += _frames(results, seconds, list(changes), folder, page, with_plot=seconds >= LONG or seconds == lengths[-1])
     page.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return summary
 
@@ -154,8 +154,8 @@ def _verification(strips: Path, condition: str, variant: str, seeds: Sequence[in
 
 
 def _moments(strip: Path) -> Tensor:
-    """The pictures of a strip: [f, h, w, 3]."""
-    return torch.stack(read_picture(strip, longest=None).chunk(MOMENTS, dim=1))
+    """The frames of a strip: [f, h, w, 3]."""
+    return torch.stack(read_image(strip, longest=None).chunk(MOMENTS, dim=1))
 
 
 def _plain(found: Interval) -> dict:
@@ -168,7 +168,7 @@ def _head(about: Mapping[str, object]) -> list[str]:
         lines += [about["note"], ""]
     return lines + [
         "The method without each of its parts, on held-out faces that speak held-out sentences by held-out voices. All variants of a "
-        "sitter draw from the same noise and start on the same true first chunk (9 pictures), so that those without an anchor know whom "
+        "sitter draw from the same noise and start on the same true first chunk (9 frames), so that those without an anchor know whom "
         "they draw. With *pose and sound* everything visible but gaze, brows, hair and backdrop is determined, and a knot has little to "
         "carry; with *sound only* the head moves as nobody says, and continuity is up to window and knot.",
         "",
@@ -219,7 +219,7 @@ def _cell(found: dict | None, digits: int) -> str:
     return f"{text} (**{words}**)" if excludes_zero else f"{text} ({words})"
 
 
-def _pictures(results: list[dict], seconds: float, variants: Sequence[str], folder: Path, page: Path, *, with_plot: bool) -> list[str]:
+def _frames(results: list[dict], seconds: float, variants: Sequence[str], folder: Path, page: Path, *, with_plot: bool) -> list[str]:
     """One sitter's strips of this length and its drift as a plot, beside the page. Small: they are kept with the documents."""
     lines = []
     for condition in CONDITIONS:
@@ -228,7 +228,7 @@ def _pictures(results: list[dict], seconds: float, variants: Sequence[str], fold
         if not shown:
             continue
         stem = f"{page.stem}-{seconds:g}s-{condition.replace(' ', '-')}"
-        lines += [f"## {condition.capitalize()}, {seconds:g} s: in pictures", ""]
+        lines += [f"## {condition.capitalize()}, {seconds:g} s: in frames", ""]
         if (sheet := _strips(folder / STRIPS / f"{seconds:g}s", condition, variants, results, seconds)) is not None:
             sheet.save(page.with_name(f"{stem}.webp"), quality=STRIP_QUALITY, method=6)
             lines += ["One sitter, the same moments:", "", f"![A strip of each variant]({stem}.webp)", ""]

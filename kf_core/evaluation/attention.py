@@ -145,8 +145,8 @@ class WatchedAttention:
 def watch(
     model: Generator, vae: WanVAE, sitters: Sequence[Sitter], settings: RolloutSettings, *, with_pose: bool, chunks: int | None = None
 ) -> Context:
-    """What a rollout of these sitters looks at, over all layers, heads, steps and chunks whose window is full; pictures are not made."""
-    last = settings.chunk_of(latent_frames(sitters[0].num_pictures) - 1) if chunks is None else chunks
+    """What a rollout of these sitters looks at, over all layers, heads, steps and chunks whose window is full; frames are not made."""
+    last = settings.chunk_of(latent_frames(sitters[0].num_frames) - 1) if chunks is None else chunks
     state, anchor, driving, noise = begin(model, vae, sitters, settings, with_pose=with_pose)
     watched = WatchedAttention(model.attention, state.cache.grid.tokens)
     seeing = Generator(model.card, model.modules, model.adapters, attention=watched, dtype=model.dtype, device=model.device)

@@ -1,4 +1,4 @@
-"""One picture to look at: rows of video, a few moments each, labelled. Numbers are believed after this has been seen."""
+"""One image to look at: rows of video, a few moments each, labelled. Numbers are believed after this has been seen."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,10 +20,10 @@ def contact_sheet(
 ) -> Image.Image:
     """Rows of videos [f, h, w, 3] RGB 0..1 under their names, at the same moments (seconds); by default spread over the shortest one.
 
-    A row that is shorter than a moment leaves it blank. Pictures are scaled so that their longer side is `side` pixels. `headings` of the
+    A row that is shorter than a moment leaves it blank. Images are scaled so that their longer side is `side` pixels. `headings` of the
     columns, where they are not to be their moments."""
     if not rows or any(not len(video) for video in rows.values()):
-        raise ValueError("a contact sheet needs at least one row, and a picture in each")
+        raise ValueError("a contact sheet needs at least one row, and an image in each")
     if moments is None:
         shortest = min(len(video) for video in rows.values())
         moments = [(shortest - 1) * k / max(1, columns - 1) / fps for k in range(min(columns, shortest))]
@@ -54,5 +54,5 @@ def _fit(video: Tensor, side: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _image(picture: Tensor) -> Image.Image:
-    return Image.fromarray((picture.detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy())
+def _image(image: Tensor) -> Image.Image:
+    return Image.fromarray((image.detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy())

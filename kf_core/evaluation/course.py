@@ -1,6 +1,6 @@
 """Measures against time: how the face, its colours and its detail stand in each part of a long video.
 
-A video is cut into equal parts; each has the mean of what `identity`, `sharpness` and `drift` measure over its pictures. Pictures are not
+A video is cut into equal parts; each has the mean of what `identity`, `sharpness` and `drift` measure over its frames. Frames are not
 kept, a few numbers for each are. Source: the drift figures of Self-Forcing and Knot Forcing (arXiv 2512.21734).
 """
 
@@ -22,10 +22,10 @@ COURSES = {
 
 
 class Course:
-    """`portrait`: [h, w, 3] RGB 0..1; `num_pictures`: how long the video will be."""
+    """`portrait`: [h, w, 3] RGB 0..1; `num_frames`: how long the video will be."""
 
-    def __init__(self, reader: PortraitReader | OneReading, portrait: Tensor, num_pictures: int, parts: int = PARTS) -> None:
-        self._reader, self._num_pictures, self._parts = reader, num_pictures, parts
+    def __init__(self, reader: PortraitReader | OneReading, portrait: Tensor, num_frames: int, parts: int = PARTS) -> None:
+        self._reader, self._num_frames, self._parts = reader, num_frames, parts
         self._embedding = reader.read(portrait[None]).embedding[0]
         self._palette = palette(portrait[None])[0]
         self._last: Tensor | None = None
@@ -48,9 +48,9 @@ class Course:
         self._last = frames[-1:].clone()
 
     def result(self) -> dict[str, list[float]]:
-        """A list of one number per part for each of COURSES; a part without pictures is left out."""
+        """A list of one number per part for each of COURSES; a part without frames is left out."""
         numbers = torch.cat(self._numbers)
-        part = (torch.arange(len(numbers)) * self._parts / max(self._num_pictures, len(numbers))).long()
+        part = (torch.arange(len(numbers)) * self._parts / max(self._num_frames, len(numbers))).long()
         means = [numbers[part == index].mean(0) for index in range(self._parts) if (part == index).any()]
         return {
             "identity cosine": [mean[0].item() for mean in means],

@@ -1,8 +1,8 @@
 """Ten minutes in one stream: what the last minute is beside the first.
 
 Sitters are rolled out a few at a time; only the first and the last minute are decoded and measured, and only there is the truth drawn.
-A result is a line of `results.jsonl` as soon as its sitters are done; pictures are thrown away, but for some moments of each minute,
-which are kept as a strip. What is measured of the made pictures is measured of the truth, too: a head that turns changes the palette,
+A result is a line of `results.jsonl` as soon as its sitters are done; frames are thrown away, but for some moments of each minute,
+which are kept as a strip. What is measured of the made frames is measured of the truth, too: a head that turns changes the palette,
 and how far is the truth's to say. Source of the measures: `course.py`, `psnr.py`, `identity.py`.
 """
 
@@ -25,7 +25,7 @@ from .sitting import Sitter, play
 
 FIRST, LAST, MADE, TRUTH = "first", "last", "made", "truth"
 MINUTE = 60.0  # seconds
-MOMENTS = 12  # pictures of each minute that are embedded
+MOMENTS = 12  # frames of each minute that are embedded
 ON_SHEET = (1, 4, 7, 10)  # of these, those that are kept to be looked at
 DIGITS = 5  # of what is kept of an embedding
 RESULTS, STRIPS = "results.jsonl", "strips"
@@ -41,10 +41,10 @@ class Plan:
     together: int = 4  # sitters in one rollout
 
 
-def ends(num_pictures: int, fps: float) -> dict[str, PixelSpan]:
+def ends(num_frames: int, fps: float) -> dict[str, PixelSpan]:
     """The first and the last minute; of what is shorter than two, its halves."""
-    length = min(round(MINUTE * fps), num_pictures // 2)
-    return {FIRST: PixelSpan(0, length), LAST: PixelSpan(num_pictures - length, num_pictures)}
+    length = min(round(MINUTE * fps), num_frames // 2)
+    return {FIRST: PixelSpan(0, length), LAST: PixelSpan(num_frames - length, num_frames)}
 
 
 def run(equipment: Equipment, seat: Callable[[int], Sitter], plan: Plan, folder: Path) -> None:
@@ -65,30 +65,30 @@ def strips_of(folder: Path, seconds: float, condition: str) -> Path:
 
 def _sit_for(equipment: Equipment, sitters: Sequence[Sitter], condition: str, seconds: float, strips: Path) -> list[dict]:
     """Roll some sitters out together: one result a sitter."""
-    own, fps, count = equipment.model.card.rollout, equipment.model.card.fps, sitters[0].num_pictures
+    own, fps, count = equipment.model.card.rollout, equipment.model.card.fps, sitters[0].num_frames
     spans = ends(count, fps)
-    portraits = [sitter.pictures(PixelSpan(0, 1))[0] for sitter in sitters]
+    portraits = [sitter.frames(PixelSpan(0, 1))[0] for sitter in sitters]
     watched = [{end: _Minute(equipment.reader, portrait, span) for end, span in spans.items()} for portrait in portraits]
     names = ", ".join(str(sitter.seed) for sitter in sitters)
-    with tqdm(total=count, unit="picture", desc=f"{condition}, {names}", mininterval=5) as bar:
+    with tqdm(total=count, unit="frame", desc=f"{condition}, {names}", mininterval=5) as bar:
         how = dict(with_pose=condition == POSE_AND_SOUND, only=tuple(spans.values()))
-        for span, pictures in play(equipment.model, equipment.vae, sitters, own, **how):
+        for span, frames in play(equipment.model, equipment.vae, sitters, own, **how):
             for end, inside in spans.items():
                 common = PixelSpan(max(span.start, inside.start), min(span.stop, inside.stop)) if _meet(span, inside) else None
-                for sitter, made, minutes in zip(sitters, pictures, watched, strict=True) if common else ():
-                    minutes[end].add(made[common.start - span.start : common.stop - span.start], sitter.pictures(common))
+                for sitter, made, minutes in zip(sitters, frames, watched, strict=True) if common else ():
+                    minutes[end].add(made[common.start - span.start : common.stop - span.start], sitter.frames(common))
             bar.update(span.length)
     lines = []
     for sitter, portrait, minutes in zip(sitters, portraits, watched, strict=True):
         line = dict(seconds=seconds, condition=condition, seed=sitter.seed, voice=sitter.voice)
         line["portrait"] = _rounded(equipment.reader.read(portrait[None]).embedding[0])
         lines.append(line | {end: minute.result() for end, minute in minutes.items()})
-        save_strip(strips / f"{sitter.seed}.webp", [portrait, *(picture for minute in minutes.values() for picture in minute.kept)])
+        save_strip(strips / f"{sitter.seed}.webp", [portrait, *(frame for minute in minutes.values() for frame in minute.kept)])
     return lines
 
 
 class _Minute:
-    """All that is kept of one minute: its measures, embeddings of some moments, a few pictures."""
+    """All that is kept of one minute: its measures, embeddings of some moments, a few frames."""
 
     def __init__(self, reader: PortraitReader, portrait: Tensor, span: PixelSpan) -> None:
         self._readers = {kind: OneReading(reader) for kind in (MADE, TRUTH)}
@@ -105,8 +105,8 @@ class _Minute:
         self._courses[TRUTH].add(truth, truth)
         self._psnr.add(made, truth)
         here = [index for index in range(len(made)) if self._seen + index in self._moments]
-        for kind, pictures in ((MADE, made), (TRUTH, truth)):
-            embeddings = self._readers[kind].read(pictures).embedding
+        for kind, frames in ((MADE, made), (TRUTH, truth)):
+            embeddings = self._readers[kind].read(frames).embedding
             self._embeddings[kind] += [_rounded(embeddings[index]) for index in here]
         self.kept += [made[index].clone() for index in here if self._seen + index in self._shown]
         self._seen += len(made)
@@ -114,13 +114,13 @@ class _Minute:
     def result(self) -> dict:
         values = {kind: {name: parts[0] for name, parts in course.result().items()} for kind, course in self._courses.items()}
         values[MADE]["PSNR"] = self._psnr.result().whole
-        return {"pictures": self._seen, "values": values, "embeddings": self._embeddings}
+        return {"frames": self._seen, "values": values, "embeddings": self._embeddings}
 
 
-def save_strip(path: Path, pictures: Sequence[Tensor]) -> None:
-    """Pictures [h, w, 3] side by side."""
+def save_strip(path: Path, frames: Sequence[Tensor]) -> None:
+    """Frames [h, w, 3] side by side."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    strip = torch.cat(list(pictures), 1)
+    strip = torch.cat(list(frames), 1)
     Image.fromarray((strip.clamp(0, 1) * 255).round().byte().numpy()).save(path, quality=90)
 
 

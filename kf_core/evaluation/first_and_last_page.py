@@ -1,4 +1,4 @@
-"""The last minute beside the first, as numbers, a table and a sheet of pictures; everything from the lines that `first_and_last` left.
+"""The last minute beside the first, as numbers, a table and a sheet of frames; everything from the lines that `first_and_last` left.
 
 Goals that a number is held against are given beside it and decide nothing. Verification: the chance that a moment of a minute is closer to
 its own sitter's portrait than to another's; with few sitters that is easy, so the reader's, on a hundred held-out faces, stands beside it.
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ..media.picture import read_picture
+from ..media.image import read_image
 from .ablation import POSE_AND_SOUND
 from .bootstrap import interval
 from .contact_sheet import contact_sheet
@@ -72,9 +72,9 @@ def write_sheet(folder: Path, lines: Sequence[dict], fps: float, path: Path) -> 
     """Portrait, first and last minute of every sitter, a row each; no larger than SHEET_BYTES. A WebP."""
     rows = {}
     for line in lines:
-        strip = read_picture(strips_of(folder, line["seconds"], line["condition"]) / f"{line['seed']}.webp", longest=None)
+        strip = read_image(strips_of(folder, line["seconds"], line["condition"]) / f"{line['seed']}.webp", longest=None)
         rows[f"{line['seed']}"] = torch.stack(strip.split(strip.shape[0], dim=1))
-    minute = lines[0][FIRST]["pictures"] / fps
+    minute = lines[0][FIRST]["frames"] / fps
     shares = [index / (MOMENTS - 1) for index in ON_SHEET]
     begun = lines[0]["seconds"] - minute
     headings = ["portrait", *(_clock(minute * share) for share in shares), *(_clock(begun + minute * share) for share in shares)]

@@ -1,8 +1,8 @@
-"""Temporal flickering, never without motion: a frozen picture would win the one and lose the other.
+"""Temporal flickering, never without motion: a frozen frame would win the one and lose the other.
 
-score = 100 * (255 - d) / 255, where d is the mean absolute difference of neighbouring pictures on a scale of 0..255; 100 is a still.
+score = 100 * (255 - d) / 255, where d is the mean absolute difference of neighbouring frames on a scale of 0..255; 100 is a still.
 Source: VBench, arXiv 2311.17982, `temporal_flickering.py`. VBench leaves clips with real motion out; we show the motion beside it:
-the same difference between pictures half a second apart. Flicker alone makes both alike, motion makes the second larger.
+the same difference between frames half a second apart. Flicker alone makes both alike, motion makes the second larger.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def compare(result: FlickerResult, other: FlickerResult) -> float | None:
 class Flicker:
     def __init__(self, fps: float = 16) -> None:
         self._reach = max(2, round(fps / 2))
-        self._recent: Tensor | None = None  # the last pictures, for differences across blocks
+        self._recent: Tensor | None = None  # the last frames, for differences across blocks
         self._sums = {1: 0.0, self._reach: 0.0}
         self._counts = {1: 0, self._reach: 0}
 
@@ -43,7 +43,7 @@ class Flicker:
         seen = 0 if self._recent is None else len(self._recent)
         frames = frames if self._recent is None else torch.cat([self._recent, frames])
         for distance in self._sums:
-            first = max(distance, seen)  # differences that end in the new pictures
+            first = max(distance, seen)  # differences that end in the new frames
             difference = (frames[first:] - frames[first - distance : len(frames) - distance]).abs()
             self._sums[distance] += 255 * difference.flatten(1).mean(1).sum().item()
             self._counts[distance] += len(difference)

@@ -1,4 +1,4 @@
-"""A video as blocks of pictures, whichever form it comes in, so that minutes need not be in memory; and what a measure is.
+"""A video as blocks of frames, whichever form it comes in, so that minutes need not be in memory; and what a measure is.
 
 A measure is fed blocks and then asked for its result. Feeding several in one pass is `feed`; each measure's file also has a function
 that does both for a single measure.
@@ -13,19 +13,19 @@ from torch import Tensor
 from ..chunks import FrameChunk
 
 Video = Tensor | Iterable[Tensor | FrameChunk]  # [f, h, w, 3] RGB 0..1, whole or in parts of any length
-BLOCK = 32  # pictures
+BLOCK = 32  # frames
 
 
 class Measure(Protocol):
     def add(self, frames: Tensor, truth: Tensor | None = None) -> None:
-        """The next pictures [f, h, w, 3] and, where it is known, what they should have been."""
+        """The next frames [f, h, w, 3] and, where it is known, what they should have been."""
         ...
 
     def result(self) -> Any: ...
 
 
 def blocks(video: Video, length: int = BLOCK) -> Iterator[Tensor]:
-    """The pictures of `video` in blocks of `length`, the last one shorter: [f, h, w, 3] float on the CPU."""
+    """The frames of `video` in blocks of `length`, the last one shorter: [f, h, w, 3] float on the CPU."""
     parts = [video] if isinstance(video, Tensor) else video
     waiting: list[Tensor] = []
     num_waiting = 0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median, quantiles
 
-from .laps import Lap, pictures_per_second
+from .laps import Lap, frames_per_second
 from .line_plot import Panel, line_plot
 
 MIB = 2**20
@@ -36,8 +36,8 @@ class LongRun:
         return cls(data["facts"], data["fps"], tuple(Lap(*row) for row in rows))
 
     @property
-    def pictures(self) -> int:
-        return sum(lap.pictures for lap in self.laps)
+    def frames(self) -> int:
+        return sum(lap.frames for lap in self.laps)
 
     @property
     def held(self) -> list[tuple[int, int]]:
@@ -51,9 +51,9 @@ class LongRun:
         return [median(settled[round(size * i) : round(size * (i + 1))]) for i in range(10)] if len(settled) >= 10 else []
 
     def summary(self) -> str:
-        speed, took = pictures_per_second(self.laps), sum(lap.seconds for lap in self.laps)
+        speed, took = frames_per_second(self.laps), sum(lap.seconds for lap in self.laps)
         lines = [
-            f"{self.pictures:,} pictures ({self.pictures / self.fps / 60:.1f} minutes) in {took / 60:.1f} minutes: "
+            f"{self.frames:,} frames ({self.frames / self.fps / 60:.1f} minutes) in {took / 60:.1f} minutes: "
             f"{speed:.1f} a second, {speed / self.fps:.2f} x real time"
         ]
         if tenths := self.tenths():
@@ -68,14 +68,14 @@ class LongRun:
             )
         if settled:
             lines.append(f"resident: {min(settled) / MIB:.0f} to {max(settled) / MIB:.0f} MiB")
-        lines.append(f"drawn and not yet made into pictures: {max(lap.waiting for lap in self.laps)} chunk at most")
+        lines.append(f"drawn and not yet made into frames: {max(lap.waiting for lap in self.laps)} chunk at most")
         return "\n".join(lines)
 
     def svg(self) -> str:
         """Time per chunk, memory, and what waits, over the minutes of the video."""
         ends, shown = [], 0
         for lap in self.laps:
-            shown += lap.pictures
+            shown += lap.frames
             ends.append(shown / self.fps / 60)
         rows = [(end, lap) for end, lap in zip(ends, self.laps, strict=True) if lap.chunk >= SETTLED]
         buckets = [rows[i : i + -(-len(rows) // DRAWN)] for i in range(0, len(rows), -(-len(rows) // DRAWN))]
@@ -91,10 +91,10 @@ class LongRun:
         panels = [  # every one begins at 0, so that what is flat looks flat
             Panel("seconds per chunk", {time: [median(t) for t in times]}, *along, bands=band, y_range=(0, 1.25 * slow)),
             Panel("memory of the process, MiB", memory, *along, y_range=(0, 1.15 * max(map(max, memory.values())))),
-            Panel("chunks drawn and not yet made into pictures", waiting, *along, y_range=(0, 2)),
+            Panel("chunks drawn and not yet made into frames", waiting, *along, y_range=(0, 2)),
         ]
         notes = [f"{name}: {said}" for name, said in self.facts.items()]
-        return line_plot(panels, columns=1, title=f"{self.pictures:,} pictures in one run", notes=notes)
+        return line_plot(panels, columns=1, title=f"{self.frames:,} frames in one run", notes=notes)
 
 
 def follow(laps: Iterable[Lap], facts: dict[str, str], fps: float, progress: Callable[[Lap], object] = lambda lap: None) -> LongRun:

@@ -1,8 +1,8 @@
 """Is it still the same person? Likeness of the face, and of the colours, to the portrait.
 
-cosine: of the reader's embeddings of a picture and of the portrait, -1..1. On held-out faces two moments of one face give .98 (lowest of
+cosine: of the reader's embeddings of a frame and of the portrait, -1..1. On held-out faces two moments of one face give .98 (lowest of
 1,120 pairs: .90) and two faces .0 (highest of 1,560: .74). palette: the mean absolute difference, 0..1, of the mean colours in five fixed
-regions (backdrop left and right, hair, middle of the face, clothes) between picture and portrait; a turning head alone gives a few
+regions (backdrop left and right, hair, middle of the face, clothes) between frame and portrait; a turning head alone gives a few
 hundredths. Source: our own measures; the embedding is `reader.py`.
 """
 
@@ -14,14 +14,14 @@ from torch import Tensor
 from .frames import Video, feed
 from .reader import PortraitReader
 
-# left, top, right, bottom, of the picture's width and height
+# left, top, right, bottom, of the frame's width and height
 REGIONS = ((0.0, 0.25, 0.1, 0.6), (0.9, 0.25, 1.0, 0.6), (0.35, 0.06, 0.65, 0.18), (0.38, 0.52, 0.62, 0.62), (0.25, 0.92, 0.75, 1.0))
 
 
 @dataclass(frozen=True, kw_only=True)
 class IdentityResult:
     cosine: float  # mean over the video
-    lowest: float  # of any picture
+    lowest: float  # of any frame
     last_fifth: float
     palette: float  # mean over the video, 0..1
     palette_last_fifth: float
@@ -59,7 +59,7 @@ def identity(video: Video, reader: PortraitReader, portrait: Tensor) -> Identity
 
 
 def verification_auc(own: Tensor, others: Tensor) -> float:
-    """The chance that a picture is closer to its own portrait than one of somebody else is to it (Mann-Whitney): 0.5 is guessing.
+    """The chance that a frame is closer to its own portrait than one of somebody else is to it (Mann-Whitney): 0.5 is guessing.
 
     `own` [n] and `others` [m] are cosines."""
     ranks = torch.cat((own, others)).double().argsort().argsort().double() + 1

@@ -1,6 +1,6 @@
-"""How a run goes, lap by lap: from the pictures before to these, whoever made them, one stage after the other or side by side.
+"""How a run goes, lap by lap: from the frames before to these, whoever made them, one stage after the other or side by side.
 
-Reads what a stream or a film yields and knows no stage; for runs of hours, and for pictures that are made while the next ones are drawn.
+Reads what a stream or a film yields and knows no stage; for runs of hours, and for frames that are made while the next ones are drawn.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,12 +13,12 @@ from ..memory import held, resident
 
 @dataclass(frozen=True)
 class Lap:
-    """Some pictures that are done, and how it stood then."""
+    """Some frames that are done, and how it stood then."""
 
     chunk: int  # they are of
-    pictures: int
-    seconds: float  # since the pictures before them
-    waiting: int  # chunks that were drawn and whose pictures were not there, the most at a time since then
+    frames: int
+    seconds: float  # since the frames before them
+    waiting: int  # chunks that were drawn and whose frames were not there, the most at a time since then
     resident: int  # bytes of the process
     held: int | None = None  # bytes, once freed pages were given back; None where that was not done
 
@@ -33,15 +33,15 @@ def laps(items: Iterable[Step | LatentChunk | FrameChunk], held_every: int = 0) 
             drawn += 1
             waiting = max(waiting, drawn - done)
         elif isinstance(item, FrameChunk):
-            now, is_new = perf_counter(), item.index != last  # pictures of one chunk may come in two parts
+            now, is_new = perf_counter(), item.index != last  # frames of one chunk may come in two parts
             done += is_new
             is_due = is_new and held_every > 0 and item.index % held_every == 0
             yield Lap(item.index, item.span.length, now - before, waiting, resident(), held() if is_due else None)
             before, waiting, last = now, drawn - done, item.index
 
 
-def pictures_per_second(run: Iterable[Lap]) -> float:
+def frames_per_second(run: Iterable[Lap]) -> float:
     """Sustained: without chunk 0, which warms up, unless there is no other."""
     every = list(run)
     settled = [lap for lap in every if lap.chunk > 0] or every
-    return sum(lap.pictures for lap in settled) / sum(lap.seconds for lap in settled)
+    return sum(lap.frames for lap in settled) / sum(lap.seconds for lap in settled)

@@ -38,7 +38,7 @@ def need_matplotlib() -> None:
 
 
 def line_plot(panels: Sequence[Panel], columns: int = 2, *, title: str = "", notes: Sequence[str] = ()) -> str:
-    """The panels as one SVG picture; the same panels give the same text. Raises KnotForcingError without matplotlib."""
+    """The panels as one SVG image; the same panels give the same text. Raises KnotForcingError without matplotlib."""
     if not panels or not any(panel.lines for panel in panels):
         raise ValueError("a plot needs a panel with a line")
     need_matplotlib()

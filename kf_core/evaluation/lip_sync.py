@@ -1,4 +1,4 @@
-"""Does the mouth follow the sound? Correlation of the opening that is read from the pictures with the opening there should be.
+"""Does the mouth follow the sound? Correlation of the opening that is read from the frames with the opening there should be.
 
 r = Pearson's correlation, -1..1, of the read opening with the true track (or one made from the sound, `opening_from_sound`). The control
 is the same with the track shifted by half a second both ways: a mouth that merely moves like speech scores alike in all three, a mouth in
@@ -26,7 +26,7 @@ class LipSyncResult:
 
 
 class LipSync:
-    """`opening` [f]: the true opening at each picture."""
+    """`opening` [f]: the true opening at each frame."""
 
     def __init__(self, reader: PortraitReader, opening: Tensor, fps: float) -> None:
         self._reader, self._opening, self._fps = reader, opening.flatten().float(), fps
@@ -45,7 +45,7 @@ def lip_sync(video: Video, reader: PortraitReader, opening: Tensor, fps: float) 
     return meter.result()
 
 
-def fewest_pictures(fps: float) -> int:
+def fewest_frames(fps: float) -> int:
     """How many can be compared, with two left when the control shifts them both ways."""
     return 2 * round(CONTROL_SECONDS * fps) + 2
 
@@ -55,8 +55,8 @@ def compare_openings(read: Tensor, true: Tensor, fps: float) -> LipSyncResult:
     common = min(len(read), len(true))
     read, true = read[:common], true[:common]
     reach = round(CONTROL_SECONDS * fps)
-    if common < fewest_pictures(fps):
-        raise ValueError(f"{common} pictures are too few to compare with a shift of {reach}")
+    if common < fewest_frames(fps):
+        raise ValueError(f"{common} frames are too few to compare with a shift of {reach}")
     by_lag = {
         lag: correlation(read[max(0, lag) : common + min(0, lag)], true[max(0, -lag) : common - max(0, lag)])
         for lag in range(-reach, reach + 1)
@@ -74,9 +74,9 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 
 def opening_from_sound(samples: np.ndarray, sample_rate: int, fps: float) -> Tensor:
-    """How far a mouth should be open at each picture, from the sound alone: 0..1, [f].
+    """How far a mouth should be open at each frame, from the sound alone: 0..1, [f].
 
-    Energy of the speech band ^.75, smoothed over two pictures, 1 at the loud end; there is no telling an `m` from an `a`."""
+    Energy of the speech band ^.75, smoothed over two frames, 1 at the loud end; there is no telling an `m` from an `a`."""
     window = 2 * round(sample_rate / fps)
     count = int(np.ceil(len(samples) / sample_rate * fps - 1e-6))
     padded = np.pad(np.asarray(samples, dtype=np.float32), (window // 2, window))

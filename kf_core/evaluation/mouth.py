@@ -1,12 +1,12 @@
 """What a mouth must do that a correlation does not tell: close on m, b and p, rest in a pause while the face lives on, follow a recording.
 
 mouth r: correlation of the read opening with the true one, and the same shifted by half a second.
-closures: at the middle of each m, b and p the read opening, the least within one picture (62 ms), is not above what is read off
-the *true* pictures at nine of ten closures. The control asks the same half a second away: mouths are shut at other times, too.
+closures: at the middle of each m, b and p the read opening, the least within one frame (62 ms), is not above what is read off
+the *true* frames at nine of ten closures. The control asks the same half a second away: mouths are shut at other times, too.
 pause: the mean opening in a silence of five seconds, a quarter of a second from its ends, as a share of its mean while it speaks;
 beside it blinks a minute and how far the head moves. voice: correlation with the opening that the sound alone suggests, inside
 voiced stretches, and the same shifted by half a second.
-All numbers come from tracks that the reader (`reader.py`) reads off pictures; the tracks are kept, pictures are not. Our own measures.
+All numbers come from tracks that the reader (`reader.py`) reads off frames; the tracks are kept, frames are not. Our own measures.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,12 +28,12 @@ from .sitting import Sitter, play, through_codec
 
 READ = ("mouth_open", "blink", "yaw", "pitch", "roll")
 SHUT_SHARE = 0.9  # of the true closures is read as shut: where the threshold lies
-SLACK = 1  # pictures
+SLACK = 1  # frames
 EDGE_SECONDS = 0.25  # of a pause that are not counted at its ends
 BLINK = 0.5  # read blink above which the eyes are shut
 VOICED = 0.1  # opening suggested by the sound, the most within VOICED_SECONDS, above which somebody speaks
 VOICED_SECONDS = 0.3
-BLOCK = 64  # pictures
+BLOCK = 64  # frames
 EVERY = (TRUTH, CODEC, *CONDITIONS)
 WITH_IDLE = "sound and idle life"  # by sound alone, as people get it who give no pose: measured where it is asked for
 RESULTS = "tracks.jsonl"
@@ -78,10 +78,10 @@ def tracks_of(folder: Path, protocol: str, of: str) -> dict[str, dict[int, dict[
 
 
 def _tracks(equipment: Equipment, sitters: Sequence[Sitter], condition: str) -> list[dict[str, list[float]]]:
-    count = sitters[0].num_pictures
+    count = sitters[0].num_frames
     if condition == TRUTH:
         spans = [PixelSpan(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
-        played = ((span, [sitter.pictures(span) for sitter in sitters]) for span in spans)
+        played = ((span, [sitter.frames(span) for sitter in sitters]) for span in spans)
     elif condition == CODEC:
         played = through_codec(equipment.vae, sitters)
     else:
@@ -89,9 +89,9 @@ def _tracks(equipment: Equipment, sitters: Sequence[Sitter], condition: str) -> 
         idle = NATURAL if condition == WITH_IDLE else 0.0
         played = play(equipment.model, equipment.vae, sitters, own, with_pose=condition == POSE_AND_SOUND, idle=idle)
     tracks: list[dict[str, list[float]]] = [{name: [] for name in READ} for _ in sitters]
-    for _, pictures in played:
-        for track, frames in zip(tracks, pictures, strict=True):
-            reading = equipment.reader.read(frames)
+    for _, frames in played:
+        for track, seen in zip(tracks, frames, strict=True):
+            reading = equipment.reader.read(seen)
             for name in READ:
                 track[name] += [round(value, 4) for value in getattr(reading, name).tolist()]
     return tracks
@@ -107,14 +107,14 @@ def shut_below(openings: Mapping[int, Tensor], closures: Mapping[int, Sequence[i
 
 
 def share_shut(opening: Tensor, closures: Sequence[int], threshold: float, shift: int = 0) -> float | None:
-    """The share of closures at which the mouth is shut; `shift` pictures later for the control. None where nothing is left to ask."""
-    asked = [picture + shift for picture in closures if 0 <= picture + shift < len(opening)]
+    """The share of closures at which the mouth is shut; `shift` frames later for the control. None where nothing is left to ask."""
+    asked = [frame + shift for frame in closures if 0 <= frame + shift < len(opening)]
     return (_at(opening, asked) <= threshold).double().mean().item() if asked else None
 
 
-def _at(opening: Tensor, pictures: Sequence[int]) -> Tensor:
-    """The least opening within SLACK of each picture."""
-    return torch.stack([opening[max(0, picture - SLACK) : picture + SLACK + 1].min() for picture in pictures])
+def _at(opening: Tensor, frames: Sequence[int]) -> Tensor:
+    """The least opening within SLACK of each frame."""
+    return torch.stack([opening[max(0, frame - SLACK) : frame + SLACK + 1].min() for frame in frames])
 
 
 # ---- pause ----

@@ -80,7 +80,7 @@ def profiled(stream: Stream, chunks: int) -> Profile:
         before = perf_counter()
         for _ in islice(finished, chunks):
             pass
-        seconds = perf_counter() - before  # pictures are on the CPU, so the device is done
+        seconds = perf_counter() - before  # frames are on the CPU, so the device is done
     return Profile(chunks, seconds, tuple(_kernels(seen.key_averages(), is_card)))
 
 

@@ -1,8 +1,8 @@
 """How near to the truth, where there is one: peak signal-to-noise ratio.
 
 PSNR = -10 log10(mean squared error), RGB 0..1, in dB; 20 is a resemblance, 30 good, 40 hardly told apart. The number for a stretch of video
-comes from its mean error, so one bad picture counts. `worst_below_median`: how far the worst latent frame (four pictures) lies under
-the clip's median one; a single frame gone wrong shows there. The mouth's is taken inside its boxes. Equal pictures give infinity.
+comes from its mean error, so one bad frame counts. `worst_below_median`: how far the worst latent frame (four frames) lies under
+the clip's median one; a single frame gone wrong shows there. The mouth's is taken inside its boxes. Equal frames give infinity.
 """
 
 import math
@@ -25,13 +25,13 @@ class PsnrResult:
 
 
 class Psnr:
-    """`mouth_boxes` [f, 4]: left, top, right, bottom in pixels, for every picture that will come."""
+    """`mouth_boxes` [f, 4]: left, top, right, bottom in pixels, for every frame that will come."""
 
     def __init__(self, mouth_boxes: Tensor | None = None) -> None:
         self._boxes = mouth_boxes
         self._errors: list[Tensor] = []  # [f]
         self._mouth_errors: list[Tensor] = []
-        self._num_pictures = 0
+        self._num_frames = 0
 
     def add(self, frames: Tensor, truth: Tensor | None = None) -> None:
         if truth is None:
@@ -39,10 +39,10 @@ class Psnr:
         error = (frames.double() - truth.double()).square().mean(-1)  # [f, h, w]
         self._errors.append(error.mean((1, 2)))
         if self._boxes is not None:
-            for offset, picture in enumerate(error):
-                left, top, right, bottom = (round(edge) for edge in self._boxes[self._num_pictures + offset].tolist())
-                self._mouth_errors.append(picture[top : max(bottom, top + 1), left : max(right, left + 1)].mean())
-        self._num_pictures += len(frames)
+            for offset, frame in enumerate(error):
+                left, top, right, bottom = (round(edge) for edge in self._boxes[self._num_frames + offset].tolist())
+                self._mouth_errors.append(frame[top : max(bottom, top + 1), left : max(right, left + 1)].mean())
+        self._num_frames += len(frames)
 
     def result(self) -> PsnrResult:
         errors = torch.cat(self._errors)

@@ -1,7 +1,7 @@
 """Reads a cartoon portrait: how the mouth, eyes and head are held, and whose face it is.
 
 A small convolutional net, trained on the procedural portraits only (`training/reader.py`), so that generated video can be measured
-without the numbers it was drawn from. Not meant for photographs. Knows nothing of time: every picture is read on its own.
+without the numbers it was drawn from. Not meant for photographs. Knows nothing of time: every frame is read on its own.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from ..conditioning.head import Tensors
 from ..errors import KnotForcingError
 
 READER_FILE = Path(__file__).parent.parent / "assets" / "portrait-reader.safetensors"
-SIZE = 96  # pictures are brought to this size before they are read
+SIZE = 96  # frames are brought to this size before they are read
 VALUES = ("mouth_open", "mouth_wide", "blink", "yaw", "pitch", "roll", "smile", "brows", "gaze_x", "gaze_y")
 # one unit of what the net answers, in the value's own unit: a training clip's typical deviation
 SCALES = (0.35, 0.6, 0.4, 0.18, 0.10, 0.08, 0.5, 0.5, 0.5, 0.35)
 EMBEDDING = 64
-_BLOCK = 32  # pictures read at once
+_BLOCK = 32  # frames read at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Reading(Tensors):
 
 
 class PortraitReader(nn.Module):
-    """Pictures [n, 3, 96, 96] RGB 0..1 -> values [n, 10] in units of SCALES, embedding [n, 64]. About 0.7 M parameters."""
+    """Frames [n, 3, 96, 96] RGB 0..1 -> values [n, 10] in units of SCALES, embedding [n, 64]. About 0.7 M parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,13 +57,13 @@ class PortraitReader(nn.Module):
             nn.Conv2d(128, 48, 1), nn.SiLU(), nn.Flatten(), nn.Linear(48 * 36, 128), nn.SiLU(), nn.Linear(128, EMBEDDING)
         )
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.trunk(2 * pictures - 1)
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.trunk(2 * frames - 1)
         return self.values(features), F.normalize(self.identity(features), dim=-1)
 
     @torch.no_grad()
     def read(self, frames: Tensor) -> Reading:
-        """Read pictures of any size, [f, h, w, 3] RGB 0..1."""
+        """Read frames of any size, [f, h, w, 3] RGB 0..1."""
         weight = self.trunk[0].weight
         answers, embeddings = [], []
         for block in frames.split(_BLOCK):
@@ -71,13 +71,13 @@ class PortraitReader(nn.Module):
             answers.append(values * values.new_tensor(SCALES))
             embeddings.append(embedding)
         if not answers:
-            raise ValueError("there is no picture to read")
+            raise ValueError("there is no frame to read")
         columns = torch.cat(answers).float().cpu().unbind(1)
         return Reading(**dict(zip(VALUES, columns, strict=True)), embedding=torch.cat(embeddings).float().cpu())
 
 
 class OneReading:
-    """A reader for several measures that are shown the same pictures one after the other: they are read once."""
+    """A reader for several measures that are shown the same frames one after the other: they are read once."""
 
     def __init__(self, reader: PortraitReader) -> None:
         self._reader = reader
@@ -101,11 +101,11 @@ def load_reader(path: Path = READER_FILE) -> PortraitReader:
     return reader.eval().requires_grad_(False)
 
 
-def at_reading_size(pictures: Tensor) -> Tensor:
+def at_reading_size(frames: Tensor) -> Tensor:
     """[n, 3, h, w] -> [n, 3, 96, 96]."""
-    if pictures.shape[-2:] == (SIZE, SIZE):
-        return pictures
-    return F.interpolate(pictures, size=(SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
+    if frames.shape[-2:] == (SIZE, SIZE):
+        return frames
+    return F.interpolate(frames, size=(SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
 
 
 def _down(channels: int, out: int) -> nn.Sequential:

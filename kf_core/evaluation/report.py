@@ -24,7 +24,7 @@ from .sharpness import Sharpness, SharpnessResult
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    pictures: int
+    frames: int
     fps: float
     flicker: FlickerResult
     seams: SeamResult
@@ -76,7 +76,7 @@ class Report:
 
     def to_markdown(self) -> str:
         lines = [
-            f"{self.pictures} pictures, {self.pictures / self.fps:.1f} s at {self.fps:g} fps",
+            f"{self.frames} frames, {self.frames / self.fps:.1f} s at {self.fps:g} fps",
             "",
             "| measure | value | |",
             "|---|---:|---|",
@@ -120,7 +120,7 @@ def evaluate(
 
 
 class Examination:
-    """All measures of one video while it comes: pictures are not kept. What each word means is said at `evaluate`."""
+    """All measures of one video while it comes: frames are not kept. What each word means is said at `evaluate`."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class Examination:
         if reader is None and (portrait is not None or opening is not None):
             raise ValueError("a portrait or a mouth track can only be compared by a reader")
         reader = OneReading(reader) if isinstance(reader, PortraitReader) else reader
-        self._fps, self._pictures = fps, 0
+        self._fps, self._frames = fps, 0
         self._measures: dict[str, Measure] = {
             "flicker": Flicker(fps), "seams": Seams(chunk, first_chunk), "drift": Drift(fps), "sharpness": Sharpness(),
         }  # fmt: skip
@@ -149,15 +149,15 @@ class Examination:
             self._measures["psnr"] = Psnr(mouth_boxes)
 
     def add(self, frames: Tensor, truth: Tensor | None = None) -> None:
-        self._pictures += len(frames)
+        self._frames += len(frames)
         for measure in self._measures.values():
             measure.add(frames, truth)
 
     def result(self, seams_of_codec: SeamResult | None = None) -> Report:
-        if not self._pictures:
-            raise ValueError("there is no picture to measure")
+        if not self._frames:
+            raise ValueError("there is no frame to measure")
         results = {name: measure.result() for name, measure in self._measures.items()}
-        return Report(pictures=self._pictures, fps=self._fps, seams_of_codec=seams_of_codec, **results)
+        return Report(frames=self._frames, fps=self._fps, seams_of_codec=seams_of_codec, **results)
 
 
 def _finite(value: Any) -> Any:

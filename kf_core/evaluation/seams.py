@@ -1,6 +1,6 @@
 """How visible the seams between chunks are, against the other latent boundaries of the same video.
 
-jump(p) = mean |v(p) - (v(p-1) + v(p+1)) / 2| with v(p) = picture p - picture p-1: what the step onto p has in common with neither of its
+jump(p) = mean |v(p) - (v(p-1) + v(p+1)) / 2| with v(p) = frame p - frame p-1: what the step onto p has in common with neither of its
 neighbours. Steady motion gives 0. It is taken where a latent frame begins (p = 1, 5, 9, ..), because the VAE has a cadence of four there
 of its own; ratio = mean jump where a chunk begins / mean jump at the other latent boundaries. 1: a seam cannot be told from a boundary.
 To take the VAE out altogether, divide by the ratio of the true clip that went through the VAE (`relative_to`).
@@ -36,14 +36,14 @@ class Seams:
 
     def __init__(self, chunk: int = 3, first_chunk: int | None = None) -> None:
         self._chunk, self._first = chunk, chunk if first_chunk is None else first_chunk
-        self._recent: Tensor | None = None  # the last three pictures
-        self._num_pictures = 0
+        self._recent: Tensor | None = None  # the last three frames
+        self._num_frames = 0
         self._jumps: dict[bool, list[float]] = {True: [], False: []}
 
     def add(self, frames: Tensor, truth: Tensor | None = None) -> None:
         frames = frames if self._recent is None else torch.cat([self._recent, frames])
-        first = self._num_pictures - (0 if self._recent is None else len(self._recent))  # the number of frames[0]
-        self._num_pictures = first + len(frames)
+        first = self._num_frames - (0 if self._recent is None else len(self._recent))  # the number of frames[0]
+        self._num_frames = first + len(frames)
         for at in range(2, len(frames) - 1):
             latent = _latent_beginning_at(first + at)
             if latent is not None:
@@ -63,7 +63,7 @@ def seams(video: Video, chunk: int = 3, first_chunk: int | None = None) -> SeamR
     return meter.result()
 
 
-def _latent_beginning_at(picture: int) -> int | None:
-    """The latent frame whose first picture this is."""
-    latent = latent_frames(picture + 1) - 1
-    return latent if pixels(LatentSpan(latent, latent + 1)).start == picture else None
+def _latent_beginning_at(frame: int) -> int | None:
+    """The latent frame whose first frame this is."""
+    latent = latent_frames(frame + 1) - 1
+    return latent if pixels(LatentSpan(latent, latent + 1)).start == frame else None

@@ -29,10 +29,10 @@ class Sharpness:
         self._counts = [0, 0]
 
     def add(self, frames: Tensor, truth: Tensor | None = None) -> None:
-        for row, pictures in enumerate((frames, truth)):
-            if pictures is not None:
-                self._sums[row] += _detail(pictures)
-                self._counts[row] += len(pictures)
+        for row, seen in enumerate((frames, truth)):
+            if seen is not None:
+                self._sums[row] += _detail(seen)
+                self._counts[row] += len(seen)
 
     def result(self) -> SharpnessResult:
         (gradient, curvature), true = self._sums[0] / max(1, self._counts[0]), self._sums[1] / max(1, self._counts[1])
@@ -52,7 +52,7 @@ def sharpness(video: Video, truth: Video | None = None) -> SharpnessResult:
 
 
 def gradient(frames: Tensor) -> Tensor:
-    """The mean length of each picture's brightness gradient: [f, h, w, 3] -> [f]."""
+    """The mean length of each frame's brightness gradient: [f, h, w, 3] -> [f]."""
     light = _light(frames)
     across, down = (light[:, 1:-1, 2:] - light[:, 1:-1, :-2]) / 2, (light[:, 2:, 1:-1] - light[:, :-2, 1:-1]) / 2
     return (across.square() + down.square()).sqrt().mean((1, 2))
@@ -63,7 +63,7 @@ def _light(frames: Tensor) -> Tensor:
 
 
 def _detail(frames: Tensor) -> Tensor:
-    """Sum over pictures of the mean gradient and the mean squared Laplacian: [2]."""
+    """Sum over frames of the mean gradient and the mean squared Laplacian: [2]."""
     light = _light(frames)
     middle = light[:, 1:-1, 1:-1]
     laplacian = light[:, 1:-1, 2:] + light[:, 1:-1, :-2] + light[:, 2:, 1:-1] + light[:, :-2, 1:-1] - 4 * middle

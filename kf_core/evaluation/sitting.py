@@ -22,19 +22,19 @@ from ..sampling.noise import SeededNoise
 from ..sampling.rollout import BoundDriving, RolloutState, prefill, rollout
 from ..settings import RolloutSettings
 from ..timeline import LatentSpan, PixelSpan, pixels
-from ..vae.streaming import DecoderState, EncoderState, decode_latents, encode_clip, encode_pictures
+from ..vae.streaming import DecoderState, EncoderState, decode_latents, encode_clip, encode_frames
 from ..vae.wan import SPATIAL_STRIDE, WanVAE
 
-Played = tuple[PixelSpan, Tensor]  # pictures of all sitters for one span: [b, f, h, w, 3] RGB 0..1; none where nobody asked for them
+Played = tuple[PixelSpan, Tensor]  # frames of all sitters for one span: [b, f, h, w, 3] RGB 0..1; none where nobody asked for them
 
-RUN_UP = 39  # latent frames: further back no picture sees in Wan's decoder, so a decoder that begins there has forgotten nothing
+RUN_UP = 39  # latent frames: further back no frame sees in Wan's decoder, so a decoder that begins there has forgotten nothing
 
 
 class Sitter(Protocol):
     """One clip whose truth is known; a pure function of its seed and length."""
 
     seed: int
-    num_pictures: int
+    num_frames: int
     opening: Tensor  # [f] 0..1, of the mouth
     voice: str  # whose it is
 
@@ -44,7 +44,7 @@ class Sitter(Protocol):
     @property
     def pose(self) -> PoseSource: ...
 
-    def pictures(self, span: PixelSpan) -> Tensor:
+    def frames(self, span: PixelSpan) -> Tensor:
         """The truth: [f, h, w, 3] RGB 0..1."""
         ...
 
@@ -62,9 +62,9 @@ def play(
     """What the model makes of the sitters, chunk after chunk; the first chunk is the truth through the autoencoder.
 
     Sitters of one batch are equally long. `idle`: idle life 0..1 of those without a pose, each by its own seed. `only`: chunks that meet
-    none of these are drawn, not decoded, and come without pictures. Pictures are handed on and not kept."""
+    none of these are drawn, not decoded, and come without frames. Frames are handed on and not kept."""
     state, anchor, driving, noise = begin(model, vae, sitters, settings, with_pose=with_pose, idle=idle)
-    count, given = sitters[0].num_pictures, settings.emitted(0)
+    count, given = sitters[0].num_frames, settings.emitted(0)
     screen = _Screen(vae, (PixelSpan(0, count),) if only is None else tuple(only))
     yield pixels(given), screen.show(given, _true_latents(vae, sitters, given))
     for item in rollout(model, anchor, driving, settings, noise, state):
@@ -76,7 +76,7 @@ def play(
 
 
 class _Screen:
-    """Decodes what is wanted of a stream, and before it as much as it takes for pictures that are what they would have been."""
+    """Decodes what is wanted of a stream, and before it as much as it takes for frames that are what they would have been."""
 
     def __init__(self, vae: WanVAE, wanted: Sequence[PixelSpan]) -> None:
         self._vae, self._wanted, self._decoders = vae, wanted, _Decoders()
@@ -86,9 +86,9 @@ class _Screen:
         if not self._is_wanted(pixels(LatentSpan(span.start, span.stop + RUN_UP))):
             self._decoders = _Decoders()
         else:
-            pictures = self._decoders.pictures(self._vae, latents)
+            frames = self._decoders.frames(self._vae, latents)
             if self._is_wanted(pixels(span)):
-                return pictures
+                return frames
         b, _, _, h, w = latents.shape
         return torch.zeros(b, 0, SPATIAL_STRIDE * h, SPATIAL_STRIDE * w, 3)
 
@@ -104,7 +104,7 @@ class _Decoders:
         self._states: list[DecoderState] = []
 
     @torch.no_grad()
-    def pictures(self, vae: WanVAE, latents: Tensor) -> Tensor:
+    def frames(self, vae: WanVAE, latents: Tensor) -> Tensor:
         """[b, 16, f, h, w] -> [b, pf, 8h, 8w, 3] RGB 0..1 on the CPU."""
         rows = latents.split(1 if latents.device.type == "cpu" else len(latents))
         self._states = self._states or [DecoderState() for _ in rows]
@@ -117,7 +117,7 @@ def begin(
     model: Generator, vae: WanVAE, sitters: Sequence[Sitter], settings: RolloutSettings, *, with_pose: bool, idle: float = 0.0
 ) -> tuple[RolloutState, Anchor, "DrivingOfEach", "NoiseOfEach"]:
     """All that a rollout of the sitters takes, its first chunk done: (state, portraits, driving, noise)."""
-    portraits = torch.stack([sitter.pictures(PixelSpan(0, 1)) for sitter in sitters]).to(model.device)
+    portraits = torch.stack([sitter.frames(PixelSpan(0, 1)) for sitter in sitters]).to(model.device)
     anchor = Anchor(encode_clip(vae, rearrange(portraits, "b f h w c -> b c f h w")))
     b, c, _, h, w = anchor.latent.shape
     driving = DrivingOfEach(tuple(_bound(sitter, model, h, w, with_pose, idle) for sitter in sitters))
@@ -129,13 +129,13 @@ def begin(
 @torch.no_grad()
 def through_codec(vae: WanVAE, sitters: Sequence[Sitter], chunk: int = 15) -> Iterator[Played]:
     """The truth through the autoencoder and back, in the same form: the best that any generator on it could do."""
-    encoder, decoders, count, done = EncoderState(), _Decoders(), sitters[0].num_pictures, 0
+    encoder, decoders, count, done = EncoderState(), _Decoders(), sitters[0].num_frames, 0
     while (span := pixels(LatentSpan(done, done + chunk))).start < count:
         inside = PixelSpan(span.start, min(span.stop, count))
-        truth = torch.stack([sitter.pictures(inside) for sitter in sitters]).to(vae.conv1.weight.device)
+        truth = torch.stack([sitter.frames(inside) for sitter in sitters]).to(vae.conv1.weight.device)
         truth = torch.cat((truth, truth[:, -1:].expand(-1, span.length - inside.length, -1, -1, -1)), dim=1)  # whole latent frames
-        latents = encode_pictures(vae, rearrange(truth, "b f h w c -> b c f h w"), encoder)
-        yield _cut(span, decoders.pictures(vae, latents), count)
+        latents = encode_frames(vae, rearrange(truth, "b f h w c -> b c f h w"), encoder)
+        yield _cut(span, decoders.frames(vae, latents), count)
         done += chunk
 
 
@@ -175,10 +175,10 @@ def _bound(sitter: Sitter, model: Generator, height: int, width: int, with_pose:
 
 def _true_latents(vae: WanVAE, sitters: Sequence[Sitter], span: LatentSpan) -> Tensor:
     """The truth of the first frames in model space: [b, 16, f, h, w]."""
-    truth = torch.stack([sitter.pictures(pixels(span)) for sitter in sitters]).to(vae.conv1.weight.device)
-    return encode_pictures(vae, rearrange(truth, "b f h w c -> b c f h w"), EncoderState())
+    truth = torch.stack([sitter.frames(pixels(span)) for sitter in sitters]).to(vae.conv1.weight.device)
+    return encode_frames(vae, rearrange(truth, "b f h w c -> b c f h w"), EncoderState())
 
 
-def _cut(span: PixelSpan, pictures: Tensor, count: int) -> Played:
+def _cut(span: PixelSpan, frames: Tensor, count: int) -> Played:
     stop = min(span.stop, count)
-    return PixelSpan(span.start, stop), pictures[:, : stop - span.start]
+    return PixelSpan(span.start, stop), frames[:, : stop - span.start]

@@ -1,4 +1,4 @@
-"""How fast a stream runs and whether it stays so: first picture, pictures a second, seconds and memory per chunk.
+"""How fast a stream runs and whether it stays so: first frame, frames a second, seconds and memory per chunk.
 
 Measures the real stream, generator and decoder together, chunk by chunk. A speed means nothing without the machine it was
 measured on: `machine()` says which.
@@ -26,9 +26,9 @@ COMPARED = 100  # chunks at either end of a long run whose medians are compared
 
 @dataclass(frozen=True)
 class ChunkTime:
-    """One chunk: seconds for its latents and for its pictures, memory of the process afterwards."""
+    """One chunk: seconds for its latents and for its frames, memory of the process afterwards."""
 
-    pictures: int
+    frames: int
     drawing: float
     decoding: float
     memory: int  # bytes, resident
@@ -43,19 +43,19 @@ class Speed:
     """A measured run."""
 
     chunks: tuple[ChunkTime, ...]
-    first_picture: float  # seconds from the start until the first pictures were there, anchor included
+    first_frame: float  # seconds from the start until the first frames were there, anchor included
     fps: float  # at which the stream plays
     held: tuple[int, int] | None = None  # bytes after chunk 3 and after the last, freed pages given back; None for a short run
 
     @property
-    def pictures_per_second(self) -> float:
+    def frames_per_second(self) -> float:
         """Sustained: without the first chunk, which warms up."""
         rest = self.chunks[1:] or self.chunks
-        return sum(c.pictures for c in rest) / sum(c.seconds for c in rest)
+        return sum(c.frames for c in rest) / sum(c.seconds for c in rest)
 
     @property
     def times_real_time(self) -> float:
-        return self.pictures_per_second / self.fps
+        return self.frames_per_second / self.fps
 
     @property
     def drawing(self) -> float:
@@ -64,8 +64,8 @@ class Speed:
 
     @property
     def drawn_per_second(self) -> float:
-        """Pictures that the generator alone draws."""
-        return self.chunks[-1].pictures / self.drawing
+        """Frames that the generator alone draws."""
+        return self.chunks[-1].frames / self.drawing
 
     @property
     def growth(self) -> int | None:
@@ -83,8 +83,8 @@ class Speed:
     def summary(self) -> str:
         decoding = median(c.decoding for c in self.chunks[1:] or self.chunks)
         lines = [
-            f"{self.pictures_per_second:.1f} pictures a second ({self.times_real_time:.2f} x real time at {self.fps:g} fps), "
-            f"first picture after {self.first_picture:.2f} s",
+            f"{self.frames_per_second:.1f} frames a second ({self.times_real_time:.2f} x real time at {self.fps:g} fps), "
+            f"first frame after {self.first_frame:.2f} s",
             f"a chunk: {self.drawing * 1000:.0f} ms to draw, {decoding * 1000:.0f} ms to decode (medians of {len(self.chunks)})",
         ]
         if self.growth is not None:
@@ -99,12 +99,12 @@ class Speed:
 
 
 def measure(stream: Stream, chunks: int, progress: Callable[[ChunkTime], object] = lambda time: None) -> Speed:
-    """Run `stream` for some chunks and time it. The stream must be long enough; pictures are thrown away."""
+    """Run `stream` for some chunks and time it. The stream must be long enough; frames are thrown away."""
     times: list[ChunkTime] = []
     state = StreamState.start(stream)
     start = before = perf_counter()
-    first_picture = drawn = decoded = 0.0
-    pictures = settled = 0
+    first_frame = drawn = decoded = 0.0
+    frames = settled = 0
     for item in stream.steps(state):
         if isinstance(item, Step):
             continue  # the host goes on before the device is done, as in a stream that nobody times
@@ -114,18 +114,18 @@ def measure(stream: Stream, chunks: int, progress: Callable[[ChunkTime], object]
             drawn, before = now - before, now
         elif isinstance(item, FrameChunk):
             decoded, before = decoded + now - before, now
-            pictures += item.span.length
-            first_picture = first_picture or now - start
+            frames += item.span.length
+            first_frame = first_frame or now - start
             if not state.is_whole:
-                continue  # of the first chunk the first picture comes alone
-            times.append(ChunkTime(pictures, drawn, decoded, resident()))
+                continue  # of the first chunk the first frame comes alone
+            times.append(ChunkTime(frames, drawn, decoded, resident()))
             progress(times[-1])
             if len(times) == SETTLED:
                 settled = held()
             if len(times) == chunks:
                 break
-            pictures, decoded, before = 0, 0.0, perf_counter()
-    return Speed(tuple(times), first_picture, stream.fps, (settled, held()) if len(times) > SETTLED else None)
+            frames, decoded, before = 0, 0.0, perf_counter()
+    return Speed(tuple(times), first_frame, stream.fps, (settled, held()) if len(times) > SETTLED else None)
 
 
 def drawn_in_turn(streams: Sequence[Stream], chunks: int) -> list[float]:

@@ -29,7 +29,7 @@ class Work:
     reading: float  # operations in cross-attention to the prompt, without its linear layers
     weight_bytes: float
     cache_bytes: float
-    pictures: int  # that the chunk makes
+    frames: int  # that the chunk makes
 
     @property
     def operations(self) -> float:
@@ -45,7 +45,7 @@ class Work:
 
     def summary(self) -> str:
         return (
-            f"a chunk of {self.pictures} pictures: {self.operations / 1e12:.4g} TFLOP "
+            f"a chunk of {self.frames} frames: {self.operations / 1e12:.4g} TFLOP "
             f"({self.linear / self.operations:.0%} linear layers, {self.attention / self.operations:.0%} attention), "
             f"{self.num_bytes / 1e9:.3g} GB of weights and cache"
         )
@@ -89,7 +89,7 @@ def chunk_work(card: ModelCard, settings: RolloutSettings, *, width: int, height
         reading=reading,
         weight_bytes=bytes_per_value * weights * len(steps),
         cache_bytes=bytes_per_value * cache,
-        pictures=PIXELS_PER_LATENT * settings.chunk,
+        frames=PIXELS_PER_LATENT * settings.chunk,
     )
 
 

@@ -23,7 +23,7 @@ def finish(file: BinaryIO) -> bool:
 
     Needs an unbuffered file. Raises OSError where there is no room for the index, for instance; then, too, the film is as it was."""
     found = read_fragments(file)
-    if found.is_finished or found.placeholder is None or not found.is_fragmented or not found.pictures:
+    if found.is_finished or found.placeholder is None or not found.is_fragmented or not found.frames:
         return found.is_finished
     stop, placeholder = found.stop, found.placeholder
     try:

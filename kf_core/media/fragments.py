@@ -16,17 +16,17 @@ from typing import BinaryIO
 from ..writing import sync
 from .boxes import Box, boxes_in, boxes_of
 
-PICTURE_TRACK, SOUND_TRACK = 1, 2  # the order in which the writer adds them
+FRAME_TRACK, SOUND_TRACK = 1, 2  # the order in which the writer adds them
 PLACEHOLDER = struct.pack(">I4sQ", 16, b"free", 0)
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """One `moof` and its `mdat`. A fragment without pictures is the end of the sound."""
+    """One `moof` and its `mdat`. A fragment without frames is the end of the sound."""
 
     start: int  # bytes from the beginning of the file
     stop: int
-    pictures: int
+    frames: int
     sound_packets: int
     sound_time: int  # of its first packet, in samples on the track's clock
 
@@ -41,8 +41,8 @@ class Fragments:
     is_finished: bool = False  # an ordinary MP4
 
     @property
-    def pictures(self) -> int:
-        return sum(fragment.pictures for fragment in self.whole)
+    def frames(self) -> int:
+        return sum(fragment.frames for fragment in self.whole)
 
     @property
     def stop(self) -> int:
@@ -65,7 +65,7 @@ class TrackFragment:
 
 
 def read_fragments(file: BinaryIO) -> Fragments:
-    """What is whole in `file`; never reads the bytes of pictures or sound, so hours are read in a moment."""
+    """What is whole in `file`; never reads the bytes of frames or sound, so hours are read in a moment."""
     length = file.seek(0, 2)
     placeholder = _placeholder(file, length)
     header_length, fragments, moof = 0, [], None
@@ -96,11 +96,11 @@ def num_frames(file: BinaryIO) -> int:
     placeholder = _placeholder(file, length)
     index = None if placeholder is None else _index(file, placeholder, length)
     if index is None:
-        return read_fragments(file).pictures
+        return read_fragments(file).frames
     for track in boxes_in(file, index.content, index.stop):
         if track.kind == b"trak":
             header, sizes = _find(file, track, b"tkhd"), _find(file, track, b"mdia", b"minf", b"stbl", b"stsz")
-            if track_of(_bytes(file, header.start, header.stop - header.start)) == PICTURE_TRACK:
+            if track_of(_bytes(file, header.start, header.stop - header.start)) == FRAME_TRACK:
                 return _number(file, sizes.content + 8, ">I")
     return 0
 
@@ -141,14 +141,14 @@ def track_fragments(moof: bytes | memoryview) -> Iterator[TrackFragment]:
 
 
 def _fragment(file: BinaryIO, moof: Box, stop: int) -> Fragment:
-    pictures = sound_packets = sound_time = 0
+    frames = sound_packets = sound_time = 0
     file.seek(moof.content)
     for part in track_fragments(file.read(moof.stop - moof.content)):
-        if part.track == PICTURE_TRACK:
-            pictures += part.num_samples
+        if part.track == FRAME_TRACK:
+            frames += part.num_samples
         elif part.track == SOUND_TRACK:
             sound_packets, sound_time = part.num_samples, part.time
-    return Fragment(moof.start, stop, pictures, sound_packets, sound_time)
+    return Fragment(moof.start, stop, frames, sound_packets, sound_time)
 
 
 def _placeholder(file: BinaryIO, length: int) -> int | None:

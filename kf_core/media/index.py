@@ -29,7 +29,7 @@ def full_index(header: bytes, moofs: Iterable[tuple[int, bytes]]) -> bytes:
         for fragment in track_fragments(moof):
             tables[fragment.track].add(fragment, place)
     tracks = [_Track(content, tables) for kind, content in parts if kind == b"trak"]
-    timescale = tracks[0].timescale  # the pictures', so that the film's length is a whole number
+    timescale = tracks[0].timescale  # the frames', so that the film's length is a whole number
     tracks = [track for track in tracks if track.table.num_samples]
     duration = max(track.shown(timescale) for track in tracks)
     boxes = []

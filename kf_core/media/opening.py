@@ -33,7 +33,7 @@ def opened(path: Path | str, kind: str, **options) -> Iterator[InputContainer]:
 
 
 def start_of(container: InputContainer) -> float:
-    """What the file's clock shows where a player begins, in seconds: with its first picture or its first sound, whichever comes first."""
+    """What the file's clock shows where a player begins, in seconds: with its first frame or its first sound, whichever comes first."""
     from av.stream import Disposition
 
     no_film = Disposition.attached_pic | Disposition.still_image  # the cover of a song

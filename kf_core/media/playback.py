@@ -1,4 +1,4 @@
-"""A video file read back: what it is, and its pictures, upright, each at the time that its stamp says.
+"""A video file read back: what it is, and its frames, upright, each at the time that its stamp says.
 
     stamps   0 . . . 2.0 -- 2.1 -- 2.2 -- ...   a telephone's or a screen recording's rate changes; `shown` asks what is seen when
 
@@ -19,15 +19,15 @@ from torch import Tensor
 from ..errors import KnotForcingError
 from .opening import opened, start_of
 
-LAST_AT_MOST = Fraction(1, 2)  # seconds; how long the last picture is shown at most, where only the one before tells
+LAST_AT_MOST = Fraction(1, 2)  # seconds; how long the last frame is shown at most, where only the one before tells
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFacts:
     """What a video file holds, counted from its packets."""
 
-    pictures: int
-    seconds: float  # of the pictures
+    frames: int
+    seconds: float  # of the frames
     fps: float
     width: int
     height: int
@@ -43,9 +43,9 @@ class VideoFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFormat:
-    """How a video file stores pictures and sound."""
+    """How a video file stores frames and sound."""
 
-    rate: Fraction  # pictures a second
+    rate: Fraction  # frames a second
     width: int
     height: int
     sample_rate: int | None  # None: no sound
@@ -53,14 +53,14 @@ class VideoFormat:
 
 
 def probe(path: Path | str) -> VideoFacts:
-    """Count what is in a video file, decoding its first picture only."""
+    """Count what is in a video file, decoding its first frame only."""
     with _open(path) as container:
         film = _film_track(container)
         sound = container.streams.audio[0] if container.streams.audio else None
         start = start_of(container)
         count, sound_end, own = 0, 0.0, Fraction(0)
         first: Fraction | None = None
-        last: list[Fraction] = []  # the latest two stamps of pictures
+        last: list[Fraction] = []  # the latest two stamps of frames
         for packet in container.demux():
             if packet.pts is None or not packet.size:
                 continue
@@ -81,7 +81,7 @@ def probe(path: Path | str) -> VideoFacts:
             seconds = seconds if abs(seconds - by_stamps) < 2 * film.time_base else by_stamps
             seconds += first - Fraction(start)
         return VideoFacts(
-            pictures=count,
+            frames=count,
             seconds=float(seconds),
             fps=float(format.rate),
             width=format.width,
@@ -94,7 +94,7 @@ def probe(path: Path | str) -> VideoFacts:
 
 
 def format_of(path: Path | str) -> VideoFormat:
-    """How a video file stores pictures and sound, from its beginning alone: hours are opened in a moment."""
+    """How a video file stores frames and sound, from its beginning alone: hours are opened in a moment."""
     with _open(path) as container:
         return _format(container, _is_on_its_side(container))
 
@@ -105,8 +105,8 @@ def metadata(path: Path | str) -> dict[str, str]:
         return dict(container.metadata)
 
 
-def pictures(path: Path | str, start: int = 0) -> Iterator[Tensor]:
-    """The pictures of a video file from number `start` on, one after the other: [h, w, 3] RGB 0..1. Those before are only decoded."""
+def frames(path: Path | str, start: int = 0) -> Iterator[Tensor]:
+    """The frames of a video file from number `start` on, one after the other: [h, w, 3] RGB 0..1. Those before are only decoded."""
     with _open(path) as container:
         for frame in islice(container.decode(_film_track(container)), start, None):
             yield _rgb(frame)
@@ -115,21 +115,21 @@ def pictures(path: Path | str, start: int = 0) -> Iterator[Tensor]:
 def shown(path: Path | str, fps: float, start: int = 0) -> Iterator[Tensor]:
     """What a video shows at each of our moments from number `start` on, `fps` a second, until it ends: [h, w, 3] RGB 0..1.
 
-    A picture that is on show at several moments is the same tensor."""
+    A frame that is on show at several moments is the same tensor."""
     moment = start
     with _open(path) as container:
         film = _film_track(container)
         early = float(film.time_base) / 2 + 1e-6  # a stamp may be rounded up
         for frame, end in _with_ends(container, film):
-            picture = None
+            image = None
             while moment / fps + early < end:
-                picture = _rgb(frame) if picture is None else picture
-                yield picture
+                image = _rgb(frame) if image is None else image
+                yield image
                 moment += 1
 
 
 def _with_ends(container, film) -> Iterator[tuple]:
-    """Each picture, and when the next one takes its place. Before the first there is the first."""
+    """Each frame, and when the next one takes its place. Before the first there is the first."""
     rate, start = film.average_rate or film.guessed_rate or Fraction(25), start_of(container)
     held, time, before = None, 0.0, 0.0
     for frame in container.decode(film):
@@ -146,7 +146,7 @@ def _with_ends(container, film) -> Iterator[tuple]:
 
 
 def _shown_for(own: Fraction, before: Fraction, rate: Fraction) -> Fraction:
-    """How long the last picture is shown: as it says itself, or, where that is far shorter (often one tick), as long as the one before."""
+    """How long the last frame is shown: as it says itself, or, where that is far shorter (often one tick), as long as the one before."""
     before = min(before, LAST_AT_MOST)
     return (own if own > before / 2 else before) or 1 / rate
 
@@ -174,7 +174,7 @@ def _turned(rgb: np.ndarray, is_transposed: bool, is_mirrored: bool, is_upside_d
 
 
 def _film_track(container):
-    """The first track of pictures that is a film, and not the cover of a song."""
+    """The first track of frames that is a film, and not the cover of a song."""
     from av.stream import Disposition
 
     tracks = container.streams.video
@@ -197,7 +197,7 @@ def _format(container, is_on_its_side: bool) -> VideoFormat:
 
 
 def _is_on_its_side(container) -> bool:
-    """Whether a player turns the pictures by a quarter, as the first one says."""
+    """Whether a player turns the frames by a quarter, as the first one says."""
     import av
 
     try:
@@ -217,5 +217,5 @@ def _open(path: Path | str):
         except (av.FFmpegError, OSError) as problem:
             raise KnotForcingError(f"{path} cannot be read as a video. It may be empty, cut off or of another kind.") from problem
         if not container.streams.video:
-            raise KnotForcingError(f"{path} holds no pictures. Give a video file.")
+            raise KnotForcingError(f"{path} holds no frames. Give a video file.")
         yield container

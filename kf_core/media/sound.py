@@ -2,7 +2,7 @@
 
     packets --decode--> frames --by their stamps--> a timeline without gaps --by their layout--> channels --soxr--> blocks
 
-Time 0 is where a player begins: with the first picture or the first sound, whichever comes first. Reading is always forward in pieces of
+Time 0 is where a player begins: with the first frame or the first sound, whichever comes first. Reading is always forward in pieces of
 one fixed length, so two readings give the same numbers bit for bit; a reading that begins late gives them to 1e-6.
 Knows nothing of models or features; `conditioning/audio.py` listens through this, the video writer copies its track from it.
 PyAV is imported where a file is read: who hears arrays only, as training does, needs none.

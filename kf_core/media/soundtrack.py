@@ -1,6 +1,6 @@
 """The sound under a video, taken from a source's blocks cut by cut, always forward: hours of it cost a block of memory.
 
-Knows nothing of pictures; which samples belong to which is the video writer's `sound_for`.
+Knows nothing of frames; which samples belong to which is the video writer's `sound_for`.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
-"""MP4 written while it is made: each chunk of pictures, with its sound, is one fragment on the disk.
+"""MP4 written while it is made: each chunk of frames, with its sound, is one fragment on the disk.
 
 Whatever happens to the process, the file plays up to its last whole fragment, and `resume=True` goes on from there.
 
     file  = header | fragment 0 | fragment 1 | ... | end of the sound | index, when it is closed (`finish.py`)
-    pictures: H.264, an encoder for each fragment, so that a fragment depends on nothing but its own pictures
+    frames: H.264, an encoder for each fragment, so that a fragment depends on nothing but its own frames
     sound:    AAC, one encoder for the file; a resumed file warms a new one up on the sound before the joint
 
 Knows nothing of models or latents. Sources: ISO/IEC 14496-12; FFmpeg's mov muxer (`frag_discont` continues a file it did not begin).
@@ -30,8 +30,8 @@ from .growing import GrowingFile
 from .header import split
 from .playback import format_of
 
-# bf 0: pictures are stored in the order they are shown. mbtree 0: for small pictures x264's macroblock tree reads memory that it did not
-# write, so equal pictures did not always become equal bytes; and it looks ahead over seconds, of which a fragment has less than one.
+# bf 0: frames are stored in the order they are shown. mbtree 0: for small frames x264's macroblock tree reads memory that it did not
+# write, so equal frames did not always become equal bytes; and it looks ahead over seconds, of which a fragment has less than one.
 QUALITY = {"preset": "fast", "crf": "18", "bf": "0", "mbtree": "0"}
 AAC_BLOCK = 1024  # samples in one packet, and the length of its encoder's run-in
 AAC_WARM_UP = 8 * AAC_BLOCK  # fed to a new encoder before a joint, so that it meets the old one's sound
@@ -48,7 +48,7 @@ class Provenance:
     model: str
     seed: int
     recipe: str = ""  # the stream's, by which a continued video is known again
-    decoder: str = ""  # the name of what made the pictures, likewise
+    decoder: str = ""  # the name of what made the frames, likewise
     writer: str = ""  # who began the file, where another could take it for his own
     software: str = "Knot Forcing"
 
@@ -63,13 +63,13 @@ class Provenance:
 
 
 class VideoWriter:
-    """Writes pictures and sound to `path` as they come.
+    """Writes frames and sound to `path` as they come.
 
     Invariants
     - Each `write` is on the disk, whole, when it returns; a `write` that fails leaves the file as it was.
     - What lies at `path` stays there until the first fragment is whole. Nothing is put into a file that is not the one that was begun.
-    - Sound is never ahead of or behind the pictures by more than it takes to fill an AAC packet, and after `close` both are equally long.
-    - A resumed file holds the pictures of an uninterrupted one, each once.
+    - Sound is never ahead of or behind the frames by more than it takes to fill an AAC packet, and after `close` both are equally long.
+    - A resumed file holds the frames of an uninterrupted one, each once.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class VideoWriter:
         self.path = Path(path)
         self.width, self.height, self.fps = width, height, Fraction(fps).limit_denominator(1001)
         self.sample_rate, self.channels, self.provenance = sample_rate, channels, provenance
-        self.num_pictures = 0
+        self.num_frames = 0
         self.is_finished = False  # after `close`: an ordinary MP4
         self._next_sample = 0
         self._sound_from = -AAC_BLOCK  # the first packet that is not yet in the file; the run-in comes before 0
@@ -126,20 +126,20 @@ class VideoWriter:
     @property
     def seconds(self) -> float:
         """How long the video is so far."""
-        return float(self.num_pictures / self.fps)
+        return float(self.num_frames / self.fps)
 
-    def sound_for(self, pictures: int) -> tuple[int, int]:
-        """The samples, as a half-open span from the start of the video, that the next `write` of that many pictures takes.
+    def sound_for(self, frames: int) -> tuple[int, int]:
+        """The samples, as a half-open span from the start of the video, that the next `write` of that many frames takes.
 
         In a resumed file the first span reaches back a little, to meet the sound that is there."""
         if self.sample_rate is None:
             return 0, 0
-        return self._next_sample, round((self.num_pictures + pictures) * self.sample_rate / self.fps)
+        return self._next_sample, round((self.num_frames + frames) * self.sample_rate / self.fps)
 
     def sound_there(self) -> np.ndarray:
         """What a resumed file plays from the beginning of that span on, to be asked before the first `write`: [samples, channels].
 
-        For those who have no sound from before their pictures. It ends where the pictures do; earlier where the file broke off."""
+        For those who have no sound from before their frames. It ends where the frames do; earlier where the file broke off."""
         heard = np.zeros((self.channels, 0), np.float32)
         start, end = self.sound_for(0)
         if self._file is None:
@@ -156,34 +156,34 @@ class VideoWriter:
         return heard[:, : end - start].T
 
     def write(self, frames: FrameChunk | Tensor, sound: np.ndarray | None = None) -> None:
-        """Put pictures [f, h, w, 3] (0..1) and their sound [samples] or [samples, channels] (-1..1) at the end of the file.
+        """Put frames [f, h, w, 3] (0..1) and their sound [samples] or [samples, channels] (-1..1) at the end of the file.
 
         Sound is the span that `sound_for` names; what is missing at its end is silence. Raises KnotForcingError when the disk is full."""
-        pictures = frames.frames if isinstance(frames, FrameChunk) else frames
-        if pictures.ndim != 4 or tuple(pictures.shape[1:]) != (self.height, self.width, 3):
-            raise ValueError(f"pictures of [f, {self.height}, {self.width}, 3] were expected, got {list(pictures.shape)}")
-        if not len(pictures):
+        frames = frames.frames if isinstance(frames, FrameChunk) else frames
+        if frames.ndim != 4 or tuple(frames.shape[1:]) != (self.height, self.width, 3):
+            raise ValueError(f"frames of [f, {self.height}, {self.width}, 3] were expected, got {list(frames.shape)}")
+        if not len(frames):
             return
         if self._is_broken or self._is_closed:
-            raise ValueError(f"{self.path} takes no more pictures: it is closed, or a write to it has failed")
-        start, stop = self.sound_for(len(pictures))
+            raise ValueError(f"{self.path} takes no more frames: it is closed, or a write to it has failed")
+        start, stop = self.sound_for(len(frames))
         block = None if self._aac is None else self._fit(sound, stop - start)
         try:
             packets = [] if block is None else self._encode_sound(block, start)
-            self._append(pictures, packets)
+            self._append(frames, packets)
         except BaseException:
             self._is_broken = True  # the encoder has heard sound that is not in the file
             raise
-        self.num_pictures += len(pictures)
+        self.num_frames += len(frames)
         self._next_sample = stop
 
     @property
     def lacks_sound(self) -> bool:
-        """Whether a resumed file has less sound than pictures: it broke off before the end of the sound was written."""
+        """Whether a resumed file has less sound than frames: it broke off before the end of the sound was written."""
         return self.sample_rate is not None and self._sound_stop < AAC_BLOCK + self.sound_for(0)[1]
 
     def write_sound(self, sound: np.ndarray) -> None:
-        """Put sound of the span that `sound_for(0)` names under the pictures that are in the file; its last packets come with `close`."""
+        """Put sound of the span that `sound_for(0)` names under the frames that are in the file; its last packets come with `close`."""
         start, stop = self.sound_for(0)
         if packets := self._encode_sound(self._fit(sound, stop - start), start):
             self._append(None, packets)
@@ -215,8 +215,8 @@ class VideoWriter:
                 f"{self.path} was not begun here, or another program has rewritten it, so it cannot be continued. "
                 f"Choose another name for the video."
             )
-        pictured = [index for index, fragment in enumerate(found.whole) if fragment.pictures]
-        if not pictured:
+        with_frames = [index for index, fragment in enumerate(found.whole) if fragment.frames]
+        if not with_frames:
             return
         if found.is_finished:
             self._check_same_kind()  # before it is touched
@@ -224,9 +224,9 @@ class VideoWriter:
         else:
             unfinish(self._file, found)  # players refuse a file that ends inside a `moof`, and a finished one that was cut off
             self._check_same_kind()
-        kept = found.whole[: pictured[-1] + 1]
+        kept = found.whole[: with_frames[-1] + 1]
         self._length = kept[-1].stop
-        self._num_fragments, self.num_pictures = len(kept), found.pictures
+        self._num_fragments, self.num_frames = len(kept), found.frames
         self._sound_stop = max((part.sound_time + AAC_BLOCK * part.sound_packets for part in found.whole), default=0)
         sounding = [fragment for fragment in kept if fragment.sound_packets]
         if sounding:
@@ -243,8 +243,8 @@ class VideoWriter:
                 f"Use the settings that it was begun with, or another name."
             )
 
-    def _append(self, pictures: Tensor | None, sound: list[av.Packet]) -> None:
-        header, fragment = self._fragment(pictures, sound)
+    def _append(self, frames: Tensor | None, sound: list[av.Packet]) -> None:
+        header, fragment = self._fragment(frames, sound)
         try:
             if self._file is None:
                 self._growing.begin(lambda file: write_fragment(file, 0, header, fragment))
@@ -270,7 +270,7 @@ class VideoWriter:
     def _unwritten(self, problem: OSError) -> KnotForcingError:
         """What is to be said where a fragment cannot be written."""
         found, remedy = why(problem, self.path)
-        if not self.num_pictures:
+        if not self.num_frames:
             there = " What was there before is as it was." if self._file is None and self._growing.before is not None else ""
             return KnotForcingError(f"The video {self.path} cannot be begun: {found}.{there} {remedy} and start again.")
         return KnotForcingError(
@@ -278,7 +278,7 @@ class VideoWriter:
             f"{remedy} and continue with resume."
         )
 
-    def _fragment(self, pictures: Tensor | None, sound: list[av.Packet]) -> tuple[bytes, bytes]:
+    def _fragment(self, frames: Tensor | None, sound: list[av.Packet]) -> tuple[bytes, bytes]:
         """The file's header, where this is the first fragment, and the fragment."""
         is_first = self._num_fragments == 0
         flags = "frag_custom+delay_moov+default_base_moof+skip_trailer" + ("" if is_first else "+frag_discont")
@@ -287,9 +287,9 @@ class VideoWriter:
         with av.open(memory, "w", format="mp4", options=options) as container:
             if self.provenance is not None:
                 container.metadata.update(self.provenance.metadata())
-            picture_track = self._picture_track(container)
+            frame_track = self._frame_track(container)
             sound_track = None if self._aac is None else self._sound_track(container)
-            for packet in [] if pictures is None else self._encode_pictures(picture_track, pictures):
+            for packet in [] if frames is None else self._encode_frames(frame_track, frames):
                 container.mux(packet)
             for packet in sound:
                 packet.stream = sound_track
@@ -300,9 +300,9 @@ class VideoWriter:
         header, fragment = split(memory.getvalue(), run_in=AAC_BLOCK)
         return header if is_first else b"", fragment
 
-    # ---- pictures ----
+    # ---- frames ----
 
-    def _picture_track(self, container):
+    def _frame_track(self, container):
         track = container.add_stream("libx264", rate=self.fps, options=QUALITY)
         track.width, track.height, track.pix_fmt = self.width, self.height, "yuv420p"
         track.codec_context.time_base = 1 / self.fps
@@ -312,13 +312,13 @@ class VideoWriter:
         track.codec_context.color_range = 1
         return track
 
-    def _encode_pictures(self, track, pictures: Tensor) -> list[av.Packet]:
+    def _encode_frames(self, track, frames: Tensor) -> list[av.Packet]:
         packets = []
-        for offset, picture in enumerate(pictures):  # one by one: all at once, a segment in float32 would be held three times more
-            bytes_hwc = (picture.detach().float().clamp(0, 1) * 255).round().to(device="cpu", dtype=torch.uint8).numpy()
+        for offset, image in enumerate(frames):  # one by one: all at once, a segment in float32 would be held three times more
+            bytes_hwc = (image.detach().float().clamp(0, 1) * 255).round().to(device="cpu", dtype=torch.uint8).numpy()
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(bytes_hwc), format="rgb24")
             frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-            frame.pts, frame.time_base = self.num_pictures + offset, 1 / self.fps
+            frame.pts, frame.time_base = self.num_frames + offset, 1 / self.fps
             packets += track.encode(frame)
         return packets + track.encode(None)
 
@@ -375,4 +375,4 @@ def _last_sound(file: BinaryIO, start: int) -> bytes | None:
 
 def _kind(width: int, height: int, fps: float, sample_rate: int | None, channels: int | None) -> str:
     sound = "without sound" if sample_rate is None else f"with {'mono' if channels == 1 else 'stereo'} sound of {sample_rate} Hz"
-    return f"{width}x{height} at {fps:g} pictures a second {sound}"
+    return f"{width}x{height} at {fps:g} frames a second {sound}"

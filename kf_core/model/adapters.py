@@ -42,7 +42,7 @@ class Adapters(nn.Module):
             count = card.audio.last_layer - card.audio.first_layer + 1
             self.audio_cond_projs = nn.ModuleList(layers.Linear(card.audio.code, dim) for _ in range(count))
         if card.pose is not None:
-            patched = 4 * PIXELS_PER_LATENT * card.pose.channels  # 2 x 2 latent cells, four pictures
+            patched = 4 * PIXELS_PER_LATENT * card.pose.channels  # 2 x 2 latent cells, four frames
             self.pose_embedding = nn.Sequential(layers.Linear(patched, dim), nn.SiLU(), layers.Linear(dim, dim))
         if card.expression:
             steps = PIXELS_PER_LATENT * 2 * len(card.expression)  # a value and whether it is known
@@ -84,7 +84,7 @@ class AudioProjection(nn.Module):
 
 
 def make_ear(spec: AudioSpec, layers=nn) -> nn.Sequential:
-    """Layers of the widths that `spec` tells, a bend between two, or none: one picture's numbers [..., width] -> [..., heard]."""
+    """Layers of the widths that `spec` tells, a bend between two, or none: one frame's numbers [..., width] -> [..., heard]."""
     linears = [layers.Linear(*widths) for widths in pairwise((spec.width, *spec.ear))]
     return nn.Sequential(*[part for linear in linears for part in (linear, nn.SiLU())][:-1])
 

@@ -17,30 +17,31 @@ from ..fingerprint import LEFT_OUT, frozen_names, later, unsaid
 from ..settings import Ahead, Behind, Fixed, KnotForm, RolloutSettings
 
 CARD_KEY = "knot_forcing"  # the safetensors metadata entry that holds a card as JSON
+IMAGE_CHANNELS_KEY = "picture"  # what files call `image_channels`
 
 
 @frozen_names("hearing", kind="kind", width="width", ear="ear", code="code", first_layer="first_layer", last_layer="last_layer")
 @dataclass(frozen=True, kw_only=True)
 class AudioSpec:
-    """What the model hears. One feature vector per picture; four of them make a latent frame's input."""
+    """What the model hears. One feature vector per frame; four of them make a latent frame's input."""
 
     kind: Literal["log-mel", "wav2vec2"]
-    width: int  # numbers per picture
-    ear: tuple[int, ...] = later(())  # widths of the layers that listen to one picture's numbers first; none: they are used as they are
+    width: int  # numbers per frame
+    ear: tuple[int, ...] = later(())  # widths of the layers that listen to one frame's numbers first; none: they are used as they are
     code: int = 32  # width of the code between projection and layers
     first_layer: int = 2  # the code is added before layers first_layer .. last_layer
     last_layer: int = 15
 
     @property
     def heard(self) -> int:
-        """How many numbers of a picture's sound reach the projection."""
+        """How many numbers of a frame's sound reach the projection."""
         return self.ear[-1] if self.ear else self.width
 
 
 @frozen_names("seeing", standard="standard", channels="channels")
 @dataclass(frozen=True, kw_only=True)
 class PoseSpec:
-    """How the model sees a pose: pictures in OpenPose face-70 colours, drawn on the latent grid."""
+    """How the model sees a pose: frames in OpenPose face-70 colours, drawn on the latent grid."""
 
     standard: Literal["openpose-face-70"] = "openpose-face-70"
     channels: int = 3
@@ -65,7 +66,7 @@ class TextSpec:
     heads="heads",
     in_channels="in_channels",
     out_channels="out_channels",
-    picture="picture",
+    image_channels="picture",
     freq_dim="freq_dim",
     text="text",
     audio="audio",
@@ -92,9 +93,9 @@ class ModelCard:
     ffn_dim: int
     layers: int
     heads: int
-    in_channels: Literal[16, 33, 36]  # noise; + picture and mask (0 known); + mask x 4 (1 known) and picture
+    in_channels: Literal[16, 33, 36]  # noise; + image and mask (0 known); + mask x 4 (1 known) and image
     out_channels: int = 16
-    picture: Literal["knot", "portrait"] = "knot"  # the picture channels hold the knot and nothing else, or the portrait on every frame
+    image_channels: Literal["knot", "portrait"] = "knot"  # they hold the knot and nothing else, or the portrait on every frame
     freq_dim: int = 256
     text: TextSpec
     audio: AudioSpec | None = None
@@ -121,7 +122,7 @@ class ModelCard:
         own = self.rollout
         if own.knot is not None and own.anchor is not None:
             return own
-        form: KnotForm = "pin" if self.picture == "portrait" else "blend" if self.in_channels == self.out_channels else "inpaint"
+        form: KnotForm = "pin" if self.image_channels == "portrait" else "blend" if self.in_channels == self.out_channels else "inpaint"
         drawn = own.chunk + 1
         return replace(
             own,
@@ -143,6 +144,7 @@ class ModelCard:
         for value, written in ((self, data), (self.rollout, data["rollout"]), (self.audio, data["audio"])):
             for name in unsaid(value) if value is not None else ():
                 del written[name]  # so that versions without it can read the card
+        data[IMAGE_CHANNELS_KEY] = data.pop("image_channels")
         return json.dumps(data)
 
     @classmethod
@@ -150,6 +152,7 @@ class ModelCard:
         """Raises KnotForcingError when the text is not a card this version understands."""
         try:
             data = json.loads(text)
+            data["image_channels"] = data.pop(IMAGE_CHANNELS_KEY, "knot")
             rule = dict(data["rollout"])["anchor"]
             if rule is not None:
                 data["rollout"]["anchor"] = _given({r.__name__: r for r in (Ahead, Behind, Fixed)}[rule.pop("rule")], rule)

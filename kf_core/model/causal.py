@@ -154,7 +154,7 @@ class Generator:
     def _hints(
         self, segments: Sequence[Segment], x: Tensor, modulation: Tensor, counts: list[int], grid: Grid, text: TextKeys
     ) -> Iterator[list[Tensor | None]]:
-        """What control pictures add to each segment's tokens after each tapped layer; None for segments without."""
+        """What control frames add to each segment's tokens after each tapped layer; None for segments without."""
         controls = [s.driving.control if s.driving is not None else None for s in segments]
         is_led = [control is not None for control in controls]
         if not any(is_led):

@@ -1,6 +1,6 @@
 """CUDA graphs: a pass of the hot path becomes one launch, where the host had to launch more than a thousand kernels.
 
-Wanted where the card waits for the host: small pictures, few steps, fast cards. What is recorded, and when it is recorded anew, is
+Wanted where the card waits for the host: small frames, few steps, fast cards. What is recorded, and when it is recorded anew, is
 `recordings.py`'s and `hot_path.py`'s; here is how a card does it, and who may ask for it. A pass that cannot be recorded is drawn as
 before, and a sentence says so: there is never an error in the middle of a film. Source: PyTorch, "CUDA semantics", CUDA Graphs.
 
@@ -31,7 +31,7 @@ def record_passes(generator: HotGenerator, *, has_room: bool = True) -> str:
 class CudaGraphs:
     """Records on a stream of its own, into memory that all of its graphs share, because no two are repeated at once.
 
-    Another thread may use the card meanwhile: pictures are made beside the drawing."""
+    Another thread may use the card meanwhile: frames are made beside the drawing."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -90,7 +90,7 @@ def _missing(generator: HotGenerator, has_room: bool) -> str | None:
     if generator.device.type != "cuda":
         return f"they need an NVIDIA or AMD card, and this runs on {generator.device}"
     if not has_room:
-        return "they keep the memory of a pass, and this card needs it to make pictures of what was drawn"
+        return "they keep the memory of a pass, and this card needs it to make frames of what was drawn"
     recorder, x = CudaGraphs(generator.device), torch.zeros(8, device=generator.device)
     try:
         recorder.rehearse(lambda: x.add_(1))

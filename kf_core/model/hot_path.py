@@ -7,7 +7,7 @@ with the plain forward, and two streams still share a model.
 
 What a pass is given beside the stream's own buffers is tensors alone, so that it can be recorded and repeated with others (`graphs.py`).
 
-A pass that is not a stream's own (an anchor, several segments, a mask, gradients, control pictures) takes the plain forward.
+A pass that is not a stream's own (an anchor, several segments, a mask, gradients, control frames) takes the plain forward.
 """
 
 import logging

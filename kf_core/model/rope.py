@@ -48,7 +48,7 @@ def rotation(
     """The angles of frames at `positions` ([f], or [b, f] where samples differ), `grid.tokens` tokens each.
 
     Computed on the CPU, because not every device has float64 (Apple's has not). An axis at a time: a token's row of angles is its
-    frame's, its row's and its column's side by side, so few are computed and sent, in one piece, whatever the size of the picture."""
+    frame's, its row's and its column's side by side, so few are computed and sent, in one piece, whatever the size of the frame."""
     dtype = torch.promote_types(dtype, torch.float32)
     places = (positions.cpu().double(), torch.arange(grid.height, dtype=torch.float64), torch.arange(grid.width, dtype=torch.float64))
     angles = [place[..., None] * frequency for place, frequency in zip(places, _frequencies(head_dim), strict=True)]

@@ -1,4 +1,4 @@
-"""The VACE module: control pictures (pose, depth, edges, ...) steer a Wan backbone by hints after some of its layers.
+"""The VACE module: control frames (pose, depth, edges, ...) steer a Wan backbone by hints after some of its layers.
 
 A branch of blocks like the backbone's own runs beside it on the control's latents, and after every tapped layer one of them adds its
 hint, times a strength. On a causal backbone the branch sees the frames of its own pass and remembers nothing: no cache grows, and a chunk

@@ -2,7 +2,7 @@
 
 The handed-over frames must be *predicted again*, or there is nothing to average. How they enter depends on what the model was trained on:
 
-- `inpaint`: picture channels hold the knot and the mask says known; the noisy latent stays ordinary noise and is denoised again.
+- `inpaint`: image channels hold the knot and the mask says known; the noisy latent stays ordinary noise and is denoised again.
 - `blend`: at every step the noisy latent is the knot, noised to the chunk's sigma (plain 16-channel students).
 - `pin`: the latent is the clean knot at every step, and the result is replaced by it (models that only saw a pinned known frame).
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..chunks import ChunkConditioning, LatentChunk, Step
 from ..conditioning.anchor import Anchor
 from ..model.causal import Generator, Segment, TextKeys
-from ..model.channels import with_picture
+from ..model.channels import with_image_channels
 from ..model.kv_cache import KVCache, Memory
 from ..sending import send
 from ..settings import Ahead, Behind, RolloutSettings
@@ -205,16 +205,16 @@ def segment_of(
     conditioning: ChunkConditioning,
     memory: Memory | None,
 ) -> Segment:
-    """Frames of `span` as the network sees them, its picture and mask channels filled."""
+    """Frames of `span` as the network sees them, its image and mask channels filled."""
     known = torch.zeros(span.length, dtype=torch.bool, device=latents.device)
-    picture = anchor.latent.expand_as(latents) if model.card.picture == "portrait" else torch.zeros_like(latents)
+    frame = anchor.latent.expand_as(latents) if model.card.image_channels == "portrait" else torch.zeros_like(latents)
     if settings.first_frame == "pin" and span.start == 0:
         known[0] = True
     if knot is not None and settings.knot in ("inpaint", "pin"):
         known[: knot.shape[2]] = True
-        picture = torch.cat((knot.to(picture), picture[:, :, knot.shape[2] :]), dim=2)
+        frame = torch.cat((knot.to(frame), frame[:, :, knot.shape[2] :]), dim=2)
     return Segment(
-        latents=with_picture(latents, picture, known, model.card.in_channels),
+        latents=with_image_channels(latents, frame, known, model.card.in_channels),
         positions=torch.arange(span.start, span.stop, dtype=torch.float64),
         t=torch.full((span.length,), t, dtype=torch.float64),
         driving=conditioning,
@@ -226,7 +226,7 @@ def anchor_segment(model: Generator, anchor: Anchor) -> Segment:
     """The portrait alone: it attends only to itself, nothing drives it, and its position does not matter yet."""
     known = torch.ones(1, dtype=torch.bool, device=anchor.latent.device)
     zero = torch.zeros(1, dtype=torch.float64)
-    return Segment(latents=with_picture(anchor.latent, anchor.latent, known, model.card.in_channels), positions=zero, t=zero)
+    return Segment(latents=with_image_channels(anchor.latent, anchor.latent, known, model.card.in_channels), positions=zero, t=zero)
 
 
 def pin_portrait(latents: Tensor, anchor: Anchor, settings: RolloutSettings, span: LatentSpan) -> Tensor:

@@ -11,7 +11,7 @@ Within ten minutes of a GPU, from a finished model:
 makes clips, trains the student and its own rollouts on them and writes the files; autoencoder and ear stay as they are, and there is no
 teacher. Clips end after their share of the time. With the autoencoder first, here for four of the ten minutes:
 
-    kf-tiny --minutes 10 --vae-minutes 4 --pictures-scale 4 --grow-from kf_core/assets --device cuda ...
+    kf-tiny --minutes 10 --vae-minutes 4 --frames-scale 4 --grow-from kf_core/assets --device cuda ...
 
 The stage `speech` writes what the clips say into RUN; a machine that is given those two files needs no espeak-ng. A small decoder for a
 new autoencoder is a stage by itself: small-decoder --small-decoder-minutes 2 --grow-from kf_core/assets --device cuda --run RUN.
@@ -39,7 +39,7 @@ def main() -> int:
         help="everything, or one stage of it; examples: the bundled portrait and voice",
     )
     parser.add_argument("--run", type=Path, default=Path("runs/kf-tiny"), help="folder for clips and checkpoints")
-    parser.add_argument("--size", type=int, default=128, help="pictures are this many pixels high and wide; a multiple of 16")
+    parser.add_argument("--size", type=int, default=128, help="frames are this many pixels high and wide; a multiple of 16")
     parser.add_argument(
         "--minutes", type=float, help="for `kf-tiny` with --grow-from: all stages but the measures, within so many minutes of the clock"
     )
@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument(
         "--grow-from", type=Path, default=None, help="a folder with kf-tiny.safetensors and kf-tiny-vae.safetensors to begin with"
     )
-    parser.add_argument("--pictures-scale", type=float, default=1.0, help="so many times as many pictures per step of the autoencoder")
+    parser.add_argument("--frames-scale", type=float, default=1.0, help="so many times as many frames per step of the autoencoder")
     parser.add_argument("--workers", type=int, default=0, help="further processes that make clips")
     parser.add_argument("--device", default="cpu", help="where it trains and measures: cpu, cuda, ..")
     parser.add_argument("--threads", type=int, default=1)

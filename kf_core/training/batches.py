@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..chunks import ChunkConditioning, Signal
 from ..model.causal import Segment
-from ..model.channels import with_picture
+from ..model.channels import with_image_channels
 from ..model.visibility import training_mask
 from ..schedule import Schedule
 from ..sending import send
@@ -28,7 +28,7 @@ BEHIND_SHARE = 0.25
 NOISED_SHARE = 0.5  # of past and knot frames; they will be imperfect
 MOST_NOISE = 0.3
 LAYOUTS = 2  # which `layouts` these are: a generator's file says so, and it goes up with every change of them
-SAME_PICTURE_SHARE = 0.5  # of the streams that begin on the portrait: it is their first picture; in the others they have to leave it
+SAME_FRAME_SHARE = 0.5  # of the streams that begin on the portrait: it is their first frame; in the others they have to leave it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +100,14 @@ class Batch:
         past, start = self.past.shape[2], self.layout.start
         known = torch.zeros(b, 1 + past + f, dtype=torch.bool, device=noisy.device)
         known[:, 0] = True
-        picture = noisy.new_zeros(b, noisy.shape[1], 1 + past + f, *noisy.shape[3:])
-        picture[:, :, :1] = self.reference
+        frame = noisy.new_zeros(b, noisy.shape[1], 1 + past + f, *noisy.shape[3:])
+        frame[:, :, :1] = self.reference
         k = self.knot.shape[2]
         known[:, 1 + past : 1 + past + k] = self.knows_knot[:, None]
-        picture[:, :, 1 + past : 1 + past + k] = self.knot * self.knows_knot.to(noisy)[:, None, None, None, None]
+        frame[:, :, 1 + past : 1 + past + k] = self.knot * self.knows_knot.to(noisy)[:, None, None, None, None]
         frames = torch.arange(start - past, start + f, device=noisy.device, dtype=torch.float64)
         return Segment(
-            latents=with_picture(torch.cat((self.reference, self.past, noisy), dim=2), picture, known, in_channels),
+            latents=with_image_channels(torch.cat((self.reference, self.past, noisy), dim=2), frame, known, in_channels),
             positions=torch.cat((self.anchor_position[:, None].double(), frames.expand(b, -1)), dim=1),
             t=torch.cat((t.new_zeros(b, 1 + past), t[:, None].expand(b, f)), dim=1),
             driving=self.driving,
@@ -151,8 +151,8 @@ class Sampler:
         latents = window("latents", 2)
         past, clean = latents[:, :, : layout.past], latents[:, :, layout.past :]
         reference = there([clip.reference for clip, _ in rows])
-        if layout.on_portrait:  # frame 0 holds one picture, encoded alone as a portrait is
-            is_same = self._chance(size, SAME_PICTURE_SHARE)[:, None, None, None, None]
+        if layout.on_portrait:  # frame 0 holds one frame, encoded alone as a portrait is
+            is_same = self._chance(size, SAME_FRAME_SHARE)[:, None, None, None, None]
             reference = torch.where(is_same, clean[:, :, :1], reference)
         return Batch(
             layout=layout,
@@ -187,7 +187,7 @@ class Sampler:
         chance = lambda share: self._chance(b, share)
         has_pose = chance(0.5)
         unseen = chance(0.1)[:, None] & (torch.arange(frames, device=self.device) >= self._integers(b, 0, frames - 1)[:, None])
-        pose = pose * (~unseen)[..., None, None, None]  # the pose source ended: black pictures at full strength
+        pose = pose * (~unseen)[..., None, None, None]  # the pose source ended: black frames at full strength
 
         values = expression.shape[-1]
         known = self._chance((b, values), 0.5)

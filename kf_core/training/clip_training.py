@@ -1,6 +1,6 @@
 """A training on clips of portraits: stages of a budget, one step on fresh clips, the running mean, checkpoints, the run until it is spent.
 
-    clips --encoder--> mean, variance --a draw--> latents --decoder--> pictures --> loss --> one step --> running mean
+    clips --encoder--> mean, variance --a draw--> latents --decoder--> frames --> loss --> one step --> running mean
 
 What is trained, the autoencoder (`vae.py`) or a decoder alone on its latents (`small_decoder.py`), says which networks these are and
 what else the loss holds. The schedule is counted in shares of the budget. A run that was killed goes on where its last checkpoint stood.
@@ -42,10 +42,10 @@ class Stage:
 
     name: str
     until: float  # share of the budget at which it ends
-    frames: tuple[int, ...]  # pictures per clip; one is drawn for each step
-    pictures: int  # pictures per step, about
+    frames: tuple[int, ...]  # frames per clip; one is drawn for each step
+    frames: int  # frames per step, about
     rate: tuple[float, float]
-    crop: float = 1.0  # side of a random cut, as a share of the picture: more faces for the same work
+    crop: float = 1.0  # side of a random cut, as a share of the frame: more faces for the same work
     mouths: bool = False  # cut around the mouths
     features: float = FEATURE_WEIGHT
     decoder_only: bool = False
@@ -79,7 +79,7 @@ class ClipTraining(ABC):
         self.generator = torch.Generator().manual_seed(seed)
         self.step = 0
         self.seconds = 0.0  # spent training
-        self.pictures_scale = 1.0  # so many times as many pictures per step as a stage says
+        self.frames_scale = 1.0  # so many times as many frames per step as a stage says
 
     @property
     def learns_latents(self) -> bool:
@@ -87,12 +87,12 @@ class ClipTraining(ABC):
         return False
 
     @abstractmethod
-    def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures -1..1 -> mean and log-variance of raw latents."""
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames -1..1 -> mean and log-variance of raw latents."""
 
     @abstractmethod
     def decode(self, raw: Tensor) -> Tensor:
-        """Raw latents -> pictures, about -1..1."""
+        """Raw latents -> frames, about -1..1."""
 
     def further_losses(self, mean: Tensor, log_variance: Tensor, batch: Clips) -> Iterable[Tensor]:
         """What the loss holds beside the reconstruction, weighted."""
@@ -115,11 +115,11 @@ class ClipTraining(ABC):
         self.first_step = self.step
 
     def learn(self, stage: Stage, share: float) -> dict[str, float]:
-        """One step of `stage` at this share of the budget; returns what the progress bar shows, and how many pictures it saw."""
+        """One step of `stage` at this share of the budget; returns what the progress bar shows, and how many frames it saw."""
         frames = stage.frames[int(torch.randint(len(stage.frames), (), generator=self.generator))]
-        clips = max(1, round(self.pictures_scale * stage.pictures / frames))
+        clips = max(1, round(self.frames_scale * stage.frames / frames))
         rate = learning_rate(share, self.stages)
-        return self.train_step(frames, clips, rate, stage.crop, stage.mouths, stage.features) | {"pictures": frames * clips}
+        return self.train_step(frames, clips, rate, stage.crop, stage.mouths, stage.features) | {"frames": frames * clips}
 
     def train_step(
         self, frames: int, clips: int, rate: float, crop: float = 1.0, mouths: bool = False, features: float = FEATURE_WEIGHT
@@ -133,7 +133,7 @@ class ClipTraining(ABC):
             optimiser.zero_grad(set_to_none=True)
         with mixed_precision(self.device):
             with torch.set_grad_enabled(self.learns_latents):
-                mean, log_variance = self.encode(batch.pictures * 2 - 1)
+                mean, log_variance = self.encode(batch.frames * 2 - 1)
             mean, log_variance = mean.float(), log_variance.float().clamp(-20, 10)
             noise = normal(mean.shape, self.generator, mean.device).to(mean)
             made = self.decode(mean + noise * (log_variance / 2).exp())
@@ -146,7 +146,7 @@ class ClipTraining(ABC):
             optimiser.step()
         self.step += 1
         follow(*self.pairs(), self.step)
-        error = (made.detach().clamp(0, 1) - batch.pictures).square()
+        error = (made.detach().clamp(0, 1) - batch.frames).square()
         return {"loss": loss.item(), "psnr": psnr(error), "mouth": psnr(error, batch.mouth)}
 
     def save(self, path: Path) -> None:
@@ -197,7 +197,7 @@ def spend(
                 raise FloatingPointError(f"{name}: the loss became {shown['loss']} at step {training.step}; go on from the last checkpoint")
             spent = time.monotonic() - started
             training.seconds += spent
-            pace = {"pictures/s": f"{shown.pop('pictures') / spent:.1f}", "step": training.step}
+            pace = {"frames/s": f"{shown.pop('frames') / spent:.1f}", "step": training.step}
             bar.set_postfix({key: f"{value:.3g}" for key, value in shown.items()} | pace, refresh=False)
             bar.set_description(f"{name}, {stage.name}", refresh=False)
             bar.update(round(training.seconds) - bar.n)

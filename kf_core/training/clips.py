@@ -1,4 +1,4 @@
-"""Training clips: an identity, its motion and a voice become pictures and everything that drives them; latents are kept on disk.
+"""Training clips: an identity, its motion and a voice become frames and everything that drives them; latents are kept on disk.
 
 A clip is a pure function of its seed and the speech library. Latents are made once with the frozen autoencoder and written in small
 shards, so training may begin on the first ones while more are made. Knows nothing of how a generator is trained.
@@ -33,7 +33,7 @@ from .portraits import Identities, Motion, Split, sample_identities, sample_moti
 from .precision import mixed_precision
 from .takes import FPS, Library, training_take
 
-LENGTHS = (49, 49, 81)  # pictures of the clips in one shard after another: faces matter more than length, long rollouts need some length
+LENGTHS = (49, 49, 81)  # frames of the clips in one shard after another: faces matter more than length, long rollouts need some length
 SHARD = 10  # clips per file, all of one length
 HELD_OUT_SEED = 2**31  # beyond any clip, and within the 32 bits of a seed that PyTorch's generator reads on a CPU
 
@@ -50,9 +50,9 @@ class Drivers:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clip:
-    """Pictures, their drivers and where the loss should look."""
+    """Frames, their drivers and where the loss should look."""
 
-    pictures: Tensor  # [3, pf, h, w] RGB 0..1
+    frames: Tensor  # [3, pf, h, w] RGB 0..1
     drivers: Drivers
     weights: Tensor  # [f, h/8, w/8] 1 .. 4, more in mouth and eyes
     mouth: Tensor  # [f, h/8, w/8] 0..1 how much of the cell is mouth
@@ -63,7 +63,7 @@ class ClipLatents:
     """Clips as the student sees them: latents in model space, float16 on disk."""
 
     latents: Tensor  # [n, 16, f, h, w]
-    reference: Tensor  # [n, 16, 1, h, w] the last picture, encoded alone
+    reference: Tensor  # [n, 16, 1, h, w] the last frame, encoded alone
     audio: Tensor  # [n, f, 1024]
     pose: Tensor  # [n, f, 12, h, w] uint8
     expression: Tensor  # [n, f, 4, 5]
@@ -79,42 +79,42 @@ class ClipLatents:
 
 
 def sample_clip(
-    seed: int, library: Library, *, pictures: int = max(LENGTHS), size: int = 128, split: Split = "train",
+    seed: int, library: Library, *, frames: int = max(LENGTHS), size: int = 128, split: Split = "train",
     device: torch.device | str = "cpu",
 ) -> Clip:  # fmt: skip
-    """The clip of this seed: `pictures` = 1 + 4n pictures of `size` x `size`, drawn on `device`."""
-    (clip,) = sample_clips([seed], library, pictures=pictures, size=size, split=split, device=device)
+    """The clip of this seed: `frames` = 1 + 4n frames of `size` x `size`, drawn on `device`."""
+    (clip,) = sample_clips([seed], library, frames=frames, size=size, split=split, device=device)
     return clip
 
 
 def sample_clips(
-    seeds: Sequence[int], library: Library, *, pictures: int, size: int, split: Split = "train", device: torch.device | str = "cpu"
+    seeds: Sequence[int], library: Library, *, frames: int, size: int, split: Split = "train", device: torch.device | str = "cpu"
 ) -> list[Clip]:
     """The clips of these seeds, drawn together."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    takes = [training_take(library, pictures, np.random.default_rng([seed, 1])) for seed in seeds]
-    faces, motions = zip(*(who_and_how(pictures, generator, split) for generator in generators), strict=True)
+    takes = [training_take(library, frames, np.random.default_rng([seed, 1])) for seed in seeds]
+    faces, motions = zip(*(who_and_how(frames, generator, split) for generator in generators), strict=True)
     spoken = torch.from_numpy(np.stack([take.mouth for take in takes])).unbind(1)
     motion = with_mouth(_together(motions), *spoken)
     drawn = render(_together(faces), motion, size, device)
 
-    steps = timeline.groups(LatentSpan(0, timeline.latent_frames(pictures)))
+    steps = timeline.groups(LatentSpan(0, timeline.latent_frames(frames)))
     grid = size // SPATIAL_STRIDE
     cover = drawn.weights()
-    only_mouth = replace(drawn, eye_boxes=torch.full_like(drawn.eye_boxes, -size)).weights(extra=1.0) - 1  # eyes out of the picture
+    only_mouth = replace(drawn, eye_boxes=torch.full_like(drawn.eye_boxes, -size)).weights(extra=1.0) - 1  # eyes out of the frame
     pool = lambda cover: F.avg_pool2d(by_frame(cover[:, 0], steps).amax(1), SPATIAL_STRIDE)
     clips = []
     for row, (take, generator) in enumerate(zip(takes, generators, strict=True)):
         pose = draw_pose(drawn.keypoints[row], grid, grid, _thickness(generator))
         expression = torch.stack([getattr(motion, name)[row] for name in EXPRESSION], -1)
         drivers = Drivers(
-            audio=by_frame(LogMel(AudioArray(take.samples, SAMPLE_RATE).open(), FPS).steps(PixelSpan(0, pictures)), steps).flatten(1),
+            audio=by_frame(LogMel(AudioArray(take.samples, SAMPLE_RATE).open(), FPS).steps(PixelSpan(0, frames)), steps).flatten(1),
             pose=by_frame(pose, steps).flatten(1, 2),
             expression=by_frame(expression, steps),
             motion=by_frame(motion.strength[row], steps).mean(1, keepdim=True),
         )
-        shown = rearrange(drawn.pictures[row], "f c h w -> c f h w")
-        clips.append(Clip(pictures=shown, drivers=drivers, weights=pool(cover[row]), mouth=pool(only_mouth[row])))
+        shown = rearrange(drawn.frames[row], "f c h w -> c f h w")
+        clips.append(Clip(frames=shown, drivers=drivers, weights=pool(cover[row]), mouth=pool(only_mouth[row])))
     return clips
 
 
@@ -128,28 +128,28 @@ def _together(parts: Sequence[Tensors]) -> Tensors:
     return parts[0].map(lambda _: torch.cat(next(columns)))
 
 
-def who_and_how(pictures: int, generator: torch.Generator, split: Split = "train") -> tuple[Identities, Motion]:
+def who_and_how(frames: int, generator: torch.Generator, split: Split = "train") -> tuple[Identities, Motion]:
     """The face of a clip and how it moves, but for the mouth."""
-    motion = sample_motion(1, pictures, generator, FPS, _motion_strength(pictures, generator))
+    motion = sample_motion(1, frames, generator, FPS, _motion_strength(frames, generator))
     return sample_identities(1, generator, split), motion
 
 
 def by_frame(track: Tensor, steps: PixelSpan) -> Tensor:
-    """One value per picture [pf, ...] -> four per latent frame [f, 4, ...]; a negative step answers as picture 0."""
+    """One value per frame [pf, ...] -> four per latent frame [f, 4, ...]; a negative step answers as frame 0."""
     return track[torch.tensor([max(0, step) for step in steps])].unflatten(0, (-1, PIXELS_PER_LATENT))
 
 
-def _motion_strength(pictures: int, generator: torch.Generator) -> Tensor:
-    """One strength 0..2 for the clip; in a third of them it changes once, within half a second: [1, pictures]."""
+def _motion_strength(frames: int, generator: torch.Generator) -> Tensor:
+    """One strength 0..2 for the clip; in a third of them it changes once, within half a second: [1, frames]."""
     before, after, chance, place = torch.rand(4, generator=generator).tolist()
     if chance > 1 / 3:
-        return torch.full((1, pictures), 2 * before)
-    ramp = ((torch.arange(pictures) - place * pictures) / (FPS / 2) + 0.5).clamp(0, 1)
+        return torch.full((1, frames), 2 * before)
+    ramp = ((torch.arange(frames) - place * frames) / (FPS / 2) + 0.5).clamp(0, 1)
     return 2 * torch.lerp(torch.tensor(before), torch.tensor(after), ramp)[None]
 
 
 def _thickness(generator: torch.Generator) -> float:
-    """Lines as the standard has them, or in half of the clips 0.7 .. 1.5 times as thick: a user's pictures have any size."""
+    """Lines as the standard has them, or in half of the clips 0.7 .. 1.5 times as thick: a user's images have any size."""
     chance, share = torch.rand(2, generator=generator).tolist()
     return 1.0 if chance < 0.5 else 0.7 + 0.8 * share
 
@@ -163,9 +163,9 @@ def encode(vae: WanVAE, clip: Clip) -> ClipLatents:
 def encode_together(vae: WanVAE, clips: list[Clip]) -> ClipLatents:
     """Clips of one length in latents, a row each."""
     with mixed_precision(vae.conv1.weight.device):
-        pictures = torch.stack([clip.pictures for clip in clips]).to(vae.conv1.weight.device)
-        latents = encode_clip(vae, pictures)
-        reference = encode_clip(vae, pictures[:, :, -1:])
+        frames = torch.stack([clip.frames for clip in clips]).to(vae.conv1.weight.device)
+        latents = encode_clip(vae, frames)
+        reference = encode_clip(vae, frames[:, :, -1:])
     half = lambda tensor: tensor.to("cpu", torch.float16)
     rows = lambda take: torch.stack([take(clip) for clip in clips])
     return ClipLatents(
@@ -235,7 +235,7 @@ def make_clips(
             if time.monotonic() >= until:
                 break
             seeds = [(HELD_OUT_SEED if split == "held-out" else 0) + seed for seed in range(shard * SHARD, (shard + 1) * SHARD)]
-            how = dict(pictures=LENGTHS[shard % len(LENGTHS)], size=size, split=split, device=device)
+            how = dict(frames=LENGTHS[shard % len(LENGTHS)], size=size, split=split, device=device)
             rows = []
             for first in range(0, SHARD, at_once):
                 rows.append(encode_together(vae, sample_clips(seeds[first : first + at_once], library, **how)))

@@ -1,6 +1,6 @@
-"""Draws procedural portraits: antialiased layers of signed distances, many pictures at once.
+"""Draws procedural portraits: antialiased layers of signed distances, many images at once.
 
-Small features are drawn in windows cut from the picture, which is what makes it fast. Knows nothing of how identities or motion
+Small features are drawn in windows cut from the image, which is what makes it fast. Knows nothing of how identities or motion
 are chosen (`portraits.py`) or of how a head turns (`conditioning/head.py`).
 """
 
@@ -14,25 +14,25 @@ from ..conditioning.head import HeadPose, HeadShape, Keypoints, Tensors, keypoin
 from ..sending import send
 from .portraits import Identities, Motion
 
-_RARE = ("beard", "moustache", "glasses")  # left out of a block of pictures in which nobody has them
-_BLOCK = 16  # pictures drawn at once on a processor: their planes stay in its cache
+_RARE = ("beard", "moustache", "glasses")  # left out of a block of images in which nobody has them
+_BLOCK = 16  # images drawn at once on a processor: their planes stay in its cache
 _PIXELS = 2**24  # drawn at once elsewhere, where every call costs and memory does not: some GB of planes
 _WHITE, _INK, _MOUTH, _TONGUE, _BLUSH = (0.98, 0.98, 0.97), (0.13, 0.09, 0.10), (0.30, 0.06, 0.09), (0.86, 0.42, 0.44), (0.95, 0.42, 0.40)
 
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """Pictures and where things are in them."""
+    """Images and where things are in them."""
 
-    pictures: Tensor  # [n, frames, 3, size, size] RGB 0..1
-    keypoints: Keypoints  # [n, frames, ...] picture units (-1..1)
+    images: Tensor  # [n, frames, 3, size, size] RGB 0..1
+    keypoints: Keypoints  # [n, frames, ...] image units (-1..1)
     mouth_box: Tensor  # [n, frames, 4] pixels: left, top, right, bottom; holds the open mouth
     eye_boxes: Tensor  # [n, frames, 2, 4] the viewer's left eye, then the right
 
     def weights(self, extra: float = 3.0, softness: float = 1.5) -> Tensor:
         """1 everywhere, 1 + extra in the boxes of mouth and eyes, with soft edges (pixels): [n, frames, 1, size, size]."""
         boxes = torch.cat([self.mouth_box[:, :, None], self.eye_boxes], 2)  # [n, frames, 3, 4]
-        centres = torch.arange(self.pictures.shape[-1], device=boxes.device) + 0.5
+        centres = torch.arange(self.images.shape[-1], device=boxes.device) + 0.5
         inside = lambda low, high: (torch.minimum(centres - low[..., None], high[..., None] - centres) / softness + 0.5).clamp(0, 1)
         left, top, right, bottom = boxes.unbind(-1)
         return 1 + extra * (inside(top, bottom)[..., :, None] * inside(left, right)[..., None, :]).amax(2)[:, :, None]
@@ -40,14 +40,14 @@ class Rendering:
 
 @torch.no_grad()
 def render(identities: Identities, motion: Motion, size: int, device: str | torch.device = "cpu") -> Rendering:
-    """Draw identities [n] doing motion [n, frames]. Memory beyond the pictures themselves is that of one block.
+    """Draw identities [n] doing motion [n, frames]. Memory beyond the images themselves is that of one block.
 
     Who wears what is asked before it goes to the `device`, which is therefore never waited for."""
     n, frames = motion.yaw.shape
     if len(identities) != n:
         raise ValueError(f"{len(identities)} identities for the motion of {n}")
-    pictures = torch.empty(n * frames, 3, size, size, device=device)
-    at_once = _BLOCK if pictures.device.type == "cpu" else max(1, _PIXELS // size**2)
+    images = torch.empty(n * frames, 3, size, size, device=device)
+    at_once = _BLOCK if images.device.type == "cpu" else max(1, _PIXELS // size**2)
     who = torch.arange(n).repeat_interleave(frames)
     flat = motion.map(lambda track: track.reshape(-1))
     drawn = []
@@ -55,13 +55,13 @@ def render(identities: Identities, motion: Motion, size: int, device: str | torc
         block = slice(start, start + at_once)
         faces, moves = identities[who[block]], flat[block]
         seen = [name for name in _RARE if bool(getattr(faces, name).any())]
-        faces, moves = _sent(faces, pictures.device), _sent(moves, pictures.device)
-        pictures[block] = _draw(faces, moves, size, seen)
+        faces, moves = _sent(faces, images.device), _sent(moves, images.device)
+        images[block] = _draw(faces, moves, size, seen)
         drawn.append((keypoints(faces.shape, moves.head), *_boxes(faces, moves, size)))
     points, mouths, eyes = zip(*drawn, strict=True)
     unflatten = lambda parts: torch.cat(parts).unflatten(0, (n, frames))
     merged = Keypoints(*(unflatten([getattr(p, name) for p in points]) for name in Keypoints.__dataclass_fields__))
-    return Rendering(pictures.unflatten(0, (n, frames)), merged, unflatten(mouths), unflatten(eyes))
+    return Rendering(images.unflatten(0, (n, frames)), merged, unflatten(mouths), unflatten(eyes))
 
 
 def _sent(numbers: Tensors, device: torch.device) -> Tensors:
@@ -86,10 +86,10 @@ def _times(colours: Tensor, red: float, green: float, blue: float) -> Tensor:
 
 
 class _Canvas:
-    """Pictures being painted, with the coordinates of their pixels in picture units."""
+    """Images being painted, with the coordinates of their pixels in image units."""
 
-    def __init__(self, pictures: Tensor, x: Tensor, y: Tensor, pixels_per_unit: float) -> None:
-        self.pictures, self.x, self.y = pictures, x, y  # [n, 3, h, w], [n, 1, w], [n, h, 1]
+    def __init__(self, images: Tensor, x: Tensor, y: Tensor, pixels_per_unit: float) -> None:
+        self.images, self.x, self.y = images, x, y  # [n, 3, h, w], [n, 1, w], [n, h, 1]
         self.pixels_per_unit = pixels_per_unit
 
     @classmethod
@@ -102,28 +102,28 @@ class _Canvas:
         return (0.5 - distance * self.pixels_per_unit).clamp_(0, 1)
 
     def paint(self, colour: Tensor | tuple, cover: Tensor) -> None:
-        """Lay a colour ([n, 3], [n, 3, h, w] or RGB) over the pictures where `cover` [n, h, w] says."""
+        """Lay a colour ([n, 3], [n, 3, h, w] or RGB) over the images where `cover` [n, h, w] says."""
         if isinstance(colour, tuple):
-            colour = _constant(colour, self.pictures.dtype, self.pictures.device)[None]
+            colour = _constant(colour, self.images.dtype, self.images.device)[None]
         if colour.dim() == 2:
             colour = colour[:, :, None, None]
-        self.pictures.lerp_(colour.expand_as(self.pictures), cover[:, None].expand_as(self.pictures))
+        self.images.lerp_(colour.expand_as(self.images), cover[:, None].expand_as(self.images))
 
     def window(self, centre_x: Tensor, centre_y: Tensor, half: float) -> tuple["_Canvas", Tensor]:
-        """A square of the pictures round the centres [n] as a canvas of its own, and its index for `put_back`."""
-        n, _, size, _ = self.pictures.shape
+        """A square of the images round the centres [n] as a canvas of its own, and its index for `put_back`."""
+        n, _, size, _ = self.images.shape
         side = min(size, int(2 * half * self.pixels_per_unit) + 2)
         corner = lambda c: (
             ((c + 1) * self.pixels_per_unit - side / 2).round().long().clamp(0, size - side)[:, None] + torch.arange(side, device=c.device)
         )
         columns, rows = corner(centre_x), corner(centre_y)
         index = (rows[:, :, None] * size + columns[:, None, :]).view(n, 1, -1).expand(n, 3, -1)
-        cut = self.pictures.view(n, 3, -1).gather(2, index).view(n, 3, side, side)
+        cut = self.images.view(n, 3, -1).gather(2, index).view(n, 3, side, side)
         unit = lambda pixels: (pixels + 0.5) / self.pixels_per_unit - 1
         return _Canvas(cut, unit(columns)[:, None, :], unit(rows)[:, :, None], self.pixels_per_unit), index
 
     def put_back(self, window: "_Canvas", index: Tensor) -> None:
-        self.pictures.view(*self.pictures.shape[:2], -1).scatter_(2, index, window.pictures.flatten(2))
+        self.images.view(*self.images.shape[:2], -1).scatter_(2, index, window.images.flatten(2))
 
 
 def _ellipse(x: Tensor, y: Tensor, radius_x: Tensor | float, radius_y: Tensor | float) -> Tensor:
@@ -154,7 +154,7 @@ def _draw(who: Identities, motion: Motion, size: int, seen: list[str]) -> Tensor
     _fringe(canvas, colours, who, motion, x, y)
     for side in (-1, 1):
         _brow(canvas, colours, who, motion, side)
-    return canvas.pictures.clamp_(0, 1)
+    return canvas.images.clamp_(0, 1)
 
 
 def _plane(tensor: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ def _background(canvas: _Canvas, colours: Identities, who: Identities, motion: M
     x, y = canvas.x, canvas.y
     canvas.paint(colours.background, torch.ones_like(x + y))
     canvas.paint(colours.background_2, 0.85 * canvas.cover(_ellipse(x - who.disc_x, y - who.disc_y, who.disc_size, who.disc_size)))
-    canvas.pictures.mul_(1.03 - 0.07 * y[:, None])
+    canvas.images.mul_(1.03 - 0.07 * y[:, None])
     middle_x, middle_y = who.object_x + 0.28 * motion.background_x, who.object_y + 0.28 * motion.background_y
     canvas.paint(colours.object, canvas.cover(_ellipse(x - middle_x, y - middle_y, who.object_size, who.object_size)))
     spot = 0.55 * who.object_size

@@ -24,7 +24,7 @@ FACES = {  # of the held-out split
     "example-portrait-tom.png": 2**40 + 53,
 }
 TEXT = (
-    "Hello! I am a picture with a voice.",
+    "Hello! I am a frame with a voice.",
     "Before this film began, nobody had ever seen me move.",
     "Give me a poem, a joke, or a bedtime fable: my lips will follow.",
 )
@@ -34,7 +34,7 @@ def example_portrait(face: int, size: int = 512) -> Tensor:
     """A face at rest: [size, size, 3] RGB 0..1."""
     still = Motion(**{field.name: torch.zeros(1, 1) for field in fields(Motion)})
     still.smile.fill_(0.35)
-    return render(identities(torch.tensor([face])), still, size).pictures[0, 0].permute(1, 2, 0)
+    return render(identities(torch.tensor([face])), still, size).frames[0, 0].permute(1, 2, 0)
 
 
 def example_voice() -> Speech:
@@ -49,8 +49,8 @@ def write_examples(folder: Path) -> None:
     """All files, ready to be bundled."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, face in FACES.items():
-        picture = (example_portrait(face) * 255).round().byte().numpy()
-        Image.fromarray(picture).save(folder / name, optimize=True)
+        frame = (example_portrait(face) * 255).round().byte().numpy()
+        Image.fromarray(frame).save(folder / name, optimize=True)
     with wave.open(str(folder / VOICE), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

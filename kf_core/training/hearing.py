@@ -1,8 +1,8 @@
-"""The ear of kf-tiny, trained on speech alone: what a mouth does at each picture, told from the sound around it.
+"""The ear of kf-tiny, trained on speech alone: what a mouth does at each frame, told from the sound around it.
 
     log-mel step -> ear -> features -> (open, wide, bite), and whether the lips are closed
 
-A generator that has to learn hearing and drawing at once hears badly: a mouth is a few tokens of a picture, and clips are few. Speech
+A generator that has to learn hearing and drawing at once hears badly: a mouth is a few tokens of a frame, and clips are few. Speech
 is cheap, so the ear learns from an hour of it in minutes, said by other voices each time, and the generator's training leaves it as it
 is. The two heads are thrown away; the features go to the audio projection in place of the sound.
 """
@@ -33,7 +33,7 @@ from .timbre import as_other_voices
 
 FILE = "ear.safetensors"
 EAR = "audio_proj.ear."  # before the names of its weights in a generator
-PICTURES = 64  # of a take
+FRAMES = 64  # of a take
 NEW_TAKES, TAKES, KEPT = 4, 24, 600  # for each step: made anew, learned from, and how many are kept to be drawn again
 RATE, WEIGHT_DECAY = 1e-3, 0.05
 CLOSED = 0.05  # an opening below it is a closed mouth
@@ -65,7 +65,7 @@ def hearing_loss(heard: Heard, steps: Tensor, mouth: Tensor) -> Tensor:
 
 
 def steps_of(take: Take) -> Tensor:
-    """What is heard at each picture of a take: [pictures, 256]."""
+    """What is heard at each frame of a take: [frames, 256]."""
     return LogMel(AudioArray(take.samples, SAMPLE_RATE).open(), FPS).steps(PixelSpan(0, take.mouth.shape[1]))
 
 
@@ -79,7 +79,7 @@ class Takes:
     oldest: int = 0
 
     def draw(self) -> tuple[Tensor, Tensor]:
-        """Steps [b, pictures, 256] and mouths [b, pictures, 3]."""
+        """Steps [b, frames, 256] and mouths [b, frames, 3]."""
         for _ in range(NEW_TAKES):
             take = self.make()
             row = (steps_of(take), torch.from_numpy(take.mouth).T.contiguous())
@@ -97,7 +97,7 @@ class Takes:
 def how_well(heard: Heard, library: Library) -> dict[str, float]:
     """On speech as it was recorded: r of opening, width and bite, the lowest opening of a monologue, and closures found.
 
-    `closed`: the share of closed pictures taken for closed, and of open ones for open, on average."""
+    `closed`: the share of closed frames taken for closed, and of open ones for open, on average."""
     correlations, right = [], []
     for take in library.monologues():
         mouth = torch.from_numpy(take.mouth)
@@ -116,7 +116,7 @@ def train_ear(file: Path, spec: AudioSpec, library: Library, held_out: Library, 
     heard = Heard(spec)
     optimiser = torch.optim.AdamW(heard.parameters(), RATE, weight_decay=WEIGHT_DECAY)
     generator = np.random.default_rng(seed)
-    takes = Takes(lambda: training_take(library, PICTURES, generator), torch.Generator().manual_seed(seed))
+    takes = Takes(lambda: training_take(library, FRAMES, generator), torch.Generator().manual_seed(seed))
     shown, last_look, started = {}, 0.0, time.monotonic()
     with tqdm(total=round(60 * minutes), unit="s", desc="ear", mininterval=10) as bar:
         while (spent := time.monotonic() - started) < 60 * minutes:

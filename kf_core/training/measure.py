@@ -1,6 +1,6 @@
 """The numbers of a model card: held-out identities speak with held-out voices, through the shipped stream, beside their truth.
 
-Each sitter is drawn by the procedural portraits with a motion and a voice that training never met. The stream gets the first picture, the
+Each sitter is drawn by the procedural portraits with a motion and a voice that training never met. The stream gets the first frame, the
 sound and, in one half of the protocol, the pose; what it makes is measured against the drawn clip. The codec row, the truth through the
 autoencoder and back, is the ceiling. Source: the measures are `kf_core.evaluation`'s.
 """
@@ -31,15 +31,15 @@ from ..model.causal import Generator
 from ..settings import RolloutSettings
 from ..stream import Stream
 from ..timeline import LatentSpan, PixelSpan, latent_frames, pixel_frames
-from ..vae.streaming import DecoderState, EncoderState, VideoDecoder, encode_clip, encode_pictures
+from ..vae.streaming import DecoderState, EncoderState, VideoDecoder, encode_clip, encode_frames
 from ..vae.wan import SPATIAL_STRIDE, WanVAE
 from .drawing import render
 from .on_the_way import commit
 from .portraits import sample_identities, sample_motion, with_mouth
 from .takes import FPS, Library
 
-BLOCK = 61  # pictures encoded at once
-SHOWN_SECONDS, SHOWN_SIDE = 6, 192  # of the moving pictures for the README, pixels
+BLOCK = 61  # frames encoded at once
+SHOWN_SECONDS, SHOWN_SIDE = 6, 192  # of the moving frames for the README, pixels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +47,7 @@ class Sitter:
     """One held-out clip: what was drawn, what was said, where the head was."""
 
     seed: int
-    pictures: Tensor  # [f, h, w, 3] RGB 0..1
+    frames: Tensor  # [f, h, w, 3] RGB 0..1
     samples: np.ndarray  # float32, 16 kHz
     opening: Tensor  # [f] 0..1
     mouth_boxes: Tensor  # [f, 4] pixels
@@ -56,22 +56,22 @@ class Sitter:
 
 @dataclass(frozen=True, eq=False)
 class DrawnPose:
-    """The sitter's own pose pictures, already on the latent grid."""
+    """The sitter's own pose frames, already on the latent grid."""
 
-    pictures: Tensor  # [f, 3, h, w]
+    frames: Tensor  # [f, 3, h, w]
     fps: float = FPS
 
     @property
     def seconds(self) -> float:
-        return len(self.pictures) / self.fps
+        return len(self.frames) / self.fps
 
     def open(self) -> "DrawnPose":
         return self
 
     def between(self, span: PixelSpan, fps: float, latent_h: int, latent_w: int) -> Tensor:
-        inside = torch.tensor([min(max(0, step), len(self.pictures) - 1) for step in span])
-        seen = torch.tensor([0 <= step < len(self.pictures) for step in span])
-        return self.pictures[inside] * seen[:, None, None, None]
+        inside = torch.tensor([min(max(0, step), len(self.frames) - 1) for step in span])
+        seen = torch.tensor([0 <= step < len(self.frames) for step in span])
+        return self.frames[inside] * seen[:, None, None, None]
 
 
 def sit(seed: int, seconds: float, size: int, library: Library) -> Sitter:
@@ -83,7 +83,7 @@ def sit(seed: int, seconds: float, size: int, library: Library) -> Sitter:
     drawn = render(sample_identities(1, generator, "held-out"), motion, size)
     return Sitter(
         seed=seed,
-        pictures=drawn.pictures[0].permute(0, 2, 3, 1),
+        frames=drawn.frames[0].permute(0, 2, 3, 1),
         samples=take.samples[: round(count * SAMPLE_RATE / FPS)],
         opening=motion.mouth_open[0],
         mouth_boxes=drawn.mouth_box[0],
@@ -94,8 +94,8 @@ def sit(seed: int, seconds: float, size: int, library: Library) -> Sitter:
 def stream_of(
     sitter: Sitter, model: Generator, vae: WanVAE, settings: RolloutSettings | None = None, *, with_pose: bool = True, seed: int = 0
 ) -> Stream:
-    """The stream a user would have made: first picture, sound, and the pose if it is given."""
-    portrait = sitter.pictures[:1].permute(3, 0, 1, 2)[None].to(model.device)
+    """The stream a user would have made: first frame, sound, and the pose if it is given."""
+    portrait = sitter.frames[:1].permute(3, 0, 1, 2)[None].to(model.device)
     driving = Driving(audio=AudioArray(sitter.samples, SAMPLE_RATE), pose=DrawnPose(sitter.pose) if with_pose else None)
     return Stream(
         model=model,
@@ -104,31 +104,31 @@ def stream_of(
         driving=driving,
         settings=settings or model.card.rollout,
         seed=seed,
-        seconds=len(sitter.pictures) / FPS,
+        seconds=len(sitter.frames) / FPS,
     )
 
 
 @torch.no_grad()
-def through_codec(pictures: Tensor, vae: WanVAE) -> Iterator[Tensor]:
-    """Pictures [f, h, w, 3] through the autoencoder and back, in blocks: the best that any generator on it could do."""
+def through_codec(frames: Tensor, vae: WanVAE) -> Iterator[Tensor]:
+    """Frames [f, h, w, 3] through the autoencoder and back, in blocks: the best that any generator on it could do."""
     encoder, decoder, done = EncoderState(), DecoderState(), 0
-    starts = [0, *range(1 + BLOCK - BLOCK % 4, len(pictures), BLOCK - BLOCK % 4)]
-    for start, stop in zip(starts, [*starts[1:], len(pictures)], strict=True):
-        latents = encode_pictures(vae, pictures[start:stop].permute(3, 0, 1, 2)[None].to(vae.conv1.weight.device), encoder)
+    starts = [0, *range(1 + BLOCK - BLOCK % 4, len(frames), BLOCK - BLOCK % 4)]
+    for start, stop in zip(starts, [*starts[1:], len(frames)], strict=True):
+        latents = encode_frames(vae, frames[start:stop].permute(3, 0, 1, 2)[None].to(vae.conv1.weight.device), encoder)
         span = LatentSpan(done, done + latents.shape[2])
         done = span.stop
         yield VideoDecoder(vae).decode(LatentChunk(0, span, latents), decoder).frames.cpu()
 
 
 def measured(sitter: Sitter, made: Tensor, codec: Tensor, reader: PortraitReader, chunk: int) -> Report:
-    """`codec`: the sitter's pictures through the autoencoder, [f, h, w, 3]."""
+    """`codec`: the sitter's frames through the autoencoder, [f, h, w, 3]."""
     return evaluate(
         made,
         fps=FPS,
         chunk=chunk,
-        truth=sitter.pictures[: len(made)],
+        truth=sitter.frames[: len(made)],
         codec=codec[: len(made)],
-        portrait=sitter.pictures[0],
+        portrait=sitter.frames[0],
         opening=sitter.opening[: len(made)],
         mouth_boxes=sitter.mouth_boxes[: len(made)],
         reader=reader,
@@ -146,7 +146,7 @@ def measure(
     long_seconds: float = 60,
     first_seed: int = 1000,
 ) -> dict:
-    """Run the whole protocol and leave `measures.json`, contact sheets and moving pictures in `folder`; returns what the JSON holds.
+    """Run the whole protocol and leave `measures.json`, contact sheets and moving frames in `folder`; returns what the JSON holds.
 
     Three conditions for every sitter: the codec alone, the stream with pose, the stream with sound only; and one long stream with pose."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,9 +158,9 @@ def measure(
     with tqdm(total=sum(len(conditions) for _, _, conditions in jobs), unit="clip", desc="measuring") as bar:
         for seed, length, conditions in jobs:
             sitter = sit(seed, length, size, library)
-            codec = torch.cat(list(through_codec(sitter.pictures, vae)))
+            codec = torch.cat(list(through_codec(sitter.frames, vae)))
             if len(rows) < 3 * 8 and "codec" in conditions:
-                rows[f"{seed} truth"] = sitter.pictures
+                rows[f"{seed} truth"] = sitter.frames
             for condition in conditions:
                 if condition == "codec":
                     made = codec
@@ -170,10 +170,10 @@ def measure(
                 report = measured(sitter, made, codec, reader, chunk)
                 results[condition].append({"seed": seed, **{name: value for name, value, _ in report.rows}})
                 if condition == "long":
-                    contact_sheet({"truth": sitter.pictures, "made": made}, fps=FPS, columns=12).save(folder / "long.png")
+                    contact_sheet({"truth": sitter.frames, "made": made}, fps=FPS, columns=12).save(folder / "long.png")
                 elif condition != "codec":
                     rows[f"{seed} {condition}"] = made
-                    save_moving_picture(made[: SHOWN_SECONDS * FPS], folder / f"{seed} {condition}.webp")
+                    save_animation(made[: SHOWN_SECONDS * FPS], folder / f"{seed} {condition}.webp")
                 bar.update()
     contact_sheet(rows, fps=FPS, columns=10, side=96).quantize(256).save(folder / "sitters.png", optimize=True)  # a quarter of the bytes
     summary = {
@@ -187,11 +187,11 @@ def measure(
     return summary
 
 
-def save_moving_picture(pictures: Tensor, path: Path) -> None:
-    """Pictures [f, h, w, 3] RGB 0..1 as an animated WebP that browsers and GitHub show."""
-    frames = [Image.fromarray((picture * 255).round().byte().numpy()) for picture in pictures]
-    frames = [frame.resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS) for frame in frames]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / FPS), loop=0, quality=60, method=6)
+def save_animation(frames: Tensor, path: Path) -> None:
+    """Frames [f, h, w, 3] RGB 0..1 as an animated WebP that browsers and GitHub show."""
+    images = [Image.fromarray((frame * 255).round().byte().numpy()) for frame in frames]
+    images = [image.resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS) for image in images]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 / FPS), loop=0, quality=60, method=6)
 
 
 def means(results: list[dict]) -> dict[str, float]:

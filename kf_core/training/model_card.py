@@ -89,7 +89,7 @@ def _small(about: DecoderCard | None) -> list[str]:
 def _ear(heard: dict | None) -> list[str]:
     if heard is None:
         return []
-    data = f"{heard['speech_minutes']:g} minutes of espeak-ng's voices, no pictures"
+    data = f"{heard['speech_minutes']:g} minutes of espeak-ng's voices, no frames"
     r = f"r of the opening {heard['open']:.2f} (worst {heard['lowest']:.2f}), the width {heard['wide']:.2f}, the bite {heard['bite']:.2f}"
     return [f"| ear, a part of the student | {data} | {heard['minutes']:g} minutes; for voices that it never heard {r} |"]
 

@@ -28,7 +28,7 @@ class Muon(torch.optim.Optimizer):
     """`lr` is how much one step may change a layer's output, root mean square in to root mean square out, in any direction.
 
     So a step's largest singular value is lr * sqrt(out / in). Without the second factor the last layer (432 numbers in, three
-    out) shifted the colour of the whole picture at every step."""
+    out) shifted the colour of the whole frame at every step."""
 
     def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
         super().__init__(parameters, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))

@@ -73,7 +73,7 @@ class Identities(Tensors):
 
 @dataclass(frozen=True, kw_only=True)
 class Motion(Tensors):
-    """What the heads do: every field [n, frames]. Angles in radians, shifts in picture units (half the picture = 1)."""
+    """What the heads do: every field [n, frames]. Angles in radians, shifts in image units (half the image = 1)."""
 
     yaw: Tensor
     pitch: Tensor
@@ -203,7 +203,7 @@ def _babble(n: int, frames: int, generator: torch.Generator | None, fps: float) 
 
 
 def _length(dice: "_Dice") -> Tensor:
-    """Short, middling or long hair, in picture units below the middle of the face."""
+    """Short, middling or long hair, in image units below the middle of the face."""
     kind, long, short = dice.roll(), dice.between(0.35, 1.05), dice.between(-0.20, 0.15)
     return torch.where(kind < 0.6, long, short)
 

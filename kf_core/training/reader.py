@@ -1,6 +1,6 @@
 """Trains the reader of cartoon portraits (`evaluation/reader.py`): values by regression, identity by contrast.
 
-Every batch holds new faces, several moments of each; pictures are blurred, noised and lit a little differently, because what will be
+Every batch holds new faces, several moments of each; frames are blurred, noised and lit a little differently, because what will be
 read is decoded video. Source of the contrast: supervised contrastive learning, arXiv 2004.11362.
 """
 
@@ -28,7 +28,7 @@ VALUE_WEIGHTS = (4.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.5, 1.0, 1.0)  # the mouth 
 class ReaderRecipe:
     steps: int = 1400
     faces: int = 16  # per batch
-    moments: int = 4  # pictures of each face
+    moments: int = 4  # frames of each face
     learning_rate: float = 2e-3
     contrast: float = 0.3  # weight of the identity loss beside the values'
     seed: int = 0
@@ -37,7 +37,7 @@ class ReaderRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderQuality:
-    """Measured on faces of the held-out split, clean pictures."""
+    """Measured on faces of the held-out split, clean frames."""
 
     correlations: dict[str, float]  # of each value with the truth
     verification_auc: float  # chance that two moments of one face are closer than moments of two faces
@@ -60,8 +60,8 @@ def train_reader(folder: Path, recipe: ReaderRecipe = ReaderRecipe(), device: st
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _pace(step / recipe.steps, warm_up=0.04)
-        pictures, truth = draw_batch(recipe.faces, recipe.moments, generator, device=device)
-        values, embedding = reader(spoil(pictures, generator))
+        frames, truth = draw_batch(recipe.faces, recipe.moments, generator, device=device)
+        values, embedding = reader(spoil(frames, generator))
         errors = F.smooth_l1_loss(values, truth, reduction="none", beta=0.5).mean(0)
         value_loss = (errors * errors.new_tensor(VALUE_WEIGHTS)).sum() / sum(VALUE_WEIGHTS)
         identity_loss = contrast(embedding, torch.arange(recipe.faces, device=device).repeat_interleave(recipe.moments))
@@ -86,8 +86,8 @@ def save_reader(reader: PortraitReader, recipe: ReaderRecipe, quality: ReaderQua
 
 @torch.no_grad()
 def measure_reader(reader: PortraitReader, faces: int = 100, moments: int = 8, seed: int = 1) -> ReaderQuality:
-    pictures, truth = draw_batch(faces, moments, torch.Generator().manual_seed(seed), split="held-out")
-    reading = reader.read(pictures.movedim(1, -1))
+    frames, truth = draw_batch(faces, moments, torch.Generator().manual_seed(seed), split="held-out")
+    reading = reader.read(frames.movedim(1, -1))
     correlations = {}
     for index, name in enumerate(VALUES):
         correlations[name] = torch.corrcoef(torch.stack([getattr(reading, name), truth[:, index]]))[0, 1].item()
@@ -106,11 +106,11 @@ def area_under_roc(scores: Tensor, is_positive: Tensor) -> float:
 
 
 def draw_batch(faces: int, moments: int, generator: torch.Generator, split: Split = "train", device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Pictures [faces * moments, 3, 96, 96] and their values [faces * moments, 10] in units of SCALES."""
+    """Frames [faces * moments, 3, 96, 96] and their values [faces * moments, 10] in units of SCALES."""
     motion = some_moments(faces * moments, generator)
     drawn = render(sample_identities(faces, generator, split), motion.map(lambda track: track.view(faces, moments)), SIZE, device)
     truth = torch.stack([getattr(motion, name).view(-1) for name in VALUES], 1)
-    return drawn.pictures.flatten(0, 1), (truth / torch.tensor(SCALES)).to(device)
+    return drawn.frames.flatten(0, 1), (truth / torch.tensor(SCALES)).to(device)
 
 
 def some_moments(n: int, generator: torch.Generator) -> Motion:
@@ -131,17 +131,17 @@ def some_moments(n: int, generator: torch.Generator) -> Motion:
     )
 
 
-def spoil(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """What decoding does, a little of everything: half of the pictures blurred, all noised and lit differently."""
-    n = len(pictures)
-    uniform = lambda: torch.rand(n, 1, 1, 1, generator=generator).to(pictures.device)
+def spoil(frames: Tensor, generator: torch.Generator) -> Tensor:
+    """What decoding does, a little of everything: half of the frames blurred, all noised and lit differently."""
+    n = len(frames)
+    uniform = lambda: torch.rand(n, 1, 1, 1, generator=generator).to(frames.device)
     size = int(SIZE * (0.4 + 0.5 * torch.rand(1, generator=generator).item()))
-    small = F.interpolate(pictures, size=(size, size), mode="area")
+    small = F.interpolate(frames, size=(size, size), mode="area")
     blurred = F.interpolate(small, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
-    pictures = torch.lerp(pictures, blurred, uniform() * (uniform() < 0.5))
+    frames = torch.lerp(frames, blurred, uniform() * (uniform() < 0.5))
     light, contrast_ = 0.94 + 0.12 * uniform(), 0.06 * (uniform() - 0.5)
-    noise = torch.randn(pictures.shape, generator=generator).to(pictures.device) * 0.04 * uniform()
-    return (pictures * light + contrast_ + noise).clamp(0, 1)
+    noise = torch.randn(frames.shape, generator=generator).to(frames.device) * 0.04 * uniform()
+    return (frames * light + contrast_ + noise).clamp(0, 1)
 
 
 def contrast(embedding: Tensor, who: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class KfTiny:
     small_decoder_minutes: float = 40.0
     ear_minutes: float = 8.0
     grow_from: Path | None = None  # a folder with the two finished files of a smaller model
-    pictures_scale: float = 1.0  # so many times as many pictures per step of the autoencoder
+    frames_scale: float = 1.0  # so many times as many frames per step of the autoencoder
     workers: int = 0  # further processes that make clips
     clip_minutes: float = float("inf")  # when no more are made, though there are fewer than `clips`
     speech_minutes: float = 60.0  # of what the training clips say
@@ -96,14 +96,14 @@ class KfTiny:
                 shutil.copyfile(self._smaller(VAE_FILE), self.run / VAE_FILE)
             return
         how = dict(device=self.device, threads=self.threads, seed=self.seed, grow_from=self._smaller(VAE_FILE))
-        how |= dict(pictures_scale=self.pictures_scale)
+        how |= dict(frames_scale=self.frames_scale)
         train_vae(self.run, size=self.size, minutes=self.vae_minutes, **how)
 
     def train_small_decoder(self) -> None:
         """Needs the autoencoder's file, as it is once its encoder is frozen."""
         how = dict(size=self.size, minutes=self.small_decoder_minutes, device=self.device, seed=self.seed)
         smaller = self._smaller(small_decoder.FILE)  # not every folder has one
-        how |= dict(grow_from=smaller if smaller is not None and smaller.exists() else None, pictures_scale=self.pictures_scale)
+        how |= dict(grow_from=smaller if smaller is not None and smaller.exists() else None, frames_scale=self.frames_scale)
         small_decoder.train_small_decoder(self.run, self._needed(VAE_FILE, "vae"), **how)
 
     def make_clips(self) -> None:
@@ -199,7 +199,7 @@ class KfTiny:
         folder = self.run / "measures"
         summary = measure(model, vae, self._library("held-out", HELD_OUT_SPEECH_MINUTES), folder)
         write_card(out / CARD_FILE, out / FILE, out / VAE_FILE, summary, self.run)
-        tqdm.write(f"{out / CARD_FILE}; pictures in {folder}")
+        tqdm.write(f"{out / CARD_FILE}; frames in {folder}")
 
     @property
     def _out(self) -> Path:

@@ -82,7 +82,7 @@ def own_chunks(
 ):  # fmt: skip
     """Stream the clips' identities for as many whole chunks as the clips have: LatentChunks.
 
-    The portrait of a stream that begins on it is the clip's first picture, which is encoded alone. Any other has the clip's reference for
+    The portrait of a stream that begins on it is the clip's first frame, which is encoded alone. Any other has the clip's reference for
     a portrait, which is how the clip ends."""
     portrait = clips.latents[:, :, :1] if settings.begins_on_portrait else clips.reference
     reference = portrait.to(generator.device, torch.float32)

@@ -25,7 +25,7 @@ from .takes import FPS
 from .visemes import LIP_CLOSURES, mouth_track
 
 KEPT_BYTES = 2**28  # a truth no larger than this is drawn once and kept, in bytes of 0..255
-SECONDS_BEYOND = 1.0  # of speech after the last picture: the knot hears beyond it
+SECONDS_BEYOND = 1.0  # of speech after the last frame: the knot hears beyond it
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +34,15 @@ class Voiced:
 
     samples: np.ndarray  # float32, 16 kHz
     mouth: np.ndarray  # [3, f] float32: open 0..1, wide -1..1, bite 0..1
-    closures: tuple[int, ...]  # pictures at whose time the middle of an m, b or p is
+    closures: tuple[int, ...]  # frames at whose time the middle of an m, b or p is
     voice: str
 
     @classmethod
-    def of(cls, speech: Speech, pictures: int, voice: str) -> "Voiced":
+    def of(cls, speech: Speech, frames: int, voice: str) -> "Voiced":
         ends = [start for start, _ in speech.phonemes[1:]] + [speech.seconds]
         middles = [round((start + end) / 2 * FPS) for (start, name), end in zip(speech.phonemes, ends, strict=True) if _is_closure(name)]
-        closures = tuple(sorted({picture for picture in middles if picture < pictures}))
-        return cls(speech.samples, np.stack(mouth_track(speech, pictures, FPS)), closures, voice)
+        closures = tuple(sorted({frame for frame in middles if frame < frames}))
+        return cls(speech.samples, np.stack(mouth_track(speech, frames, FPS)), closures, voice)
 
     def save(self, path: Path) -> None:
         tensors = dict(samples=torch.from_numpy(self.samples).half(), mouth=torch.from_numpy(self.mouth))
@@ -59,7 +59,7 @@ class Voiced:
 
 @dataclass(frozen=True, eq=False)
 class HeldOutSitter:
-    """A sitter as `evaluation.sitting` wants it. Pictures are drawn block by block; short clips are kept once drawn."""
+    """A sitter as `evaluation.sitting` wants it. Frames are drawn block by block; short clips are kept once drawn."""
 
     seed: int
     size: int
@@ -68,7 +68,7 @@ class HeldOutSitter:
     voiced: Voiced
 
     @property
-    def num_pictures(self) -> int:
+    def num_frames(self) -> int:
         return self.motion.yaw.shape[1]
 
     @property
@@ -91,26 +91,26 @@ class HeldOutSitter:
     def pose(self) -> "DrawnAsNeeded":
         return DrawnAsNeeded(self.face, self.motion)
 
-    def pictures(self, span: PixelSpan) -> Tensor:
+    def frames(self, span: PixelSpan) -> Tensor:
         """The truth: [f, h, w, 3] RGB 0..1, in steps of 1/255."""
-        if self.num_pictures * self.size**2 * 3 > KEPT_BYTES:
+        if self.num_frames * self.size**2 * 3 > KEPT_BYTES:
             return self._draw(span).float() / 255
         drawn = self._kept["drawn"]
         if span.stop > drawn:
-            self._pictures[drawn : span.stop] = self._draw(PixelSpan(drawn, span.stop))
+            self._frames[drawn : span.stop] = self._draw(PixelSpan(drawn, span.stop))
             self._kept["drawn"] = span.stop
-        return self._pictures[span.start : span.stop].float() / 255
+        return self._frames[span.start : span.stop].float() / 255
 
     @cached_property
     def _kept(self) -> dict[str, int]:
         return {"drawn": 0}
 
     @cached_property
-    def _pictures(self) -> Tensor:
-        return torch.empty(self.num_pictures, self.size, self.size, 3, dtype=torch.uint8)
+    def _frames(self) -> Tensor:
+        return torch.empty(self.num_frames, self.size, self.size, 3, dtype=torch.uint8)
 
     def _draw(self, span: PixelSpan) -> Tensor:
-        drawn = render(self.face, self.motion[:, span.start : span.stop], self.size).pictures[0]
+        drawn = render(self.face, self.motion[:, span.start : span.stop], self.size).frames[0]
         return (255 * drawn).round().byte().permute(0, 2, 3, 1)
 
 

@@ -24,7 +24,7 @@ from .vae_measure import measure
 SMALL_DIM = DIM // 2
 FILE, CHECKPOINT = SMALL_FILE, "small-decoder-checkpoint.pt"
 STAGES = (
-    Stage("pictures", 0.15, (1,), 24, (1.0, 0.9), crop=2 / 3),
+    Stage("frames", 0.15, (1,), 24, (1.0, 0.9), crop=2 / 3),
     Stage("mouths", 0.55, (5, 9), 64, (0.9, 0.6), crop=1 / 2, mouths=True, features=5.0),
     Stage("long clips", 1.0, (9, 17, 33), 27, (0.6, 0.0)),
 )
@@ -63,8 +63,8 @@ class SmallDecoderTraining(ClipTraining):
         self.mean.load_state_dict(self.decoder.state_dict())
         self.goes_on = True
 
-    def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        return self.vae.encode(pictures, {})
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return self.vae.encode(frames, {})
 
     def decode(self, raw: Tensor) -> Tensor:
         return self.decoder.decode(raw, {})
@@ -78,14 +78,14 @@ class SmallDecoderTraining(ClipTraining):
 
 def train_small_decoder(
     run_dir: Path, vae_file: Path, *, size: int, minutes: float, device: str = "cpu", seed: int = 0, grow_from: Path | None = None,
-    pictures_scale: float = 1.0,
+    frames_scale: float = 1.0,
 ) -> Path:  # fmt: skip
     """Trains for `minutes` (counting what an interrupted run spent) and returns the decoder's file.
 
-    `grow_from`: a finished decoder to begin with. `pictures_scale`: so many times as many pictures per step."""
+    `grow_from`: a finished decoder to begin with. `frames_scale`: so many times as many frames per step."""
     vae = load_vae(vae_file, dtype=torch.float32, device=device)
     training, checkpoint = SmallDecoderTraining(vae, size=size, device=device, seed=seed, dim=vae.dim // 2), run_dir / CHECKPOINT
-    training.pictures_scale = pictures_scale
+    training.frames_scale = frames_scale
     if checkpoint.exists():
         training.load(checkpoint)
     elif grow_from is not None:

@@ -202,7 +202,7 @@ class StudentTraining:
             optimiser.zero_grad(set_to_none=True)
 
     def begin_with(self, weights: dict[str, Tensor]) -> None:
-        """Weights of a finished model of the same dims, for other pictures perhaps."""
+        """Weights of a finished model of the same dims, for other frames perhaps."""
         self.networks.load_weights(weights)
         self.mean.load_weights(weights)
 

@@ -1,4 +1,4 @@
-"""Trains kf-tiny's autoencoder on procedural portraits: pictures first, then short clips, then long ones, at last the decoder alone.
+"""Trains kf-tiny's autoencoder on procedural portraits: frames first, then short clips, then long ones, at last the decoder alone.
 
 The schedule is counted in minutes of the budget, so the same recipe fits an hour of one CPU thread or a few minutes of a GPU.
 When the encoder freezes, `kf-tiny-vae.safetensors` is written and the latents never change again: a generator can be trained
@@ -38,20 +38,20 @@ RHYTHM_WEIGHT = 1.0
 CLIPS_SO_FAR = 16  # whose statistics a file on the way is folded by
 
 STAGES = (
-    Stage("pictures", 0.15, (1,), 24, (1.0, 0.9), crop=2 / 3),
+    Stage("frames", 0.15, (1,), 24, (1.0, 0.9), crop=2 / 3),
     Stage("short clips", 0.35, (5, 9), 36, (0.9, 0.7), crop=2 / 3),
     Stage("mouths", 0.62, (5, 9), 64, (0.7, 0.6), crop=1 / 2, mouths=True, features=5.0),
     Stage("long clips", 0.74, (9, 17, 33), 27, (0.6, 0.1)),
     Stage("decoder", 1.0, (9, 17, 33), 27, (0.6, 0.0), decoder_only=True),
 )
-# For an autoencoder that begins with the weights of one for smaller pictures: what it knows holds, features have another size.
+# For an autoencoder that begins with the weights of one for smaller frames: what it knows holds, features have another size.
 GROWING_STAGES = (
     Stage("short clips", 0.15, (5, 9), 48, (0.7, 0.6), crop=1 / 2),
     Stage("mouths", 0.35, (5, 9), 64, (0.6, 0.5), crop=3 / 8, mouths=True, features=5.0),
     Stage("long clips", 0.57, (9, 17, 33), 36, (0.6, 0.1), crop=5 / 8),
     Stage("decoder", 1.0, (9, 17, 33), 36, (0.6, 0.0), crop=5 / 8, decoder_only=True),
 )
-# For one that begins with a finished autoencoder for pictures of this very size: rates that do not undo what it knows, and more faces
+# For one that begins with a finished autoencoder for frames of this very size: rates that do not undo what it knows, and more faces
 # than length, since it is rare things that its encoder does not send yet.
 CONTINUING_STAGES = (
     Stage("together", 0.70, (5, 9, 17), 36, (0.3, 0.1), crop=5 / 8),
@@ -84,7 +84,7 @@ class VAETraining(ClipTraining):
     @property
     def begun_with(self) -> str:
         """What the model card says it began with; nothing: chance."""
-        return "a finished autoencoder" if self.goes_on else "an autoencoder for smaller pictures" if self.has_grown else ""
+        return "a finished autoencoder" if self.goes_on else "an autoencoder for smaller frames" if self.has_grown else ""
 
     @property
     def learns_latents(self) -> bool:
@@ -96,15 +96,15 @@ class VAETraining(ClipTraining):
         return self.stages[-2].until if self.is_frozen else 0.0
 
     def grow_from(self, file: Path) -> None:
-        """Begin with the weights of a finished autoencoder, for smaller pictures or for pictures of this size."""
+        """Begin with the weights of a finished autoencoder, for smaller frames or for frames of this size."""
         self.vae.load_state_dict({name: weight.float() for name, weight in load_file(file).items()})
         unfold_statistics(self.vae, self.size, self.device)
         self.mean_vae.load_state_dict(self.vae.state_dict())
         self.goes_on = about_file(file).get("size") == self.size
         self.has_grown = not self.goes_on
 
-    def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        return self.vae.encode(pictures, {})
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return self.vae.encode(frames, {})
 
     def decode(self, raw: Tensor) -> Tensor:
         return self.vae.decode(raw, {})
@@ -113,7 +113,7 @@ class VAETraining(ClipTraining):
         if self.is_frozen:
             return
         yield KL_WEIGHT * 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        colour, rhythm = reading_losses(self.reader(mean), batch.pictures)
+        colour, rhythm = reading_losses(self.reader(mean), batch.frames)
         yield COLOUR_WEIGHT * colour
         yield RHYTHM_WEIGHT * rhythm
 
@@ -144,15 +144,15 @@ class VAETraining(ClipTraining):
 
 def train_vae(
     run_dir: Path, *, size: int, minutes: float, device: str = "cpu", threads: int = 1, seed: int = 0, dim: int = DIM,
-    grow_from: Path | None = None, pictures_scale: float = 1.0,
+    grow_from: Path | None = None, frames_scale: float = 1.0,
 ) -> Path:  # fmt: skip
     """Trains for `minutes` (counting what an earlier, interrupted run spent) and returns the autoencoder's file.
 
-    `grow_from`: a finished autoencoder to begin with instead of nothing. `pictures_scale`: so many times as many pictures per step."""
+    `grow_from`: a finished autoencoder to begin with instead of nothing. `frames_scale`: so many times as many frames per step."""
     torch.set_num_threads(threads)
     checkpoint, file = run_dir / CHECKPOINT, run_dir / FILE
     training = VAETraining(size=size, device=device, seed=seed, dim=dim)
-    training.pictures_scale = pictures_scale
+    training.frames_scale = frames_scale
     if checkpoint.exists():
         training.load(checkpoint)
     elif grow_from is not None:
@@ -214,10 +214,10 @@ def _about(training: VAETraining) -> dict:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train kf-tiny's autoencoder.")
     parser.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the result")
-    parser.add_argument("--size", type=int, default=128, help="pictures are this many pixels high and wide")
+    parser.add_argument("--size", type=int, default=128, help="frames are this many pixels high and wide")
     parser.add_argument("--minutes", type=float, default=50, help="the whole budget, in minutes of wall-clock time")
-    parser.add_argument("--grow-from", type=Path, help="a finished autoencoder to begin with, for smaller pictures or for these")
-    parser.add_argument("--pictures-scale", type=float, default=1.0, help="so many times as many pictures per step")
+    parser.add_argument("--grow-from", type=Path, help="a finished autoencoder to begin with, for smaller frames or for these")
+    parser.add_argument("--frames-scale", type=float, default=1.0, help="so many times as many frames per step")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)

@@ -16,9 +16,9 @@ HELD_OUT_SEED = 1_000_003
 
 @dataclass(frozen=True, eq=False)
 class Clips:
-    """Drawn pictures and where the features are that a portrait lives by."""
+    """Drawn frames and where the features are that a portrait lives by."""
 
-    pictures: Tensor  # [b, 3, f, h, w] RGB 0..1
+    frames: Tensor  # [b, 3, f, h, w] RGB 0..1
     mouth: Tensor  # [b, 1, f, h, w] 1 inside the mouth's box
     eyes: Tensor  # [b, 1, f, h, w]
 
@@ -31,12 +31,12 @@ def draw(
     drawn = render(sample_identities(clips, generator, split), motion, size, device)
     mouth = _inside(drawn.mouth_box[:, :, None], size)
     eyes = _inside(drawn.eye_boxes, size)
-    return Clips(rearrange(drawn.pictures, "b f c h w -> b c f h w"), mouth, eyes)
+    return Clips(rearrange(drawn.frames, "b f c h w -> b c f h w"), mouth, eyes)
 
 
 def cut(clips: Clips, share: float, generator: torch.Generator, mouths: bool = False) -> Clips:
     """The same random square of every clip, a multiple of 8 pixels wide; `mouths`: somewhere around where their mouths are."""
-    size = clips.pictures.shape[-1]
+    size = clips.frames.shape[-1]
     side = min(size, round(size * share / SPATIAL_STRIDE) * SPATIAL_STRIDE)
     top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for _ in range(2))
     if mouths:
@@ -45,7 +45,7 @@ def cut(clips: Clips, share: float, generator: torch.Generator, mouths: bool = F
         shift = torch.randint(-side // 4, side // 4 + 1, (2,), generator=generator).tolist()
         top, left = (min(max(0, round(c) + s - side // 2), size - side) for c, s in zip(centre, shift, strict=True))
     window = (..., slice(top, top + side), slice(left, left + side))
-    return Clips(clips.pictures[window].contiguous(memory_format=torch.channels_last_3d), clips.mouth[window], clips.eyes[window])
+    return Clips(clips.frames[window].contiguous(memory_format=torch.channels_last_3d), clips.mouth[window], clips.eyes[window])
 
 
 def _inside(boxes: Tensor, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""How an autoencoder begins, and what it is asked for: pictures near the truth, and latents from which some things can be read.
+"""How an autoencoder begins, and what it is asked for: frames near the truth, and latents from which some things can be read.
 
 Knows the networks and no optimiser.
 """
@@ -15,12 +15,12 @@ from .vae_clips import Clips
 EDGE_WEIGHT = 1.0
 SQUARE_WEIGHT = 5.0
 FEATURE_WEIGHT = 2.0  # added in mouth and eye boxes, so they count three times; in the stage `mouths` more
-RHYTHM, RHYTHM_GAIN = PIXELS_PER_LATENT - 1, 4.0  # numbers that say how brightness goes within a latent's pictures
+RHYTHM, RHYTHM_GAIN = PIXELS_PER_LATENT - 1, 4.0  # numbers that say how brightness goes within a latent's frames
 
 
 @torch.no_grad()
 def initialise(vae: WanVAE) -> WanVAE:
-    """Begins as a pyramid of mean colours, every picture by itself: the long way through is near the identity at every level.
+    """Begins as a pyramid of mean colours, every frame by itself: the long way through is near the identity at every level.
 
     Only the present tap of a time convolution is used, resampling in time copies, in space it takes the mean or repeats, and
     what the blocks add is small. Biases of the first layers keep brightness readable behind a norm."""
@@ -57,11 +57,11 @@ def _orthogonal(matrix: Tensor) -> None:
 
 
 def reconstruction_loss(made: Tensor, batch: Clips, features: float = FEATURE_WEIGHT) -> Tensor:
-    """L1 of the pictures and of their edges, and squared error; mouth and eyes count 1 + `features` times.
+    """L1 of the frames and of their edges, and squared error; mouth and eyes count 1 + `features` times.
 
     By L1 alone what is thin and rare is best left out while its place is uncertain: earrings, rims of glasses, freckles."""
     weight = 1 + features * torch.maximum(batch.mouth, batch.eyes)
-    error = made - batch.pictures
+    error = made - batch.frames
     loss = (weight * (error.abs() + SQUARE_WEIGHT * error.square())).mean()
     for axis in (3, 4):
         edge = error.diff(dim=axis).abs()
@@ -80,20 +80,20 @@ def fixed_reader() -> nn.Conv3d:
     return reader
 
 
-def reading_losses(read: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
+def reading_losses(read: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     """L1 of what is read off the latents [b, 6, f', h/8, w/8], patch by patch: (colour, rhythm).
 
-    Colour is the patch's mean over a latent's pictures. Rhythm is how much brighter its first, second and third picture are than
+    Colour is the patch's mean over a latent's frames. Rhythm is how much brighter its first, second and third frame are than
     that mean, enlarged, since they differ little; the fourth follows. Without colour an axis that the encoder does not yet send is
     one the decoder does not listen to, and neither begins: green and magenta were still grey after 1000 steps. Without rhythm the
-    encoder kept the last picture of the four, and a mouth that opened and shut between two last ones was lost."""
-    error = (read - reading_targets(pictures)).abs()
+    encoder kept the last frame of the four, and a mouth that opened and shut between two last ones was lost."""
+    error = (read - reading_targets(frames)).abs()
     return error[:, :3].mean(), error[:, 3:].mean()
 
 
-def reading_targets(pictures: Tensor) -> Tensor:
-    """What should be read off the latents of pictures [b, 3, pf, h, w]: [b, 6, f, h/8, w/8], three of colour and three of rhythm."""
-    patches = F.avg_pool3d(pictures, (1, SPATIAL_STRIDE, SPATIAL_STRIDE))
+def reading_targets(frames: Tensor) -> Tensor:
+    """What should be read off the latents of frames [b, 3, pf, h, w]: [b, 6, f, h/8, w/8], three of colour and three of rhythm."""
+    patches = F.avg_pool3d(frames, (1, SPATIAL_STRIDE, SPATIAL_STRIDE))
     first = patches[:, :, :1].expand(-1, -1, PIXELS_PER_LATENT, -1, -1)  # stands for itself four times
     groups = rearrange(torch.cat((first, patches[:, :, 1:]), 2), "b c (f p) h w -> b c f p h w", p=PIXELS_PER_LATENT)
     brightness = groups.mean(1)  # [b, f, p, h, w]

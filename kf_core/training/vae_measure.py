@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from ..vae.streaming import DecoderState, EncoderState, decode_latents, encode_clip, encode_pictures
+from ..vae.streaming import DecoderState, EncoderState, decode_latents, encode_clip, encode_frames
 from ..vae.wan import LATENT_MEAN, LATENT_STD, Z_DIM, WanVAE
 from .precision import mixed_precision
 from .vae_clips import HELD_OUT_SEED, Clips, held_out
@@ -16,7 +16,7 @@ MEASURED_CLIPS = 16
 
 
 def psnr(squared_error: Tensor, mask: Tensor | None = None) -> float:
-    """Peak signal to noise in dB of pictures 0..1, inside the mask [b, 1, f, h, w] if one is given."""
+    """Peak signal to noise in dB of frames 0..1, inside the mask [b, 1, f, h, w] if one is given."""
     if mask is None:
         mean = squared_error.mean()
     else:
@@ -32,13 +32,13 @@ def measure_statistics(vae: WanVAE, size: int, device: str, frames: int = 17, cl
 
 
 def _raw_latents(vae: WanVAE, batch: Clips) -> Tensor:
-    with mixed_precision(batch.pictures.device):
-        return vae.encode(batch.pictures * 2 - 1, {})[0].float()
+    with mixed_precision(batch.frames.device):
+        return vae.encode(batch.frames * 2 - 1, {})[0].float()
 
 
 @torch.no_grad()
 def fold_statistics(vae: WanVAE, mean: Tensor, std: Tensor) -> None:
-    """Makes raw latents of measured `mean` and `std` [16] have Wan's, and the decoder read them so: pictures stay the same."""
+    """Makes raw latents of measured `mean` and `std` [16] have Wan's, and the decoder read them so: frames stay the same."""
     wan_mean, wan_std = mean.new_tensor(LATENT_MEAN), mean.new_tensor(LATENT_STD)
     gain = wan_std / std
     rescale_latents(vae, gain, wan_mean - mean * gain)
@@ -46,7 +46,7 @@ def fold_statistics(vae: WanVAE, mean: Tensor, std: Tensor) -> None:
 
 @torch.no_grad()
 def rescale_latents(vae: WanVAE, gain: Tensor, offset: Tensor) -> None:
-    """Makes every raw latent x * `gain` + `offset` ([16] each), and the decoder read them so: pictures stay the same."""
+    """Makes every raw latent x * `gain` + `offset` ([16] each), and the decoder read them so: frames stay the same."""
     vae.conv1.weight[:Z_DIM] *= gain.view(-1, 1, 1, 1, 1)
     vae.conv1.bias[:Z_DIM] = vae.conv1.bias[:Z_DIM] * gain + offset
     vae.conv1.bias[Z_DIM:] += 2 * gain.abs().log()
@@ -57,10 +57,10 @@ def rescale_latents(vae: WanVAE, gain: Tensor, offset: Tensor) -> None:
 @torch.no_grad()
 def unfold_statistics(vae: WanVAE, size: int, device: str, frames: int = 9, clips: int = 32) -> None:
     """Gives a frozen autoencoder back the latents of its training: those that a fixed reader reads as it wants them, the others of
-    mean 0 and deviation 1. Pictures stay the same."""
+    mean 0 and deviation 1. Frames stay the same."""
     batches = list(held_out(size, device, clips, frames, HELD_OUT_SEED + 4))
     raw = torch.cat([_raw_latents(vae, batch) for batch in batches]).transpose(0, 1).flatten(1)  # [16, everywhere]
-    targets = torch.cat([reading_targets(batch.pictures) for batch in batches]).transpose(0, 1).flatten(1)
+    targets = torch.cat([reading_targets(batch.frames) for batch in batches]).transpose(0, 1).flatten(1)
     read = len(targets)
     gain, offset = 1 / raw.std(1), -raw.mean(1) / raw.std(1)
     reader = fixed_reader()
@@ -74,20 +74,20 @@ def unfold_statistics(vae: WanVAE, size: int, device: str, frames: int = 9, clip
 
 @torch.no_grad()
 def measure(vae: WanVAE, size: int, device: str) -> dict[str, float]:
-    """PSNR on held-out clips (whole, mouth, eyes), on single pictures, and late in a long clip; streamed against whole."""
+    """PSNR on held-out clips (whole, mouth, eyes), on single frames, and late in a long clip; streamed against whole."""
     report = {}
     errors, mouths, eyes = [], [], []
     for batch in held_out(size, device, MEASURED_CLIPS, 17, HELD_OUT_SEED + 1):
-        errors.append((_reconstruct(vae, batch.pictures) - batch.pictures).square())
+        errors.append((_reconstruct(vae, batch.frames) - batch.frames).square())
         mouths.append(batch.mouth)
         eyes.append(batch.eyes)
     error = torch.cat(errors)
     report["psnr"] = psnr(error)
     report["psnr_mouth"] = psnr(error, torch.cat(mouths))
     report["psnr_eyes"] = psnr(error, torch.cat(eyes))
-    pictures = torch.cat([b.pictures for b in held_out(size, device, 2 * MEASURED_CLIPS, 1, HELD_OUT_SEED + 2)])
-    report["psnr_picture"] = psnr((_reconstruct(vae, pictures) - pictures).square())
-    long = torch.cat([b.pictures for b in held_out(size, device, MEASURED_CLIPS // 4, 65, HELD_OUT_SEED + 3)])
+    frames = torch.cat([b.frames for b in held_out(size, device, 2 * MEASURED_CLIPS, 1, HELD_OUT_SEED + 2)])
+    report["psnr_image"] = psnr((_reconstruct(vae, frames) - frames).square())
+    long = torch.cat([b.frames for b in held_out(size, device, MEASURED_CLIPS // 4, 65, HELD_OUT_SEED + 3)])
     made = _reconstruct(vae, long)
     report["psnr_long_first"] = psnr((made - long).square()[:, :, 1:17])
     report["psnr_long_last"] = psnr((made - long).square()[:, :, -16:])
@@ -96,15 +96,15 @@ def measure(vae: WanVAE, size: int, device: str) -> dict[str, float]:
     return {name: round(value, 6) for name, value in report.items()}
 
 
-def _reconstruct(vae: WanVAE, pictures: Tensor) -> Tensor:
-    with mixed_precision(pictures.device):
-        return decode_latents(vae, encode_clip(vae, pictures), DecoderState())
+def _reconstruct(vae: WanVAE, frames: Tensor) -> Tensor:
+    with mixed_precision(frames.device):
+        return decode_latents(vae, encode_clip(vae, frames), DecoderState())
 
 
-def _streaming_error(vae: WanVAE, pictures: Tensor) -> float:
-    """The largest difference between pushing latents and pictures piece by piece and all at once, in float32."""
+def _streaming_error(vae: WanVAE, frames: Tensor) -> float:
+    """The largest difference between pushing latents and frames piece by piece and all at once, in float32."""
     with _whole_float32():
-        return _pushed_minus_whole(vae, pictures)
+        return _pushed_minus_whole(vae, frames)
 
 
 def _whole_float32() -> AbstractContextManager:
@@ -113,11 +113,11 @@ def _whole_float32() -> AbstractContextManager:
     return cudnn.flags(enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
 
 
-def _pushed_minus_whole(vae: WanVAE, pictures: Tensor) -> float:
-    latents = encode_clip(vae, pictures)
+def _pushed_minus_whole(vae: WanVAE, frames: Tensor) -> float:
+    latents = encode_clip(vae, frames)
     encoder_state, decoder_state = EncoderState(), DecoderState()
-    pieces = [pictures[:, :, :1], *pictures[:, :, 1:].split(4, dim=2)]
-    streamed = torch.cat([encode_pictures(vae, piece, encoder_state) for piece in pieces], dim=2)
+    pieces = [frames[:, :, :1], *frames[:, :, 1:].split(4, dim=2)]
+    streamed = torch.cat([encode_frames(vae, piece, encoder_state) for piece in pieces], dim=2)
     whole = decode_latents(vae, latents, DecoderState())
     made = torch.cat([decode_latents(vae, piece, decoder_state) for piece in latents.split(1, dim=2)], dim=2)
     return max((streamed - latents).abs().max().item(), (made - whole).abs().max().item())

@@ -1,14 +1,14 @@
-"""What a mouth does while it speaks: phonemes become opening, width and bite, one value per picture.
+"""What a mouth does while it speaks: phonemes become opening, width and bite, one value per frame.
 
 m, b and p close the lips, f and v set the teeth on the lip, and a pause is a closed mouth, whatever smoothing says.
-Knows IPA names as espeak-ng gives them; knows nothing of pictures.
+Knows IPA names as espeak-ng gives them; knows nothing of frames.
 """
 
 import numpy as np
 
 from .speech import ACTIVE_RMS, SAMPLE_RATE_HZ, SILENCE, Speech
 
-GRID = 8  # points per picture on which targets are smoothed
+GRID = 8  # points per frame on which targets are smoothed
 CO_ARTICULATION_SECONDS = 0.075  # neighbouring sounds blend over this length
 
 CLOSED = (0.0, 0.0, 0.0)  # open 0..1, wide -1..1, bite 0..1
@@ -69,20 +69,20 @@ def mouth_track(speech: Speech, frames: int, fps: float) -> tuple[np.ndarray, np
     track = np.clip(smooth, (0, -1, 0), 1).astype(np.float32)
 
     spans = [(name, start, end) for (start, name), end in zip(speech.phonemes, ends, strict=True)]
-    picture_times = np.arange(frames) / fps
+    frame_times = np.arange(frames) / fps
     for symbols, shape in ((LIP_BITES, (0.12, 0.1, 1.0)), (LIP_CLOSURES, CLOSED)):  # closures last: they win
         for name, start, end in spans:
-            picture = round((start + end) / 2 * fps)
-            if name and name[0] in symbols and picture < frames:
-                track[picture] = shape
+            frame = round((start + end) / 2 * fps)
+            if name and name[0] in symbols and frame < frames:
+                track[frame] = shape
     for name, start, end in spans + [(SILENCE, speech.seconds, np.inf)]:
         if name == SILENCE:
-            track[(picture_times >= start) & (picture_times < end)] = CLOSED
+            track[(frame_times >= start) & (frame_times < end)] = CLOSED
     return track[:, 0], track[:, 1], track[:, 2]
 
 
 def _loudness(speech: Speech, frames: int, fps: float) -> np.ndarray:
-    """RMS of the sound within 40 ms of each picture's time: [frames]."""
+    """RMS of the sound within 40 ms of each frame's time: [frames]."""
     power = np.concatenate([[0.0], np.cumsum(speech.samples.astype(np.float64) ** 2)])
     centres = np.arange(frames) / fps * SAMPLE_RATE_HZ
     reach = 0.04 * SAMPLE_RATE_HZ

@@ -1,1 +1,1 @@
-"""Wan 2.1's picture codec: pictures to latents and back, streamed with explicit state."""
+"""Wan 2.1's video autoencoder: frames to latents and back, streamed with explicit state."""

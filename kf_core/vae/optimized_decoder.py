@@ -1,7 +1,7 @@
 """Wan's decoder as a CPU runs it: the numbers of the plain modules (`wan.py`) in less work. Without gradients, one sample at a time.
 
-- A convolution over time is half as many picture convolutions (`winograd.py`) in float32. In bfloat16 it stays as it is.
-- Doubling a picture and convolving it is one convolution of 2 x 2 taps on the small one: 4 products where there were 9.
+- A convolution over time is half as many 2-D convolutions (`winograd.py`) in float32. In bfloat16 it stays as it is.
+- Doubling a frame and convolving it is one convolution of 2 x 2 taps on the small one: 4 products where there were 9.
 - Norm and SiLU are written where the convolution reads them, behind what it remembers; a block's answer is added to its input in place.
 - After the last layer that adds frames, a few frames at a time go through all that follows: they stay in the processor's caches.
 
@@ -26,7 +26,7 @@ def serves(raw: Tensor) -> bool:
 
 
 def decode(vae: WanVAE | WanDecoder, raw: Tensor, past: Past) -> Tensor:
-    """What `vae.decode` gives: raw latents [1, 16, f', h, w] -> pictures [1, 3, f, 8h, 8w]."""
+    """What `vae.decode` gives: raw latents [1, 16, f', h, w] -> frames [1, 3, f, 8h, 8w]."""
     decoder, walk = vae.decoder, _Walk(past)
     layers = list(decoder.upsamples)
     last = max(place for place, layer in enumerate(layers) if isinstance(layer, Upsample) and layer.in_time) + 1
@@ -34,8 +34,8 @@ def decode(vae: WanVAE | WanDecoder, raw: Tensor, past: Past) -> Tensor:
     x = walk.through((*decoder.middle, *layers[:last]), x)
     norm, _, conv = decoder.head
     at_once = max(1, IN_CACHE // x[0].numel() // winograd.MOST) * winograd.MOST
-    pictures = [walk.convolve(conv, walk.through(layers[last:], part), norm) for part in x.split(at_once)]
-    return _clip(torch.cat(pictures))
+    frames = [walk.convolve(conv, walk.through(layers[last:], part), norm) for part in x.split(at_once)]
+    return _clip(torch.cat(frames))
 
 
 class _Walk:
@@ -73,7 +73,7 @@ class _Walk:
         else:
             _activate(norm, x, out=frames[reach:])
         self._past[conv.name] = _clip(frames[reach - seen :][-reach:].clone())
-        if seen == 0 and x.shape[0] == 1:  # one picture: the other taps would meet zeros only
+        if seen == 0 and x.shape[0] == 1:  # one frame: the other taps would meet zeros only
             made = F.conv2d(frames[-1:], conv.weight[:, :, -1], conv.bias, padding=conv.padding[1:])
         elif x.dtype in (torch.float32, torch.float64):
             return winograd.convolve(frames, conv.weight, conv.bias, conv.padding[1:], onto)

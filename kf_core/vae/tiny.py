@@ -1,7 +1,7 @@
-"""TAEHV, the tiny decoder: pictures at a fraction of Wan's own decoder's cost, a little softer. Decodes only.
+"""TAEHV, the tiny decoder: frames at a fraction of Wan's own decoder's cost, a little softer. Decodes only.
 
-Every layer works on single pictures; what a stream remembers is one frame at the input of each `MemBlock`. Of latent frame 0 the first
-three pictures are start-up and are dropped, so n latents become 1 + 4 (n - 1) pictures, as with Wan's own decoder.
+Every layer works on single frames; what a stream remembers is one frame at the input of each `MemBlock`. Of latent frame 0 the first
+three frames are start-up and are dropped, so n latents become 1 + 4 (n - 1) frames, as with Wan's own decoder.
 
 Two published files have the same names and shapes and want different latents: madebyollin's `taew2_1` decodes what the generator draws
 (model space); LightX2V's `lighttaew2_1` decodes Wan's raw latents. Which one a network is must therefore be said: `space`.
@@ -19,7 +19,7 @@ from .streaming import DecoderState, VideoDecoder
 from .wan import Past, extend, from_model_space
 
 WIDTHS = (256, 128, 64, 64)  # channels of the decoder's four levels in the published files
-GROWS = (1, 2, 2)  # pictures that each level makes of one
+GROWS = (1, 2, 2)  # frames that each level makes of one
 LONGEST = 3.0  # latents are squashed into +-3 before they are read
 
 
@@ -38,11 +38,11 @@ class TinyVAE(nn.Module):
 
     @property
     def name_for_recipe(self) -> str:
-        """The same weights in another space make other pictures."""
+        """The same weights in another space make other frames."""
         return f"{self.space} {fingerprint(self.decoder)}"
 
     def decode(self, latents: Tensor, past: Past) -> Tensor:
-        """Latents [b, 16, f, h, w] in this network's own space -> pictures [b, 3, 4f, 8h, 8w], about 0..1, start-up included."""
+        """Latents [b, 16, f, h, w] in this network's own space -> frames [b, 3, 4f, 8h, 8w], about 0..1, start-up included."""
         b = latents.shape[0]
         x = rearrange(latents, "b c f h w -> (b f) c h w")
         for place, layer in enumerate(self.decoder):
@@ -54,19 +54,19 @@ class TinyVAE(nn.Module):
 
 
 class TinyDecoder(VideoDecoder):
-    """Turns latent chunks into pictures by a TinyVAE; a stream's state is a DecoderState, as with Wan's."""
+    """Turns latent chunks into frames by a TinyVAE; a stream's state is a DecoderState, as with Wan's."""
 
     vae: TinyVAE
 
     def decode_latents(self, latents: Tensor, state: DecoderState, in_place: bool = False) -> Tensor:
-        """Latents [b, 16, f, h, w] in model space -> pictures [b, 3, pf, 8h, 8w] RGB 0..1, in the latents' precision."""
+        """Latents [b, 16, f, h, w] in model space -> frames [b, 3, pf, 8h, 8w] RGB 0..1, in the latents' precision."""
         past = state.past if in_place else dict(state.past)
         own = latents if self.vae.space == "model" else from_model_space(latents)
-        pictures = self.vae.decode(own.to(self.vae.decoder[1].weight.dtype), past)
+        frames = self.vae.decode(own.to(self.vae.decoder[1].weight.dtype), past)
         if state.next_frame == 0:
-            pictures = pictures[:, :, PIXELS_PER_LATENT - 1 :]
+            frames = frames[:, :, PIXELS_PER_LATENT - 1 :]
         state.past, state.next_frame = past, state.next_frame + latents.shape[2]
-        return pictures.to(latents.dtype).clamp(0, 1)
+        return frames.to(latents.dtype).clamp(0, 1)
 
 
 class Squash(nn.Module):
@@ -75,7 +75,7 @@ class Squash(nn.Module):
 
 
 class MemBlock(nn.Module):
-    """Three convolutions over a picture and the one before it, beside a straight path."""
+    """Three convolutions over a frame and the one before it, beside a straight path."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class MemBlock(nn.Module):
 
 
 class Grow(nn.Module):
-    """Several pictures of one: [n, c, h, w] -> [n * grow, c, h, w], in the order of time."""
+    """Several frames of one: [n, c, h, w] -> [n * grow, c, h, w], in the order of time."""
 
     def __init__(self, width: int, grow: int) -> None:
         super().__init__()
@@ -102,9 +102,9 @@ def _conv(before: int, after: int, bias: bool = True) -> nn.Conv2d:
 
 
 def _one_before(x: Tensor, b: int, past: Past, name: str) -> Tensor:
-    """The picture before each of `x` [b * f, c, h, w]; before the first of a stream there is black. Remembers the last one."""
-    pictures = rearrange(x, "(b f) c h w -> b c f h w", b=b)
-    joined, seen = extend(past, name, pictures, keep=1)
+    """The frame before each of `x` [b * f, c, h, w]; before the first of a stream there is black. Remembers the last one."""
+    frames = rearrange(x, "(b f) c h w -> b c f h w", b=b)
+    joined, seen = extend(past, name, frames, keep=1)
     if not seen:
-        joined = torch.cat((torch.zeros_like(pictures[:, :, :1]), joined), dim=2)
+        joined = torch.cat((torch.zeros_like(frames[:, :, :1]), joined), dim=2)
     return rearrange(joined[:, :, :-1], "b c f h w -> (b f) c h w")

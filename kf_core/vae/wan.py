@@ -1,7 +1,7 @@
 """Wan 2.1's video autoencoder: its modules under Wan's own parameter names, at any width.
 
 Causal in time: a convolution sees the present and the past, never the future. What it still needs of the past is handed in
-as `Past` and carried by the caller (`streaming.py`); the networks hold weights only. Pictures here are RGB -1..1.
+as `Past` and carried by the caller (`streaming.py`); the networks hold weights only. Frames here are RGB -1..1.
 "Model space" is what the generator works in: Wan's raw latents shifted and scaled to zero mean and unit variance.
 
 Source: Wan 2.1 (Apache-2.0), wan/modules/vae.py; checked against diffusers' AutoencoderKLWan.
@@ -20,8 +20,8 @@ SPATIAL_STRIDE = 8
 DIM_MULT = (1, 2, 4, 4)
 RES_BLOCKS = 2
 TEMPORAL_DOWNSAMPLE = (False, True, True)
-ENCODER_REMEMBERS = 28  # latent frames: what lies further back (112 pictures) does not reach a latent
-# What lies further back does not reach a picture: 40 latent frames by the taps. Winograd's groups of frames (`winograd.py`) share their
+ENCODER_REMEMBERS = 28  # latent frames: what lies further back (112 frames) does not reach a latent
+# What lies further back does not reach a frame: 40 latent frames by the taps. Winograd's groups of frames (`winograd.py`) share their
 # rounding, so a last bit reaches twice as far. For tiny decoders, too, which remember less.
 DECODER_REMEMBERS = 80  # latent frames
 
@@ -57,17 +57,17 @@ class WanVAE(nn.Module):
             if isinstance(module, CausalConv3d):
                 module.name = name
 
-    def encode(self, pictures: Tensor, past: Past) -> tuple[Tensor, Tensor]:
-        """Pictures [b, 3, f, h, w] -1..1 -> raw mean and log-variance [b, 16, f', h/8, w/8]."""
-        return self.conv1(self.encoder(pictures, past), past).chunk(2, dim=1)
+    def encode(self, frames: Tensor, past: Past) -> tuple[Tensor, Tensor]:
+        """Frames [b, 3, f, h, w] -1..1 -> raw mean and log-variance [b, 16, f', h/8, w/8]."""
+        return self.conv1(self.encoder(frames, past), past).chunk(2, dim=1)
 
     def decode(self, raw: Tensor, past: Past) -> Tensor:
-        """Raw latents [b, 16, f', h, w] -> pictures [b, 3, f, 8h, 8w], about -1..1, not clamped."""
+        """Raw latents [b, 16, f', h, w] -> frames [b, 3, f, 8h, 8w], about -1..1, not clamped."""
         return self.decoder(self.conv2(raw, past), past)
 
 
 class WanDecoder(nn.Module):
-    """The half of a `WanVAE` that makes pictures, for itself: of any width, on the latents of an autoencoder of another."""
+    """The half of a `WanVAE` that makes frames, for itself: of any width, on the latents of an autoencoder of another."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -146,23 +146,23 @@ class CausalConv3d(nn.Conv3d):
     def forward(self, x: Tensor, past: Past) -> Tensor:
         reach = self.kernel_size[0] - 1
         if reach == 0:
-            return self._of_picture(x) if x.shape[2] == 1 else super().forward(x)
+            return self._of_image(x) if x.shape[2] == 1 else super().forward(x)
         x, seen = extend(past, self.name, x, keep=reach)
         if seen == 0 and x.shape[2] == 1:  # the other taps would meet zeros only
-            return self._of_picture(x)
+            return self._of_image(x)
         if seen < reach:
             x = F.pad(x, (0, 0, 0, 0, reach - seen, 0))
         is_slow = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and self.stride[0] == 1
         return self._tap_by_tap(x) if is_slow else super().forward(x)
 
-    def _of_picture(self, x: Tensor) -> Tensor:
-        """One picture [b, c, 1, h, w], by the last tap, as a picture convolution.
+    def _of_image(self, x: Tensor) -> Tensor:
+        """One frame [b, c, 1, h, w], by the last tap, as a 2-D convolution.
 
-        Not as a 3D one: its backward in bfloat16 ends the process on CPUs with AMX (PyTorch 2.13, training on single pictures)."""
+        Not as a 3D one: its backward in bfloat16 ends the process on CPUs with AMX (PyTorch 2.13, training on single frames)."""
         return F.conv2d(x[:, :, 0], self.weight[:, :, -1], self.bias, padding=self.padding[1:]).unsqueeze(2)
 
     def _tap_by_tap(self, x: Tensor) -> Tensor:
-        """The same sum as picture convolutions, 4 to 9 times as fast: PyTorch has no fast 3D convolution for float32 on CPUs.
+        """The same sum as 2-D convolutions, 4 to 9 times as fast: PyTorch has no fast 3D convolution for float32 on CPUs.
 
         A tap is laid out channels last, and so are the answer and all that follows, as `streaming.prepare` means it."""
         frames = x.shape[2] - self.kernel_size[0] + 1
@@ -223,7 +223,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Every position of a picture looks at every other of the same picture; one head."""
+    """Every position of a frame looks at every other of the same frame; one head."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -233,8 +233,8 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, _, _, h, _ = x.shape
-        pictures = rearrange(x, "b c f h w -> (b f) c h w")
-        q, k, v = rearrange(self.to_qkv(self.norm(pictures)), "p (three d) h w -> three p 1 (h w) d", three=3)
+        frames = rearrange(x, "b c f h w -> (b f) c h w")
+        q, k, v = rearrange(self.to_qkv(self.norm(frames)), "p (three d) h w -> three p 1 (h w) d", three=3)
         out = rearrange(F.scaled_dot_product_attention(q, k, v), "p 1 (h w) d -> p d h w", h=h)
         return x + rearrange(self.proj(out), "(b f) c h w -> b c f h w", b=b)
 
@@ -252,7 +252,7 @@ class Downsample(nn.Module):
         self.in_time = in_time
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
-        x = _each_picture(self.resample, x)
+        x = _each_frame(self.resample, x)
         if not self.in_time:
             return x
         x, seen = extend(past, self.time_conv.name, x, keep=1)
@@ -281,14 +281,14 @@ class Upsample(nn.Module):
             if later.shape[2]:
                 later = rearrange(self.time_conv(later, past), "b (two c) f h w -> b c (f two) h w", two=2)
             x = torch.cat([first, later], dim=2)
-        return _each_picture(self.resample, x)
+        return _each_frame(self.resample, x)
 
 
 def _middle(dim: int) -> nn.Sequential:
     return nn.Sequential(ResidualBlock(dim, dim), AttentionBlock(dim), ResidualBlock(dim, dim))
 
 
-def _each_picture(layer: nn.Module, x: Tensor) -> Tensor:
+def _each_frame(layer: nn.Module, x: Tensor) -> Tensor:
     return rearrange(layer(rearrange(x, "b c f h w -> (b f) c h w")), "(b f) c h w -> b c f h w", b=x.shape[0])
 
 

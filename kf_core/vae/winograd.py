@@ -1,6 +1,6 @@
-"""A convolution over time in fewer picture convolutions: Winograd's minimal filtering along the frames.
+"""A convolution over time in fewer 2-D convolutions: Winograd's minimal filtering along the frames.
 
-Three taps over m frames are 3 m picture convolutions. Seen as a product of polynomials, m + 2 are enough: mix the frames, convolve each
+Three taps over m frames are 3 m 2-D convolutions. Seen as a product of polynomials, m + 2 are enough: mix the frames, convolve each
 mixture with a mixture of the taps, add up what comes out. That is 6 instead of 12 for four frames, and the sums are cheap beside them.
 The result differs by rounding: root mean square 5e-7 of its size in float32, where the plain sum has 2e-7. Knows nothing of streams.
 

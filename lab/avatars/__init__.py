@@ -27,7 +27,7 @@ def avatars(folder: Path, framing: Framing = TIGHT, size: int = 128) -> dict[str
     cut = {}
     for name, points in hand_points().items():
         if (file := folder / f"{name}.png").exists():
-            picture = Image.open(file).convert("RGB")
-            scaled = [tuple(np.array(points[eye]) * picture.width / POINTS_SIDE) for eye in ("left_eye", "right_eye")]
-            cut[name] = cut_to(np.asarray(picture), *scaled, framing, size)
+            image = Image.open(file).convert("RGB")
+            scaled = [tuple(np.array(points[eye]) * image.width / POINTS_SIDE) for eye in ("left_eye", "right_eye")]
+            cut[name] = cut_to(np.asarray(image), *scaled, framing, size)
     return cut

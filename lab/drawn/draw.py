@@ -18,27 +18,27 @@ BACKGROUND, SKIN, EYE, INSIDE, HAIR, CLOTH, WORN = range(7)
 
 
 class Sheet:
-    """One frame while it is drawn: the picture, and beside it the part map."""
+    """One frame while it is drawn: the image, and beside it the part map."""
 
     def __init__(self, size: int, style: Style) -> None:
         self.side, self.style = size * OVER, style
-        self.picture = Image.new("RGB", (self.side, self.side), style.background)
+        self.image = Image.new("RGB", (self.side, self.side), style.background)
         self.parts = Image.new("L", (self.side, self.side), BACKGROUND)
         self.line = max(1, round(style.line_width * size * OVER * 0.4)) if style.rendering != "flat" else 0
 
     def fill(self, points: np.ndarray, colour: Colour, part: int | None, outline: bool = True) -> None:
         """A closed shape of pixels [n, 2] of the frame."""
         corners = [tuple(point) for point in points * OVER]
-        ImageDraw.Draw(self.picture).polygon(corners, fill=colour)
+        ImageDraw.Draw(self.image).polygon(corners, fill=colour)
         if part is not None:
             ImageDraw.Draw(self.parts).polygon(corners, fill=part)
         if outline and self.line:
-            ImageDraw.Draw(self.picture).line([*corners, *corners[:2]], fill=self.style.line, width=self.line, joint="curve")
+            ImageDraw.Draw(self.image).line([*corners, *corners[:2]], fill=self.style.line, width=self.line, joint="curve")
 
     def stroke(self, points: np.ndarray, colour: Colour, width: float, part: int | None = None) -> None:
         """An open line, `width` in pixels of the frame."""
         corners, width = [tuple(point) for point in points * OVER], max(1, round(width * OVER))
-        ImageDraw.Draw(self.picture).line(corners, fill=colour, width=width, joint="curve")
+        ImageDraw.Draw(self.image).line(corners, fill=colour, width=width, joint="curve")
         if part is not None:
             ImageDraw.Draw(self.parts).line(corners, fill=part, width=width)
 
@@ -46,15 +46,15 @@ class Sheet:
         """Shade what lies in the first shape but not in the second."""
         masks = []
         for shape in (points, moved):
-            mask = Image.new("L", self.picture.size)
+            mask = Image.new("L", self.image.size)
             ImageDraw.Draw(mask).polygon([tuple(point) for point in shape * OVER], fill=110)
             masks.append(mask)
-        self.picture.paste(Image.new("RGB", self.picture.size, colour), mask=ImageChops.subtract(*masks))
+        self.image.paste(Image.new("RGB", self.image.size, colour), mask=ImageChops.subtract(*masks))
 
     def finish(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """The frame [h, w, 3] and its part map [h, w]."""
         size = self.side // OVER
-        frame = np.asarray(self.picture.resize((size, size), Image.Resampling.BOX), np.float32)
+        frame = np.asarray(self.image.resize((size, size), Image.Resampling.BOX), np.float32)
         if self.style.paper:
             frame = frame + np.random.default_rng(7).standard_normal((size, size, 1)) * 255 * self.style.paper
         return frame.clip(0, 255).astype(np.uint8), np.asarray(self.parts)[OVER // 2 :: OVER, OVER // 2 :: OVER].copy()
@@ -68,7 +68,7 @@ class Character:
     ):
         self.style, self.rng, self.framing = style, rng, framing
         self.scale, self.shift, self.roll = scale, shift, roll
-        self.moved = np.zeros(2)  # how far turning takes the first frame's eyes, of the picture's side
+        self.moved = np.zeros(2)  # how far turning takes the first frame's eyes, of the image's side
         self.hair_waves = rng.uniform(0.5, 1.5, 3)
         self.spots = rng.uniform(-1, 1, (14, 2)) * [0.45, 0.16] + [0, 0.25]
 
@@ -90,7 +90,7 @@ class Character:
         self.unit = self.framing.eye_distance * self.scale * size / (2 * self.style.eye_x)
 
     def _place(self, points: np.ndarray) -> np.ndarray:
-        """Points of the picture plane, in the head's units about its resting middle -> pixels."""
+        """Points of the image plane, in the head's units about its resting middle -> pixels."""
         angle = self.roll
         turned = points - [0, self.style.eye_y]
         turned = turned @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

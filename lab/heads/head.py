@@ -26,7 +26,7 @@ _TONE = (np.clip(1 - np.exp(-1.25 * np.linspace(0, 4, 4 * raster.TONES)), 0, 1) 
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the resting face lies in the picture, and how."""
+    """Where the resting face lies in the image, and how."""
 
     framing: Framing
     scale: float = 1.0  # of the framing's eye distance
@@ -125,7 +125,7 @@ class Head:
         vertices = self._turned(vertices, turn).astype(np.float32)
 
         apart = np.linalg.norm(self.eyes[0] - self.eyes[1])
-        half = apart / (camera.framing.eye_distance * camera.scale) / 2  # of the picture's side, at the eyes
+        half = apart / (camera.framing.eye_distance * camera.scale) / 2  # of the image's side, at the eyes
         distance = half / np.tan(camera.field / 2)
         middle = self.eyes.mean(0)
         look_at = np.array([middle[0], middle[1] - (1 - 2 * camera.framing.eye_line) * half, middle[2] + 0.1 + distance])
@@ -145,15 +145,15 @@ class Head:
         depth = np.empty((double, double), np.float32)
         raster.rasterise(screen, self.triangles, self.material, self.attributes, self.strand, depth, nearest, where)
         lamp, seen = self._shadow(vertices)
-        picture = raster.shade(
+        image = raster.shade(
             nearest, where, self.triangles, self.material, self.attributes, normal, place, self.skin, self.strand,
             self._behind(size), self.light, self.colour, _TONE, lamp, seen, np.float32(self.softness),
         )  # fmt: skip
         points = (screen[self.point_corners, :2] * self.point_weights[..., None]).sum(1) / 2
-        return picture.clip(0, 255).astype(np.uint8), points.astype(np.float32), self._parts(nearest, where)
+        return image.clip(0, 255).astype(np.uint8), points.astype(np.float32), self._parts(nearest, where)
 
     def _eyes_moved(self, yaw: float, pitch: float, roll: float, camera: Camera) -> np.ndarray:
-        """How far turning the head takes the eyes' middle, in shares of the picture's side: [2] right and down."""
+        """How far turning the head takes the eyes' middle, in shares of the image's side: [2] right and down."""
         moved = self._turned(self.eyes, _rotation(yaw, pitch, -roll)).mean(0) - self.eyes.mean(0)
         apart = np.linalg.norm(self.eyes[0] - self.eyes[1])
         right, down = np.array([moved[0], -moved[1]]) / apart * camera.framing.eye_distance * camera.scale
@@ -168,7 +168,7 @@ class Head:
         return vertices + share * ((vertices - pivot) @ turn.T + pivot - vertices)
 
     def _shadow(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the first lamp sees: its depth picture, and where vertices lie in that."""
+        """What the first lamp sees: its depth image, and where vertices lie in that."""
         towards = self.light[0]
         right = np.cross([0, 1, 0], towards)
         right /= np.linalg.norm(right)

@@ -25,7 +25,7 @@ class Mesh:
     vertices: np.ndarray  # [v, 3] float32
     triangles: np.ndarray  # [t, 3] int32
     material: np.ndarray  # [t] int32
-    uv: np.ndarray  # [v, 2] MakeHuman's, for its mask pictures
+    uv: np.ndarray  # [v, 2] MakeHuman's, for its mask images
     groups: dict[str, np.ndarray]  # name -> vertices
     target_names: tuple[str, ...]
     targets: np.ndarray  # [targets, v * 3]

@@ -131,10 +131,10 @@ def _texture(mesh: Mesh, data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray
     makehuman = (mesh.uv[skin[nearest]] * weights).sum(2)
     masks = []
     for name, blur in zip(MASKS, (1.1, 1.5, 2.2, 3.0), strict=True):
-        picture = np.asarray(Image.open(data / f"mpfb2/textures/mpfb_{name}.jpg").convert("L"), np.float32) / 255
-        last = len(picture) - 1
+        image = np.asarray(Image.open(data / f"mpfb2/textures/mpfb_{name}.jpg").convert("L"), np.float32) / 255
+        last = len(image) - 1
         down, across = ((1 - makehuman[..., 1]) * last).clip(0, last).astype(int), (makehuman[..., 0] * last).clip(0, last).astype(int)
-        masks.append(ndimage.gaussian_filter(picture[down, across], blur))
+        masks.append(ndimage.gaussian_filter(image[down, across], blur))
     lashes = np.concatenate([mesh.vertices[mesh.groups[f"helper-{side}-eyelashes-2"]] for side in "lr"])
     away = cKDTree(lashes).query(place.reshape(-1, 3), distance_upper_bound=0.2)[0].reshape(shape)
     return place, np.stack(masks).astype(np.float32), np.exp(-((away / 0.022) ** 2)).astype(np.float32)
@@ -192,7 +192,7 @@ def _points(mesh: Mesh, lips: np.ndarray) -> tuple[np.ndarray, ...]:
     for side in (-1, 1):
         margin = sockets[(vertices[sockets, 0] * side > 0) & (vertices[sockets, 2] > 1.0)]
         x, y = vertices[margin, 0], vertices[margin, 1]
-        left, right = margin[x.argmin()], margin[x.argmax()]  # as seen in the picture
+        left, right = margin[x.argmin()], margin[x.argmax()]  # as seen in the image
         lid = lambda share, sign, x=x, y=y, margin=margin: margin[
             np.argmin(abs(x - (x.min() + share * np.ptp(x))) - 0.6 * sign * (y - y.mean()))
         ]
@@ -207,7 +207,7 @@ def _points(mesh: Mesh, lips: np.ndarray) -> tuple[np.ndarray, ...]:
     for members, count in ((lip, 12), (inner, 8)):
         centre, half = (vertices[members].max(0) + vertices[members].min(0)) / 2, np.ptp(vertices[members], axis=0) / 2
         unit = (vertices[members] - centre)[:, :2] / half[:2]
-        for k in range(count):  # from the corner at the picture's left, over the top
+        for k in range(count):  # from the corner at the image's left, over the top
             angle = np.pi - 2 * np.pi * k / count
             off = abs(np.angle(np.exp(1j * (np.arctan2(unit[:, 1], unit[:, 0]) - angle))))
             points.append(at_vertex(members[(np.linalg.norm(unit, axis=1) - 3 * off).argmax()]))

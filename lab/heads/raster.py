@@ -213,7 +213,7 @@ def shade(
                     root = colour[HAIR_COLOUR, k]
                     own[k] = (root + (colour[HAIR_TIPS, k] - root) * tips) * (0.45 + 0.7 * grain) * (0.7 + 0.6 * lock)
 
-            # how much of the first lamp arrives: four neighbours of its depth picture, blended
+            # how much of the first lamp arrives: four neighbours of its depth image, blended
             facing = max(nx * light[0, 0] + ny * light[0, 1] + nz * light[0, 2], 0.0)
             sx = p * depth_place[a, 0] + q * depth_place[b, 0] + r * depth_place[c, 0] - 0.5
             sy = p * depth_place[a, 1] + q * depth_place[b, 1] + r * depth_place[c, 1] - 0.5

@@ -21,7 +21,7 @@ from ...kf_core.settings import RolloutSettings
 from ..wires import Driver
 from .weights import name_of_weights, patches_of
 
-EAGER_ON_CPU = 64  # prompts encoded before the first picture; there a text encoder pushes nothing out, and others can wait
+EAGER_ON_CPU = 64  # prompts encoded before the first frame; there a text encoder pushes nothing out, and others can wait
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
-"""What a run shows while it goes: pictures on the node at playing speed, progress, a line of text; and where Cancel is heard.
+"""What a run shows while it goes: frames on the node at playing speed, progress, a line of text; and where Cancel is heard.
 
-A helper thread shows the pictures of a chunk one after the other, because they are made a chunk at a time. Knows nothing of models.
+A helper thread shows the frames of a chunk one after the other, because they are made a chunk at a time. Knows nothing of models.
 """
 
 import threading
@@ -38,14 +38,14 @@ def withheld(why: str) -> ExecutionBlocker:
 
 
 class Show:
-    """One run on one node. `steps` counts denoising steps; pictures come with `show`."""
+    """One run on one node. `steps` counts denoising steps; frames come with `show`."""
 
-    def __init__(self, node_id: str, pictures: int, there: int, fps: float) -> None:
-        self._node_id, self._pictures, self._fps = node_id, pictures, fps
+    def __init__(self, node_id: str, frames: int, there: int, fps: float) -> None:
+        self._node_id, self._frames, self._fps = node_id, frames, fps
         self._there = self._made = there
         self._value = there
         self._began = time.perf_counter()
-        self._bar = ProgressBar(pictures, node_id=node_id)
+        self._bar = ProgressBar(frames, node_id=node_id)
         self._chunk: list[Image.Image] = []
         self._is_over = False
         self._changed = threading.Condition()
@@ -53,43 +53,43 @@ class Show:
 
     @property
     def speed(self) -> float:
-        """Pictures a second, of those made in this run."""
+        """Frames a second, of those made in this run."""
         return (self._made - self._there) / max(1e-9, time.perf_counter() - self._began)
 
     def step(self, step: Step) -> None:
-        """A denoising step is done: the bar moves on by its share of the chunk, whose pictures come when the next one is being drawn."""
+        """A denoising step is done: the bar moves on by its share of the chunk, whose frames come when the next one is being drawn."""
         share = (step.index + 1) / (step.total + 1) * 4 * (step.span.length - 1)
-        self._tell(min(self._pictures, max(self._value, pixels(step.span).start + int(share))))
+        self._tell(min(self._frames, max(self._value, pixels(step.span).start + int(share))))
 
     def show(self, chunk: FrameChunk) -> None:
-        """Pictures are done: play them, and say how fast they come."""
+        """Frames are done: play them, and say how fast they come."""
         self._made = max(self._made, chunk.span.stop)
         self._tell(max(self._value, self._made))
         speed = f", {self.speed:.1f} FPS" if self._made > self._there else ""
-        say(self._node_id, f"{self._made / self._fps:.1f} of {self._pictures / self._fps:.1f} s{speed}")
-        images = [_small(picture) for picture in chunk.frames]
+        say(self._node_id, f"{self._made / self._fps:.1f} of {self._frames / self._fps:.1f} s{speed}")
+        images = [_small(frame) for frame in chunk.frames]
         with self._changed:
             self._chunk = images
             self._changed.notify()
 
     def make_room(self) -> None:
-        """Call it when the show is over: the live picture leaves the node, where the finished video is to stand.
+        """Call it when the show is over: the live frame leaves the node, where the finished video is to stand.
 
-        The frontend (1.45) drops a live picture only when its node begins to run. A state without this node and then one with it look
-        like a beginning. `web/finished_video.js` does the rest; both can go when a frontend drops live pictures at the end."""
+        The frontend (1.45) drops a live frame only when its node begins to run. A state without this node and then one with it look
+        like a beginning. `web/finished_video.js` does the rest; both can go when a frontend drops live frames at the end."""
         server = getattr(PromptServer, "instance", None)
         if server is None or self._made == self._there:
             return
         state = get_progress_state()
         server.send_sync("progress_state", {"prompt_id": state.prompt_id, "nodes": {}}, server.client_id)
-        state.update_progress(self._node_id, self._value, self._pictures, None)
+        state.update_progress(self._node_id, self._value, self._frames, None)
 
     def _tell(self, value: int) -> None:
         self._value = value
-        self._bar.update_absolute(value, self._pictures)
+        self._bar.update_absolute(value, self._frames)
 
     def _play(self) -> None:
-        """Pictures in time; when the next chunk is there before its time, what is left of the old one is skipped."""
+        """Frames in time; when the next chunk is there before its time, what is left of the old one is skipped."""
         while True:
             with self._changed:
                 while not self._chunk and not self._is_over:
@@ -99,7 +99,7 @@ class Show:
                 images, self._chunk = self._chunk, []
             for image in images:
                 shown_at = time.monotonic()
-                get_progress_state().update_progress(self._node_id, self._value, self._pictures, ("JPEG", image, SHOWN_SIZE))
+                get_progress_state().update_progress(self._node_id, self._value, self._frames, ("JPEG", image, SHOWN_SIZE))
                 with self._changed:
                     self._changed.wait_for(lambda: self._is_over, max(0.0, shown_at + 1 / self._fps - time.monotonic()))
                     if self._is_over or self._chunk:
@@ -116,8 +116,8 @@ class Show:
         self._thread.join(timeout=5)
 
 
-def _small(picture: Tensor) -> Image.Image:
+def _small(frame: Tensor) -> Image.Image:
     """[h, w, 3] 0..1 -> at most SHOWN_SIZE pixels, so that a browser on a slow line keeps up."""
-    image = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().cpu().numpy())
+    image = Image.fromarray((frame.clamp(0, 1) * 255).round().byte().cpu().numpy())
     image.thumbnail((SHOWN_SIZE, SHOWN_SIZE))
     return image

@@ -33,7 +33,7 @@ from .weights import patches_of
 def in_memory(recipe: Recipe, vae, way: Way | None = None) -> Iterator[Stream]:
     """The recipe as a stream of kf_core, with generator, adapters and decoder in memory while it lasts.
 
-    `way`: how the pictures are made; None: a chunk at a time, beside the drawing."""
+    `way`: how the frames are made; None: a chunk at a time, beside the drawing."""
     refuse_undecodable(vae)
     model, identity = recipe.model, identity_of(recipe.model)
     card, device = identity.card, recipe.model.load_device

@@ -1,4 +1,4 @@
-"""A decoder alone beside the host's VAE: one wire that encodes the portrait with the VAE and makes the pictures with the decoder.
+"""A decoder alone beside the host's VAE: one wire that encodes the portrait with the VAE and makes the frames with the decoder.
 
 The host has no VAE whose decoder is of another width than its encoder, so its own VAE stays whole, and the decoder hangs on its patcher.
 Nodes of the host (VAE Decode) see the VAE alone and decode by that.
@@ -33,5 +33,5 @@ def with_small_decoder(vae):
 
 
 def decoder_beside(vae) -> WanDecoder | None:
-    """The decoder that makes pictures for this VAE, where it is not its own; in float32, on the CPU."""
+    """The decoder that makes frames for this VAE, where it is not its own; in float32, on the CPU."""
     return vae.patcher.get_attachment(KEY)

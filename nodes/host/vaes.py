@@ -45,12 +45,12 @@ def load_vae(name: str):
 
 
 def is_kf_tinys(vae_name: str, vae) -> bool:
-    """Whether a VAE was chosen that makes pictures of kf-tiny's latents only."""
+    """Whether a VAE was chosen that makes frames of kf-tiny's latents only."""
     return vae_name == BUNDLED or decoder_beside(vae) is not None
 
 
 def refuse_undecodable(vae) -> None:
-    """Raises KnotForcingError unless the VAE makes pictures of Wan 2.1's latents."""
+    """Raises KnotForcingError unless the VAE makes frames of Wan 2.1's latents."""
     if _is_tiny(vae):
         _space(vae)
     else:
@@ -62,7 +62,7 @@ def refuse_other_vae(vae) -> None:
     network = vae.first_stage_model
     if _is_tiny(vae):
         raise KnotForcingError(
-            "The connected VAE is a tiny decoder: it makes pictures in Streaming Decode, but cannot encode the portrait. "
+            "The connected VAE is a tiny decoder: it makes frames in Streaming Decode, but cannot encode the portrait. "
             "Load wan_2.1_vae.safetensors with Load VAE and connect that one here."
         )
     if not isinstance(network, comfy.ldm.wan.vae.WanVAE) or vae.latent_channels != 16:
@@ -73,7 +73,7 @@ def refuse_other_vae(vae) -> None:
 
 
 def decoder_kind(vae) -> DecoderKind:
-    """What makes the pictures, as its memory is computed."""
+    """What makes the frames, as its memory is computed."""
     if _is_tiny(vae):
         return TINY
     beside = decoder_beside(vae)

@@ -45,24 +45,24 @@ def at_once():
         wav2vec2.EXACT_SECONDS = before
 
 
-def steps(sound: np.ndarray, encoder: Wav2Vec2Model, pictures: int) -> torch.Tensor:
-    return wav2vec2.Wav2Vec2(AudioArray(sound, SAMPLE_RATE), FPS, encoder).steps(PixelSpan(0, pictures))
+def steps(sound: np.ndarray, encoder: Wav2Vec2Model, frames: int) -> torch.Tensor:
+    return wav2vec2.Wav2Vec2(AudioArray(sound, SAMPLE_RATE), FPS, encoder).steps(PixelSpan(0, frames))
 
 
 def distances(found: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-    """Of each picture's features, for the size of the whole's: [s]."""
+    """Of each frame's features, for the size of the whole's: [s]."""
     return (found - whole).norm(dim=1) / whole.norm(dim=1).mean()
 
 
 def measure(encoder: Wav2Vec2Model, sound: np.ndarray) -> dict[str, float]:
-    pictures = len(sound) * FPS // SAMPLE_RATE
-    windows = steps(sound, encoder, pictures)
+    frames = len(sound) * FPS // SAMPLE_RATE
+    windows = steps(sound, encoder, frames)
     with at_once():
-        whole = steps(sound, encoder, pictures)
-        longer = steps(np.concatenate((sound, sound[:SAMPLE_RATE])), encoder, pictures)
-        late = steps(np.roll(sound, LATE), encoder, pictures)
+        whole = steps(sound, encoder, frames)
+        longer = steps(np.concatenate((sound, sound[:SAMPLE_RATE])), encoder, frames)
+        late = steps(np.roll(sound, LATE), encoder, frames)
     away = distances(windows, whole)
-    by_second = away[: pictures // FPS * FPS].unflatten(0, (-1, FPS)).mean(dim=1)
+    by_second = away[: frames // FPS * FPS].unflatten(0, (-1, FPS)).mean(dim=1)
     return {
         "mean": away.mean().item(),
         "worst second": by_second.max().item(),

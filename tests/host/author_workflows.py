@@ -1,7 +1,7 @@
 """Make `workflows/*.json` in the real frontend, and their thumbnails by running them: `python -m tests.host.author_workflows`.
 
     --thumbnails    only the thumbnails, after new weights
-    --screenshot    only the README's picture of a workflow at work
+    --screenshot    only the README's frame of a workflow at work
     NAME ...        only these workflows
 
 Run it with the Python of a ComfyUI that has Playwright (see `browser.py`), in the checkout's folder. What is made is described in
@@ -19,9 +19,9 @@ from pathlib import Path
 import tomllib
 from PIL import Image
 
-from kf_core.media.playback import pictures
+from kf_core.media.playback import frames
 
-from .browser import LINES, LIVE_PICTURE, Frontend, chromium, frontend
+from .browser import LINES, LIVE_FRAME, Frontend, chromium, frontend
 from .place import PACK, host_folder
 from .server import Server
 from .shipped import CORE, NOTE_SIZE, WORKFLOWS, Workflow
@@ -118,7 +118,7 @@ def screenshot(tab: Frontend) -> Image.Image:
     tab.load(path.read_text(encoding="utf-8"), path.stem)
     tab.page.evaluate(FIT)
     tab.press_run()
-    tab.wait_until(f"{LIVE_PICTURE} && {LINES}.some((line) => line.includes('FPS') && parseFloat(line) >= {SHOWN_AT})")
+    tab.wait_until(f"{LIVE_FRAME} && {LINES}.some((line) => line.includes('FPS') && parseFloat(line) >= {SHOWN_AT})")
     image = Image.open(io.BytesIO(tab.page.screenshot())).convert("RGB")
     tab.end()
     return image
@@ -158,7 +158,7 @@ def version_of(type: str) -> dict[str, str]:
 
 
 def thumbnail(tab: Frontend, server: Server, workflow: Workflow) -> Image.Image:
-    """A picture out of the video that the workflow makes; of its nodes, where that takes a download."""
+    """A frame out of the video that the workflow makes; of its nodes, where that takes a download."""
     if not workflow.is_runnable:
         tab.page.evaluate(FIT)
         tab.page.wait_for_timeout(1000)
@@ -170,8 +170,8 @@ def thumbnail(tab: Frontend, server: Server, workflow: Workflow) -> Image.Image:
     assert event == "execution_success", (workflow.name, texts)
     made = max((server.folder / "output").rglob("*.mp4"), key=lambda path: path.stat().st_mtime)
     wanted = round(workflow.thumbnail_at * 16)
-    picture = next(picture for index, picture in enumerate(pictures(made)) if index == wanted)
-    image = Image.fromarray((picture * 255).round().byte().numpy())
+    frame = next(frame for index, frame in enumerate(frames(made)) if index == wanted)
+    image = Image.fromarray((frame * 255).round().byte().numpy())
     return image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
 
 

@@ -31,7 +31,7 @@ SET = """([type, name, value]) => {
     widget.callback?.(value);
 }"""
 
-LIVE_PICTURE = """(() => {
+LIVE_FRAME = """(() => {
     const shows = ['KnotForcingDecode', 'KnotForcingNextSegment'];
     const node = app.graph.nodes.find((node) => shows.includes(node.type));
     const place = document.querySelector(`[data-node-id="${node.id}"]`);  // Nodes 2.0 only

@@ -232,11 +232,11 @@ def talking(seed: int = 0, prefix: str = "talk", **changed: dict) -> dict[str, d
     """The five nodes as a prompt. `changed`: node -> inputs to set otherwise."""
     prompt = {
         "load": ("KnotForcingLoadModel", {"model_name": "tiny.safetensors", "vae_name": "tiny-vae.safetensors"}),
-        "picture": ("LoadImage", {"image": "portrait.png"}),
+        "image": ("LoadImage", {"image": "portrait.png"}),
         "voice": ("LoadAudio", {"audio": "voice.wav"}),
         "anchor": (
             "KnotForcingEncodeAnchor",
-            {"portrait": ["picture", 0], "model": ["load", 0], "vae": ["load", 1], "width": 0, "height": 0},
+            {"portrait": ["image", 0], "model": ["load", 0], "vae": ["load", 1], "width": 0, "height": 0},
         ),
         "audio": ("KnotForcingAudio", {"audio": ["voice", 0], "strength": 1.0}),
         "sampler": (
@@ -249,7 +249,7 @@ def talking(seed: int = 0, prefix: str = "talk", **changed: dict) -> dict[str, d
                 "stream": ["sampler", 0],
                 "vae": ["load", 1],
                 "filename_prefix": prefix,
-                "keep_pictures": True,
+                "keep_frames": True,
                 "max_frames": 480,
             },
         ),

@@ -37,7 +37,7 @@ class Workflow:
     shows: str = "video"  # the node that makes the video
     thumbnail_at: float = 1.0  # seconds
     thumbnail_seconds: float = 2.0  # how much is made for it
-    is_runnable: bool = True  # without a download; else the thumbnail is a picture of the nodes
+    is_runnable: bool = True  # without a download; else the thumbnail is an image of the nodes
 
     def nodes(self) -> dict[str, Node]:
         return {name: node for column in self.columns.values() for name, node in column.items()}
@@ -65,14 +65,14 @@ def video(prefix: str) -> Node:
     return Node(type="KnotForcingDecode", inputs={"stream": "sampler.stream", "vae": "model.VAE"}, widgets=widgets, size=VIDEO_SIZE)
 
 
-OWN_FILES = """**Your own picture and voice.** Drop a picture and a sound file on the canvas and connect them in place of \
+OWN_FILES = """**Your own frame and voice.** Drop a frame and a sound file on the canvas and connect them in place of \
 *Example Portrait & Voice*. kf-tiny, the bundled model, draws cartoons; it is not made for photographs."""
 
 TALKING = Workflow(
     name="Talking portrait",
     note=f"""# Talking portrait
 
-One picture and one voice become a video. Press **Run**: the face appears on *Streaming Decode* while it is made, and the finished film \
+One frame and one voice become a video. Press **Run**: the face appears on *Streaming Decode* while it is made, and the finished film \
 with its sound takes its place. Nothing has to be downloaded.
 
 {OWN_FILES}
@@ -92,14 +92,14 @@ POSED = Workflow(
     name="Pose-driven portrait",
     note=f"""# Pose-driven portrait
 
-The head follows pose pictures: white dots for the face, coloured lines for head and shoulders, on black, one picture for each moment. \
+The head follows pose frames: white dots for the face, coloured lines for head and shoulders, on black, one frame for each moment. \
 The example turns, nods and tilts for 11 seconds. There is no voice here, so the mouth rests.
 
-**Your own movement.** Load a video, take its pictures (*Get Video Components*), send them through a DWPose or OpenPose node with \
+**Your own movement.** Load a video, take its frames (*Get Video Components*), send them through a DWPose or OpenPose node with \
 the face switched on (from a pack of its own, such as comfyui_controlnet_aux), and connect the result to `pose_images`. \
 Set `pose_fps` to the rate of your video.
 
-Without pictures, the angles `yaw`, `pitch` and `roll` hold the head.
+Without frames, the angles `yaw`, `pitch` and `roll` hold the head.
 
 {OWN_FILES}""",
     columns={
@@ -117,7 +117,7 @@ TOGETHER = Workflow(
     name="Voice, pose and expression",
     note=f"""# Voice, pose and expression
 
-The voice moves the mouth, pose pictures hold the head, sliders set the look. Each node adds its part and hands on what came before; \
+The voice moves the mouth, pose frames hold the head, sliders set the look. Each node adds its part and hands on what came before; \
 their order does not matter.
 
 - Every `strength` goes from 0 (not at all) over 1 (as trained) to 2 (exaggerated).
@@ -189,7 +189,7 @@ SEGMENTS = Workflow(
     name="Segments through an upscaler",
     note=f"""# Segments through an upscaler
 
-Any picture node works on video of any length, a few seconds at a time: *Next Segment* hands out the next 2 seconds, *Append Segment* \
+Any frame node works on video of any length, a few seconds at a time: *Next Segment* hands out the next 2 seconds, *Append Segment* \
 puts them at the end of one film with sound. The memory stays that of one segment.
 
 **How to run it.** The voice lasts 11 seconds: 6 segments of 2 seconds. Set the number beside **Run** to **6** and press **Run**. `index` \
@@ -270,7 +270,7 @@ LIVETALK = Workflow(
     name="LiveTalk - portrait, voice and prompt",
     note=f"""# LiveTalk: portrait, voice and prompt
 
-A photograph, a voice and a sentence become a person who speaks, by LiveTalk 1.3B. Connect your own picture and voice in place of the \
+A photograph, a voice and a sentence become a person who speaks, by LiveTalk 1.3B. Connect your own frame and voice in place of the \
 cartoon: LiveTalk was made for photographs. It was checked on random weights only; the published files have not been run by us.
 
 **Download:**
@@ -317,8 +317,8 @@ change the sentence while it runs. It was checked on random weights only; the pu
 
 Causal-Forcing and LongLive go the same way; `docs/checkpoints.md` says where they are and what they need.
 
-- `method`: *the model's own* remembers every picture, so the memory grows with `seconds`; the picture on the left then only gives the \
-size. *knot forcing* keeps the memory flat, and the picture is the anchor that everything stays close to.
+- `method`: *the model's own* remembers every frame, so the memory grows with `seconds`; the frame on the left then only gives the \
+size. *knot forcing* keeps the memory flat, and the frame is the anchor that everything stays close to.
 - Sound plays no part here.""",
     columns={
         "1. Size, or anchor": {"example": EXAMPLE, "model": causal_model(SELF_FORCING_FILE), "anchor": ANCHOR},

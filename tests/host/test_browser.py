@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kf_core.media.playback import pictures, probe
+from kf_core.media.playback import frames, probe
 
 from .author_workflows import FOLDER, shortened
-from .browser import LINES, LIVE_PICTURE, Frontend, chromium, frontend
+from .browser import LINES, LIVE_FRAME, Frontend, chromium, frontend
 from .place import PACK, host_folder
 from .server import Server
 from .shipped import ENDLESS, SEGMENTS, UPSCALER, WORKFLOWS, Workflow
@@ -70,8 +70,8 @@ def opened(tab: Frontend, workflow: Workflow) -> Frontend:
 
 def colours_on(tab: Frontend, type: str) -> float:
     """How much of a node is colourful: its own look is grey, a face is not."""
-    picture = Image.open(BytesIO(tab.page.screenshot(clip=tab.page.evaluate(PLACE, type)))).convert("RGB")
-    values = np.asarray(picture, np.int16)
+    frame = Image.open(BytesIO(tab.page.screenshot(clip=tab.page.evaluate(PLACE, type)))).convert("RGB")
+    values = np.asarray(frame, np.int16)
     return float((values.max(-1) - values.min(-1) > 30).mean())
 
 
@@ -89,7 +89,7 @@ def test_it_runs_from_the_run_button_and_ends_as_a_video_on_the_node(tab, server
     tab.set("KnotForcingSampler", "seconds", SECONDS)
     tab.set("KnotForcingSampler", "seed", tab.page.evaluate("Math.floor(Math.random() * 2 ** 32)"))
     tab.press_run()
-    tab.wait_until(LIVE_PICTURE)
+    tab.wait_until(LIVE_FRAME)
     event, detail = tab.end()
     assert event == "execution_success", detail
     tab.wait_until(FINISHED_VIDEO, 60)
@@ -101,18 +101,18 @@ def test_a_face_is_seen_while_it_runs_with_seconds_and_fps_and_cancel_says_where
     opened(tab, ENDLESS)
     before = colours_on(tab, "KnotForcingDecode")
     tab.press_run()
-    tab.wait_until(LIVE_PICTURE)
+    tab.wait_until(LIVE_FRAME)
     line = tab.wait_until(f"{LINES}.find((line) => line.includes('FPS'))")
     assert re.fullmatch(r"[\d.]+ of 3600.0 s, [\d.]+ FPS", line)
     tab.page.get_by_text(re.compile("FPS")).first.wait_for(state="visible")
-    assert colours_on(tab, "KnotForcingDecode") > before + 0.1, "a picture is on the node"
+    assert colours_on(tab, "KnotForcingDecode") > before + 0.1, "a frame is on the node"
     tab.page.screenshot(path=server.folder / f"during-{tab.name}.png")  # to be looked at
     tab.press_cancel()
     event, _ = tab.end()
     assert event == "execution_interrupted"
     said = tab.wait_until(f"{LINES}.find((line) => line.startsWith('Stopped'))")
     made = re.match(r"Stopped. ([\d.]+) s are in (.+\.mp4) and can be played", said)
-    assert probe(made.group(2)).pictures / 16 == pytest.approx(float(made.group(1)), abs=0.06)
+    assert probe(made.group(2)).frames / 16 == pytest.approx(float(made.group(1)), abs=0.06)
 
 
 @each_look
@@ -166,8 +166,8 @@ def test_the_same_seed_makes_the_same_film_of_the_right_length_and_a_second_run_
         assert event == "execution_success" and previews, texts
         films += server.videos(f"{prefix}-{workflow.name}")
     facts = probe(films[0])
-    assert facts.pictures == round(16 * SECONDS) and facts.sound_seconds == pytest.approx(SECONDS, abs=0.05)
-    assert all((one == other).all() for one, other in zip(*map(pictures, films), strict=True))
+    assert facts.frames == round(16 * SECONDS) and facts.sound_seconds == pytest.approx(SECONDS, abs=0.05)
+    assert all((one == other).all() for one, other in zip(*map(frames, films), strict=True))
     event, previews, texts = server.run(under(prompt, f"other-{workflow.name}"))
     assert (event, previews) == ("execution_success", []), texts
 
@@ -187,7 +187,7 @@ def test_segments_go_through_a_real_upscaler_and_meet(server, prompts):
         event, _, texts = server.run(prompt)
         assert event == "execution_success", texts
     facts = probe(server.videos("large")[0])
-    assert (facts.pictures, facts.width, facts.height) == (round(32 * SECONDS), 384, 384)
+    assert (facts.frames, facts.width, facts.height) == (round(32 * SECONDS), 384, 384)
     assert facts.sound_seconds == pytest.approx(2 * SECONDS, abs=0.05)
 
 

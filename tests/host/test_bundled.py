@@ -21,7 +21,7 @@ def test_the_bundled_model_makes_a_speaking_portrait(host):
     prompt = talking(
         prefix="bundled",
         load=bundled,
-        picture={"image": "example-portrait.png"},
+        image={"image": "example-portrait.png"},
         voice={"audio": "example-voice.wav"},
         sampler={"seconds": 2.0},
     )

@@ -1,12 +1,12 @@
-"""The workflows that want a download, run as they are shipped, in the real frontend's words: a film with as many pictures and as much
+"""The workflows that want a download, run as they are shipped, in the real frontend's words: a film with as many frames and as much
 sound as was asked for.
 
-The files are small and random (`downloads.py`), so what the films show means nothing. Only the pictures' size is another.
+The files are small and random (`downloads.py`), so what the films show means nothing. Only the frames' size is another.
 """
 
 import pytest
 
-from kf_core.media.playback import pictures, probe
+from kf_core.media.playback import frames, probe
 
 from .author_workflows import FOLDER
 from .browser import chromium, frontend
@@ -64,7 +64,7 @@ def test_livetalk_waits_for_its_licence_and_then_speaks_as_long_as_the_voice(ser
     path, texts = film(server, agreed, "livetalk")
     facts = probe(path)
     assert (facts.width, facts.height, facts.fps) == (SIZE["width"], SIZE["height"], 16)
-    assert facts.pictures == round(VOICE_SECONDS * 16) and facts.sound_seconds == pytest.approx(VOICE_SECONDS, abs=0.1)
+    assert facts.frames == round(VOICE_SECONDS * 16) and facts.sound_seconds == pytest.approx(VOICE_SECONDS, abs=0.1)
     assert any("by its sizes it is taken for LiveTalk 1.3B" in text for text in texts)
 
 
@@ -72,8 +72,8 @@ def test_livetalk_speaks_under_knot_forcing_by_one_switch(server, prompt_of):
     agreed = changed(prompt_of[LIVETALK.name], KnotForcingLoadModel={"accept_licence": True}, KnotForcingSampler={"seconds": 2.0})
     own, _ = film(server, agreed, "own")
     other, _ = film(server, changed(agreed, KnotForcingSampler={"method": "knot forcing"}), "other")
-    assert probe(other).pictures == probe(own).pictures == 32
-    apart = [(a - b).abs().mean().item() for a, b in zip(pictures(own), pictures(other), strict=True)]
+    assert probe(other).frames == probe(own).frames == 32
+    apart = [(a - b).abs().mean().item() for a, b in zip(frames(own), frames(other), strict=True)]
     assert max(apart[9:]) > 0.01, "it is another way of drawing"
 
 
@@ -81,9 +81,9 @@ def test_a_sentence_becomes_a_film_and_the_next_line_changes_it(server, prompt_o
     prompt = prompt_of[TEXT_TO_VIDEO.name]
     path, texts = film(server, prompt, "text")
     facts = probe(path)
-    assert (facts.width, facts.height, facts.pictures) == (SIZE["width"], SIZE["height"], 80)
+    assert (facts.width, facts.height, facts.frames) == (SIZE["width"], SIZE["height"], 80)
     (script,) = (node["inputs"]["script"] for node in prompt.values() if node["class_type"] == "KnotForcingScript")
     first = script.splitlines()[0]
     alone, _ = film(server, changed(prompt, KnotForcingScript={"script": first}), "alone")
-    differs = [index for index, (a, b) in enumerate(zip(pictures(path), pictures(alone), strict=True)) if not (a - b).abs().max() < 0.02]
+    differs = [index for index, (a, b) in enumerate(zip(frames(path), frames(alone), strict=True)) if not (a - b).abs().max() < 0.02]
     assert 36 < min(differs) <= 60, "from the chunk on in which the third second falls"

@@ -155,10 +155,10 @@ def test_guidance_leads_away_from_the_negative_prompt_and_is_refused_where_nobod
             ("elsewhere", 3.0, "a man waves"),
         )
     )
-    pictures = lambda ran: ran.outputs["decode"][1]
+    frames = lambda ran: ran.outputs["decode"][1]
     assert plain.succeeded and away.succeeded, away.messages[-1]
-    assert torch.equal(pictures(plain), pictures(off)) and (pictures(plain) - pictures(same)).abs().max() < 0.02
-    assert not torch.equal(pictures(plain), pictures(away)) and not torch.equal(pictures(away), pictures(else_where))
+    assert torch.equal(frames(plain), frames(off)) and (frames(plain) - frames(same)).abs().max() < 0.02
+    assert not torch.equal(frames(plain), frames(away)) and not torch.equal(frames(away), frames(else_where))
     assert "takes twice as long" in away.said("decode")[-1] and "takes twice as long" not in plain.said("decode")[-1]
     refused = host.run(guided("unread", 3.0, None, read=False))
     assert refused.error["node_id"] == "sampler" and "no text encoder is loaded that reads them" in refused.error["exception_message"]

@@ -20,7 +20,7 @@ def test_the_example_is_a_portrait_a_voice_and_a_head_that_moves_as_long(host):
     assert voice["waveform"].shape[:2] == (1, 1) and voice["sample_rate"] == 16000
     seconds = voice["waveform"].shape[-1] / 16000
     assert len(poses) / 16 == pytest.approx(seconds, abs=1 / 16)
-    assert 0 <= poses.min() and poses.max() <= 1 and poses.amax((1, 2, 3)).min() > 0.5, "a head is seen in every picture"
+    assert 0 <= poses.min() and poses.max() <= 1 and poses.amax((1, 2, 3)).min() > 0.5, "a head is seen in every image"
     assert (poses[1:] - poses[:-1]).abs().mean() > 1e-4, "it moves"
 
 
@@ -44,4 +44,4 @@ def test_the_example_drives_a_stream(host):
     prompt["sampler"]["inputs"]["seconds"] = 1.0
     ran = host.run(prompt)
     assert ran.succeeded, ran.messages[-1]
-    assert probe(ran.outputs["decode"][0].get_stream_source()).pictures == 16
+    assert probe(ran.outputs["decode"][0].get_stream_source()).images == 16

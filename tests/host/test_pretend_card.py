@@ -10,7 +10,7 @@ from ..pretend_card import skip_where_it_cannot_be_built
 from .place import PACK
 
 CHOSEN = (
-    "test_streams.py::test_the_graph_makes_as_many_pictures_and_as_much_sound_as_the_voice_lasts",
+    "test_streams.py::test_the_graph_makes_as_many_frames_and_as_much_sound_as_the_voice_lasts",
     "test_encoders.py::test_livetalk_speaks_with_the_sound_it_hears",
     "test_encoders.py::test_what_the_script_says_is_read_by_the_hosts_umt5",
 )

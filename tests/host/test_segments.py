@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kf_core.media.playback import pictures, probe
+from kf_core.media.playback import frames, probe
 from kf_core.media.video import Provenance
 
 from .conftest import also, talking
@@ -35,9 +35,9 @@ def test_joined_segments_are_the_stream_with_its_sound_in_place(host):
     assert [ran.outputs["next"][1]["waveform"].shape for ran in runs] == [(1, 2, 24000)] * 4
     path = next((host.folder / "output").glob("joined_*.mp4"))
     facts = probe(path)
-    assert (facts.pictures, facts.width, facts.height) == (32, 64, 64)
+    assert (facts.frames, facts.width, facts.height) == (32, 64, 64)
     assert facts.sound_seconds == pytest.approx(2.0, abs=0.05)
-    for made, true in zip(pictures(path), whole, strict=True):
+    for made, true in zip(frames(path), whole, strict=True):
         assert (made[::2, ::2] - true).abs().mean() < 0.2  # H.264, and noise does not compress well
     assert runs[-1].said("join")[-1] == f"2.0 of 2.0 s in {path}"
 
@@ -77,7 +77,7 @@ def test_a_segment_that_was_left_out_is_named(host):
 
 @pytest.mark.parametrize(("prefix", "is_worked_on"), [("lazy", False), ("lazy-%width%x%height%", True)])
 def test_a_segment_that_cannot_be_put_in_is_not_worked_on(host, prefix, is_worked_on):
-    """But for a file whose name has the size of the pictures: which one that is, only they tell."""
+    """But for a file whose name has the size of the frames: which one that is, only they tell."""
     prompt = also(segments(3, prefix=prefix), tone=("EmptyAudio", {"duration": 0.5, "sample_rate": 48000, "channels": 2}))
     prompt["join"]["inputs"]["audio"] = ["tone", 0]
     host.fresh()
@@ -102,10 +102,10 @@ def test_two_nodes_do_not_write_into_one_file(host):
     first, second = sorted(("join", "second"), key=lambda node: node == ran.error["node_id"])
     assert "writes shared_" in ran.error["exception_message"] and "Choose another `filename_prefix`" in ran.error["exception_message"]
     path = next((host.folder / "output").glob("shared_*.mp4"))
-    assert f"Begun by node {first}." in probe(path).metadata["comment"] and probe(path).pictures == 8
+    assert f"Begun by node {first}." in probe(path).metadata["comment"] and probe(path).frames == 8
     host.fresh()  # a restarted ComfyUI
     ran = host.run(both(1, other="shared"))
-    assert ran.error["node_id"] == second and probe(path).pictures in (8, 16)
+    assert ran.error["node_id"] == second and probe(path).frames in (8, 16)
     moved = both(0, other="shared")
     moved[first]["inputs"]["filename_prefix"] = "moved"
     ran = host.run(moved)
@@ -122,7 +122,7 @@ def test_a_file_that_says_nothing_of_who_began_it_is_gone_on_with(host, monkeypa
     path = next((host.folder / "output").glob("old_*.mp4"))
     assert "Begun by" not in probe(path).metadata["comment"]
     host.fresh()
-    assert host.run(segments(1, prefix="old")).succeeded and probe(path).pictures == 16
+    assert host.run(segments(1, prefix="old")).succeeded and probe(path).frames == 16
 
 
 def test_a_segment_that_comes_again_is_not_joined_twice_and_that_is_said(host):
@@ -130,9 +130,9 @@ def test_a_segment_that_comes_again_is_not_joined_twice_and_that_is_said(host):
         ran = host.run(segments(index, prefix="twice"))
         host.fresh()
     path = next((host.folder / "output").glob("twice_*.mp4"))
-    assert probe(path).pictures == 16
+    assert probe(path).frames == 16
     said = ran.said("join")[-1]
-    assert said.startswith(f"1.0 of 2.0 s in {path}. 8 pictures of segment 1 were in the file before and were not put in again")
+    assert said.startswith(f"1.0 of 2.0 s in {path}. 8 frames of segment 1 were in the file before and were not put in again")
     assert "set `index` of Next Segment to 0" in said
 
 
@@ -147,7 +147,7 @@ def test_segment_0_begins_anew_a_file_that_cannot_be_removed(host, monkeypatch):
         windows.setattr(Path, "unlink", lambda file, missing_ok=False: _in_use(path) if file == path else remove(file, missing_ok))
         ran = host.run(segments(0, prefix="played"))
     assert ran.succeeded, ran.messages[-1]
-    assert probe(path).pictures == 8 and ran.said("join")[-1] == f"0.5 of 2.0 s in {path}"
+    assert probe(path).frames == 8 and ran.said("join")[-1] == f"0.5 of 2.0 s in {path}"
 
 
 def test_a_file_that_cannot_be_begun_anew_is_said_in_words(host):
@@ -180,7 +180,7 @@ def test_beyond_the_end_it_is_said_that_all_is_done(host):
     assert ran.error["node_id"] == "next" and "has 4 segments of 0.5 s" in ran.error["exception_message"]
 
 
-def test_the_latents_decode_to_the_same_pictures_in_the_hosts_own_node(host):
+def test_the_latents_decode_to_the_same_frames_in_the_hosts_own_node(host):
     prompt = talking(seed=31, prefix="latents")
     whole = host.run(prompt).outputs["decode"][1]
     del prompt["decode"]
@@ -199,8 +199,8 @@ def test_the_latents_decode_to_the_same_pictures_in_the_hosts_own_node(host):
 
 
 def test_a_portrait_is_cut_round_the_face_and_nothing_is_claimed_without_a_detector(host):
-    crop = ("KnotForcingPortraitCrop", {"image": ["picture", 0], "model": ["load", 0], "margin": 2.0})
-    prompt = also({node: talking()[node] for node in ("load", "picture")}, crop=crop, look=("PreviewImage", {"images": ["crop", 0]}))
+    crop = ("KnotForcingPortraitCrop", {"image": ["image", 0], "model": ["load", 0], "margin": 2.0})
+    prompt = also({node: talking()[node] for node in ("load", "image")}, crop=crop, look=("PreviewImage", {"images": ["crop", 0]}))
     ran = host.run(prompt)
     assert ran.outputs["crop"][1].startswith("Face: not checked") and ran.outputs["crop"][0].shape == (1, 48, 48, 3)
     prompt["box"] = {"class_type": "PrimitiveBoundingBox", "inputs": {"x": 30, "y": 4, "width": 12, "height": 16}}
@@ -208,24 +208,24 @@ def test_a_portrait_is_cut_round_the_face_and_nothing_is_claimed_without_a_detec
     ran = host.run(prompt)
     assert ran.succeeded, ran.messages[-1]
     assert ran.outputs["crop"][0].shape == (1, 32, 32, 3) and "12x16 pixels" in ran.outputs["crop"][1]
-    assert torch.equal(ran.outputs["crop"][0], ran.outputs["picture"][0][:, 0:32, 16:48])
+    assert torch.equal(ran.outputs["crop"][0], ran.outputs["image"][0][:, 0:32, 16:48])
     assert "The face is small" not in ran.outputs["crop"][1]
 
 
 @pytest.mark.parametrize("margin", [1.8, 2.2, 6.0])
 @pytest.mark.parametrize("side, is_small", [(9, True), (10, False)])  # the model is 32 high: head and shoulders of 9 are enlarged 1.6 times
 def test_a_small_face_is_told_of_however_much_is_cut_out_round_it(host, margin, side, is_small):
-    crop = ("KnotForcingPortraitCrop", {"image": ["picture", 0], "model": ["load", 0], "margin": margin, "face": ["box", 0]})
+    crop = ("KnotForcingPortraitCrop", {"image": ["image", 0], "model": ["load", 0], "margin": margin, "face": ["box", 0]})
     box = ("PrimitiveBoundingBox", {"x": 20, "y": 20, "width": side, "height": side})
     seen = dict(crop=crop, box=box, look=("PreviewImage", {"images": ["crop", 0]}))
-    ran = host.run(also({node: talking()[node] for node in ("load", "picture")}, **seen))
+    ran = host.run(also({node: talking()[node] for node in ("load", "image")}, **seen))
     assert ran.succeeded, ran.messages[-1]
     report = ran.outputs["crop"][1]
     assert ("The face is small" in report) == is_small, report
     assert not (is_small and "Nothing is wrong" in report)
 
 
-def test_the_meters_speak_in_numbers_and_pictures(host):
+def test_the_meters_speak_in_numbers_and_frames(host):
     prompt = also(
         talking(prefix="meter"),
         meter=("KnotForcingMeter", {"video": ["decode", 0], "chunk": 3}),
@@ -236,6 +236,6 @@ def test_the_meters_speak_in_numbers_and_pictures(host):
     ran = host.run(prompt)
     assert ran.succeeded, ran.messages[-1]
     measured, speed = (json.loads(ran.outputs[node][1]) for node in ("meter", "card"))
-    assert measured["pictures"] == 32 and measured["seam_ratio"] > 0 and measured["seams"] == 2
-    assert speed["pictures per second"] > 0 and speed["chunks"] == 3 and speed["size"] == "32x32"
+    assert measured["frames"] == 32 and measured["seam_ratio"] > 0 and measured["seams"] == 2
+    assert speed["frames per second"] > 0 and speed["chunks"] == 3 and speed["size"] == "32x32"
     assert all(ran.outputs[node][0].std() > 0.05 for node in ("meter", "card")), "something is drawn"

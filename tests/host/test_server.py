@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from kf_core.media.playback import pictures, probe
+from kf_core.media.playback import frames, probe
 
 from .conftest import talking, write_inputs, write_models
 from .place import PACK, host_folder
@@ -48,7 +48,7 @@ def server(tmp_path_factory) -> Server:
 
 
 def long(prefix: str, seconds: float = 12.0) -> dict:
-    return talking(prefix=prefix, sampler={"seconds": seconds}, decode={"keep_pictures": False})
+    return talking(prefix=prefix, sampler={"seconds": seconds}, decode={"keep_frames": False})
 
 
 def test_the_pack_loads_without_a_warning_and_every_input_is_explained(server):
@@ -93,7 +93,7 @@ def test_faces_are_shown_while_the_file_grows(server):
     sizes = [found[0] for found in seen if found]
     assert sizes[0] < sizes[-1], "the file was there, and smaller, while it was made"
     facts = probe(server.videos("seen")[0])
-    assert facts.pictures == 192 and facts.sound_seconds == pytest.approx(12.0, abs=0.05)
+    assert facts.frames == 192 and facts.sound_seconds == pytest.approx(12.0, abs=0.05)
 
 
 def test_cancel_is_heard_and_a_playable_file_remains(server):
@@ -107,7 +107,7 @@ def test_cancel_is_heard_and_a_playable_file_remains(server):
     event, _, texts = server.run(talking(seed=8, prefix="cancelled", sampler={"seconds": 12.0}), cancel)
     assert event == "execution_interrupted"
     path = server.videos("cancelled")[0]
-    made = probe(path).pictures
+    made = probe(path).frames
     assert 33 <= made <= 45, "at once: at most the chunk that was being decoded"
     assert f"Stopped. {made / 16:.1f} s are in" in texts[-1]
 
@@ -126,7 +126,7 @@ def test_a_killed_server_goes_on_where_it_was_and_the_result_is_the_same(server)
 
     assert server.run(prompt, kill)[0] == "gone"
     path = server.videos("killed")[0]
-    made = probe(path).pictures
+    made = probe(path).frames
     assert 96 < made < 1920, "what was made before the kill plays"
     beyond = made / 16 + 6
     server.start()
@@ -134,8 +134,8 @@ def test_a_killed_server_goes_on_where_it_was_and_the_result_is_the_same(server)
     assert event == "execution_interrupted", texts
     shutil.rmtree(server.folder / "output" / "knot_forcing")
     assert server.run(long("whole", beyond))[0] == "execution_success"
-    whole = list(pictures(server.videos("whole")[0]))[:-12]  # its last chunk is cut, so H.264 has other losses there
+    whole = list(frames(server.videos("whole")[0]))[:-12]  # its last chunk is cut, so H.264 has other losses there
     assert len(whole) > made
-    both = zip(pictures(path), whole, strict=False)
+    both = zip(frames(path), whole, strict=False)
     other = {index: (ours - theirs).abs().max().item() for index, (ours, theirs) in enumerate(both) if not torch.equal(ours, theirs)}
-    assert not other, f"killed after picture {made}: these differ, by so much"
+    assert not other, f"killed after frame {made}: these differ, by so much"

@@ -1,4 +1,4 @@
-"""A decoder alone in the nodes: one VAE wire encodes the portrait by kf-tiny's VAE and makes the pictures by the decoder."""
+"""A decoder alone in the nodes: one VAE wire encodes the portrait by kf-tiny's VAE and makes the frames by the decoder."""
 
 import sys
 
@@ -46,7 +46,7 @@ def test_it_makes_the_film_and_kf_tinys_vae_encodes_the_portrait(host, own):
     plain = made(host, speaking("small", BUNDLED))
     prompt = also(speaking("small", "own.safetensors"), latent=(LATENT[0], LATENT[1] | {"vae": ["load", 1]}))
     ran = made(host, prompt)
-    video, pictures = ran.outputs["decode"]
+    video, frames = ran.outputs["decode"]
     assert torch.equal(ran.outputs["anchor"][0].latent, plain.outputs["anchor"][0].latent)
     assert video.get_stream_source() != plain.outputs["decode"][0].get_stream_source()  # another film of the same stream
 
@@ -54,8 +54,8 @@ def test_it_makes_the_film_and_kf_tinys_vae_encodes_the_portrait(host, own):
     latents = to_model_space(ran.outputs["latent"][0]["samples"].float())
     expected = torch.cat([decoder.decode_latents(part, state) for part in latents.split((1, 2), dim=2)], dim=2)  # as a stream pushes them
     # latents go out in the host's space and come back: where a CPU computes in float32 that rounding is seen
-    assert torch.allclose(pictures, expected[0].movedim(0, -1)[: len(pictures)], atol=1e-4)
-    assert (pictures - plain.outputs["decode"][1]).abs().mean() > 0.05
+    assert torch.allclose(frames, expected[0].movedim(0, -1)[: len(frames)], atol=1e-4)
+    assert (frames - plain.outputs["decode"][1]).abs().mean() > 0.05
 
 
 def test_the_packs_own_is_a_choice_beside_the_vae_and_missing_it_is_said(host, own, packs, monkeypatch):
@@ -70,7 +70,7 @@ def test_the_packs_own_is_a_choice_beside_the_vae_and_missing_it_is_said(host, o
 
 def test_the_cpu_preset_takes_it_and_auto_does_not(host, packs):
     chosen = made(host, speaking("preset", BUNDLED, tune="cpu"))
-    assert "Preset cpu: the small decoder makes the pictures, faster and softer." in chosen.said("decode")[-1]
+    assert "Preset cpu: the small decoder makes the frames, faster and softer." in chosen.said("decode")[-1]
     kept = made(host, speaking("auto", BUNDLED, tune="auto"))
     assert not torch.equal(kept.outputs["decode"][1], chosen.outputs["decode"][1]) and "small" not in kept.said("decode")[-1]
     assert torch.equal(chosen.outputs["decode"][1], made(host, speaking("named", SMALL)).outputs["decode"][1])

@@ -3,24 +3,24 @@
 import pytest
 import torch
 
-from kf_core.media.playback import pictures as pictures_of
+from kf_core.media.playback import frames as frames_of
 from kf_core.media.playback import probe
 
 from .conftest import also, talking
 
 
-def test_the_graph_makes_as_many_pictures_and_as_much_sound_as_the_voice_lasts(host):
+def test_the_graph_makes_as_many_frames_and_as_much_sound_as_the_voice_lasts(host):
     ran = host.run(talking())
     assert ran.succeeded, ran.messages
-    video, pictures = ran.outputs["decode"]
+    video, frames = ran.outputs["decode"]
     facts = probe(video.get_stream_source())
-    assert facts.pictures == len(pictures) == 32
+    assert facts.frames == len(frames) == 32
     assert facts.sound_seconds == pytest.approx(2.0, abs=0.05)
     assert (facts.width, facts.height, facts.fps) == (32, 32, 16)
     assert "AI-generated" in facts.metadata["comment"]
 
 
-def test_a_second_run_is_cached_and_a_fresh_one_gives_the_same_pictures(host):
+def test_a_second_run_is_cached_and_a_fresh_one_gives_the_same_frames(host):
     first = host.run(talking()).outputs["decode"]
     again = host.run(talking())
     assert again.succeeded and "decode" in again.cached
@@ -44,7 +44,7 @@ def test_two_streams_in_one_graph_do_not_disturb_each_other(host):
     assert torch.equal(ran.outputs["decode2"][1], alone[1])
 
 
-def test_a_run_that_is_cancelled_before_its_first_picture_names_no_file_that_is_not_there(host, monkeypatch):
+def test_a_run_that_is_cancelled_before_its_first_frame_names_no_file_that_is_not_there(host, monkeypatch):
     host.fresh()
     live = host.of_pack("decoding").live
     looks = live.stop_if_cancelled
@@ -54,30 +54,30 @@ def test_a_run_that_is_cancelled_before_its_first_picture_names_no_file_that_is_
         looks()
 
     monkeypatch.setattr(live, "stop_if_cancelled", cancelled_at_once)
-    stopped = host.run(talking(seed=6, prefix="early", decode={"keep_pictures": False}))
+    stopped = host.run(talking(seed=6, prefix="early", decode={"keep_frames": False}))
     assert stopped.messages[-1][0] == "execution_interrupted" and not list((host.folder / "output").glob("early_*.mp4"))
-    assert stopped.said("decode")[-1] == "Stopped before there was a picture. Queue again to go on."
+    assert stopped.said("decode")[-1] == "Stopped before there was an image. Queue again to go on."
 
 
 def test_cancel_leaves_a_playable_file_and_the_next_run_goes_on(host):
     host.fresh()
-    whole = host.run(talking(seed=4, prefix="whole", decode={"keep_pictures": False})).outputs["decode"][0].get_stream_source()
+    whole = host.run(talking(seed=4, prefix="whole", decode={"keep_frames": False})).outputs["decode"][0].get_stream_source()
     (host.folder / "output" / "knot_forcing" / ".streams").rename(host.folder / "forgotten")
     host.fresh()
     host.cancels_at = "0.6 of 2.0 s"
     try:
-        stopped = host.run(talking(seed=4, prefix="stopped", decode={"keep_pictures": False}))
+        stopped = host.run(talking(seed=4, prefix="stopped", decode={"keep_frames": False}))
     finally:
         host.cancels_at = ""
     assert not stopped.succeeded and stopped.messages[-1][0] == "execution_interrupted"
     path = next((host.folder / "output").glob("stopped_*.mp4"))
     assert stopped.said("decode")[-1] == f"Stopped. 0.6 s are in {path} and can be played. Queue again to go on."
-    assert len(list(pictures_of(path))) == 9
+    assert len(list(frames_of(path))) == 9
 
-    went_on = host.run(talking(seed=4, prefix="stopped", decode={"keep_pictures": False}))
+    went_on = host.run(talking(seed=4, prefix="stopped", decode={"keep_frames": False}))
     assert went_on.succeeded and not any("0.6 of" in line for line in went_on.said("decode"))
     assert probe(path).sound_seconds == pytest.approx(2.0, abs=0.05)
-    for made, wanted in zip(pictures_of(path), pictures_of(whole), strict=True):
+    for made, wanted in zip(frames_of(path), frames_of(whole), strict=True):
         assert torch.equal(made, wanted)
 
 
@@ -95,23 +95,23 @@ def test_cancel_is_heard_within_one_denoising_step(host, monkeypatch):
 
     monkeypatch.setattr(show, "step", pressed_in_the_second_chunk)
     host.fresh()
-    stopped = host.run(talking(seed=9, prefix="within", decode={"keep_pictures": False}))
+    stopped = host.run(talking(seed=9, prefix="within", decode={"keep_frames": False}))
     assert stopped.messages[-1][0] == "execution_interrupted"
     assert steps == [(0, 0), (0, 1), (3, 0)], "no step after the one in which it was pressed"
     path = next((host.folder / "output").glob("within_*.mp4"))
-    assert len(list(pictures_of(path))) == 9 and str(path) in stopped.said("decode")[-1]
+    assert len(list(frames_of(path))) == 9 and str(path) in stopped.said("decode")[-1]
 
 
 def test_what_is_there_already_is_not_made_again(host):
-    host.run(talking(seed=5, prefix="there", decode={"keep_pictures": False}))
+    host.run(talking(seed=5, prefix="there", decode={"keep_frames": False}))
     path = next((host.folder / "output").glob("there_*.mp4"))
     before = path.stat().st_mtime_ns
     host.fresh()
-    again = host.run(talking(seed=5, prefix="there", decode={"keep_pictures": False}))
+    again = host.run(talking(seed=5, prefix="there", decode={"keep_frames": False}))
     assert "there already" in again.said("decode")[-1] and path.stat().st_mtime_ns == before
 
 
-def test_pictures_are_seen_while_it_runs(host):
+def test_frames_are_seen_while_it_runs(host):
     host.fresh()
     ran = host.run(talking(seed=6, prefix="seen"))
     lines = ran.said("decode")
@@ -156,7 +156,7 @@ def test_every_signal_may_drive_at_once(host):
             "KnotForcingPose",
             {
                 "driving": ["audio", 0],
-                "pose_images": ["picture", 0],
+                "pose_images": ["image", 0],
                 "pose_fps": 1.0,
                 "yaw": 0.0,
                 "pitch": 0.0,

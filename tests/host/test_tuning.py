@@ -37,12 +37,12 @@ def made(host, tune: str | None, prefix: str):
     return ran.outputs["decode"][1], ran.said("decode")
 
 
-def test_with_room_every_preset_gives_an_old_workflows_pictures(host, tiny):
+def test_with_room_every_preset_gives_an_old_workflows_frames(host, tiny):
     old, nothing = made(host, None, "old")
     assert not any("Preset" in line for line in nothing)
     for tune in ("auto", "cpu", "8gb", "24gb"):
-        pictures, lines = made(host, tune, f"tuned-{tune}")
-        assert torch.equal(pictures, old)
+        frames, lines = made(host, tune, f"tuned-{tune}")
+        assert torch.equal(frames, old)
         if tune.endswith("gb"):
             assert lines[0].startswith(f"Preset {tune}: tiny at 32x32 needs 0.") and "the VAE, a chunk at a time, beside" in lines[0]
             assert lines[0] in lines[-1]
@@ -60,21 +60,21 @@ def no_room(host, monkeypatch):
 def test_a_chosen_preset_without_room_takes_the_tiny_decoder_that_is_there(host, tiny, no_room):
     softer, lines = made(host, "8gb", "no-room")
     assert "with a tiny decoder, a latent at a time, in turn with the drawing" in lines[0]
-    assert lines[0].endswith("Make the pictures smaller. taew2_1.safetensors makes the pictures.")
+    assert lines[0].endswith("Make the frames smaller. taew2_1.safetensors makes the frames.")
     assert not torch.equal(softer, made(host, None, "old")[0])
 
 
 def test_without_room_auto_keeps_the_vae_and_says_what_could_be_chosen(host, tiny, no_room, monkeypatch):
     monkeypatch.setattr(no_room, "preset_for", lambda device: "12gb")
     monkeypatch.setattr(no_room, "_reason", lambda preset, device: "it is a small card")
-    pictures, lines = made(host, "auto", "no-room-auto")
+    frames, lines = made(host, "auto", "no-room-auto")
     assert lines[0].startswith("Preset 12gb, because it is a small card") and "with the VAE, a latent at a time, in turn" in lines[0]
-    assert lines[0].endswith("taew2_1.safetensors is there: choose 12gb in `tune`, and it makes the pictures, faster and softer.")
+    assert lines[0].endswith("taew2_1.safetensors is there: choose 12gb in `tune`, and it makes the frames, faster and softer.")
     monkeypatch.undo()
-    assert (pictures - made(host, None, "old")[0]).abs().mean() < 0.002  # a latent at a time: bfloat16 rounds elsewhere
+    assert (frames - made(host, None, "old")[0]).abs().mean() < 0.002  # a latent at a time: bfloat16 rounds elsewhere
 
 
-def test_who_has_no_room_for_both_makes_pictures_after_the_drawing(host, tiny, no_room, monkeypatch):
+def test_who_has_no_room_for_both_makes_frames_after_the_drawing(host, tiny, no_room, monkeypatch):
     seen = []
     tuned = host.of_pack("tuning").Tuned
     worker = tuned.worker

@@ -1,4 +1,4 @@
-"""Control pictures lead through a VACE module in a real ComfyUI; a module of another size is refused where it meets the model."""
+"""Control frames lead through a VACE module in a real ComfyUI; a module of another size is refused where it meets the model."""
 
 import pytest
 import torch
@@ -22,13 +22,13 @@ def modules(host) -> None:
 
 
 def led(prefix: str, module: str = "tiny-vace.safetensors", **changed) -> dict:
-    inputs = {"control_images": ["picture", 0], "vae": ["load", 1], "module_name": module, "fps": 1.0, "strength": 1.0}
+    inputs = {"control_images": ["image", 0], "vae": ["load", 1], "module_name": module, "fps": 1.0, "strength": 1.0}
     inputs |= {"in_clean_pass": False, "driving": ["audio", 0]} | changed
     prompt = talking(seed=40, prefix=prefix, sampler={"driving": ["control", 0], "seconds": 0.8})
     return also(prompt, control=("KnotForcingVace", inputs))
 
 
-def test_control_pictures_lead_and_at_strength_0_they_do_not(host, modules):
+def test_control_frames_lead_and_at_strength_0_they_do_not(host, modules):
     host.fresh()
     plain = host.run(talking(seed=40, prefix="unled", sampler={"seconds": 0.8})).outputs["decode"][1]
     strong = host.run(led("led"))

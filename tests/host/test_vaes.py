@@ -11,7 +11,7 @@ from .conftest import also, talking
 
 
 def decoding_by(name: str, is_loaded_by_the_host: bool, prefix: str) -> dict:
-    """A short stream whose portrait a Wan VAE encodes and whose pictures the VAE `name` makes; its latents beside them."""
+    """A short stream whose portrait a Wan VAE encodes and whose frames the VAE `name` makes; its latents beside them."""
     prompt = talking(
         seed=30,
         prefix=prefix,
@@ -29,23 +29,23 @@ LATENT = ("KnotForcingToLatent", {"stream": ["sampler", 0], "vae": ["wan", 0], "
 
 @pytest.mark.parametrize("is_loaded_by_the_host", [False, True])
 @pytest.mark.parametrize("name, space", [("taew2_1.safetensors", "model"), ("lighttaew2_1.safetensors", "raw")])
-def test_a_tiny_decoder_makes_its_pictures_of_its_own_latents(host, tiny, name, space, is_loaded_by_the_host):
+def test_a_tiny_decoder_makes_its_frames_of_its_own_latents(host, tiny, name, space, is_loaded_by_the_host):
     host.fresh()
     ran = host.run(decoding_by(name, is_loaded_by_the_host, f"tiny-{space}-{is_loaded_by_the_host}"), "decode", "latent")
     assert ran.succeeded, ran.messages[-1]
-    pictures, raw = ran.outputs["decode"][1], ran.outputs["latent"][0]["samples"]
+    frames, raw = ran.outputs["decode"][1], ran.outputs["latent"][0]["samples"]
 
     def error(of: str) -> float:
         own = TinyVAE(of).requires_grad_(False)
         own.load_state_dict(tiny.state_dict())
         expected = TinyDecoder(own).decode_latents(to_model_space(raw.float()), DecoderState())[0].movedim(0, -1)
-        return ((pictures - expected[: len(pictures)]).norm() / (pictures - pictures.mean()).norm()).item()
+        return ((frames - expected[: len(frames)]).norm() / (frames - frames.mean()).norm()).item()
 
     other = {"model": "raw", "raw": "model"}[space]
     assert error(space) < 0.05 and error(other) > 0.15  # the host computes in bfloat16 here
 
 
-def test_wans_vae_in_diffusers_layout_makes_the_same_pictures(host, tiny):
+def test_wans_vae_in_diffusers_layout_makes_the_same_frames(host, tiny):
     host.fresh()
     plain = host.run(talking(seed=31, prefix="layout")).outputs["decode"][1]
     host.fresh()

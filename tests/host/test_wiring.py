@@ -14,9 +14,9 @@ def worked_on(prefix: str, kind: str, **inputs) -> dict:
 
 WRONG = {
     "a portrait batch": (
-        also(talking(anchor={"portrait": ["two", 0]}), two=("RepeatImageBatch", {"image": ["picture", 0], "amount": 2})),
+        also(talking(anchor={"portrait": ["two", 0]}), two=("RepeatImageBatch", {"image": ["image", 0], "amount": 2})),
         "anchor",
-        "a batch of 2 pictures, and one is needed",
+        "a batch of 2 frames, and one is needed",
     ),
     "an empty sound": (
         also(talking(audio={"audio": ["none", 0]}), none=("EmptyAudio", {"duration": 0.0, "sample_rate": 16000, "channels": 1})),
@@ -72,12 +72,12 @@ WRONG = {
         "sampler",
         "How long should the video be?",
     ),
-    "too many pictures": (talking(seed=20, decode={"max_frames": 31}), "decode", "The stream has 32 pictures"),
+    "too many frames": (talking(seed=20, decode={"max_frames": 31}), "decode", "The stream has 32 frames"),
     "a knot longer than the chunk": (talking(sampler={"chunk": 1, "knot_frames": 2}), "sampler", "cannot be longer than the chunk"),
-    "more pictures than the segment has": (
+    "more frames than the segment has": (
         worked_on("more", "RepeatImageBatch", amount=2),
         "join",
-        "16 pictures came, and segment 0 has 8",
+        "16 frames came, and segment 0 has 8",
     ),
     "a size that no video has": (
         worked_on("odd", "ImageScale", upscale_method="area", width=33, height=33, crop="disabled"),
@@ -138,9 +138,9 @@ def test_one_clear_sentence_on_the_right_node(host, case):
     assert sentence in ran.error["exception_message"], ran.error["exception_message"]
 
 
-def test_who_waits_for_pictures_that_were_not_kept_is_told_why(host):
-    unkept = talking(seed=21, decode={"keep_pictures": False})
+def test_who_waits_for_frames_that_were_not_kept_is_told_why(host):
+    unkept = talking(seed=21, decode={"keep_frames": False})
     ran = host.run(also(unkept, look=("PreviewImage", {"images": ["decode", 1]})))
     errors = [data for event, data in ran.events if event == "execution_error"]
     assert [error["node_id"] for error in errors] == ["look"]
-    assert "`keep_pictures` is off" in errors[0]["exception_message"]
+    assert "`keep_frames` is off" in errors[0]["exception_message"]

@@ -9,7 +9,7 @@ from .place import refuse
 
 
 def write_upscaler(path: Path, times: int) -> None:
-    """Like RealESRGAN's compact ones; it adds a little to the picture `times` as large."""
+    """Like RealESRGAN's compact ones; it adds a little to the frame `times` as large."""
     try:
         from spandrel.architectures.Compact import Compact
     except ImportError as problem:

@@ -12,7 +12,7 @@ from kf_core.errors import KnotForcingError
 from kf_core.film import Film, film_name
 from kf_core.media.finish import unfinish
 from kf_core.media.fragments import read_fragments, write_fragment
-from kf_core.media.playback import pictures, probe
+from kf_core.media.playback import frames, probe
 from kf_core.spool import Spool
 from kf_core.stream import StreamState
 from kf_core.vae.streaming import VideoDecoder, prepare
@@ -46,17 +46,17 @@ def record_until(film: Film, kind: type, count: int) -> list:
 @pytest.mark.parametrize("kind, count", [(FrameChunk, 1), (Step, 3), (LatentChunk, 2), (FrameChunk, 3)])
 def test_stopped_anywhere_it_plays_and_goes_on_to_the_same_film(film, tmp_path, kind, count):
     whole = Film(stream=film.stream, path=tmp_path / "whole.mp4", state_file=tmp_path / "whole.state")
-    assert len(list(whole.record())) == 3 * 4 + 1  # chunks of two steps, latents and pictures, of which the first comes alone
+    assert len(list(whole.record())) == 3 * 4 + 1  # chunks of two steps, latents and frames, of which the first comes alone
     first = record_until(film, kind, count)
     made = sum(item.span.length for item in first if isinstance(item, FrameChunk))
-    assert film.pictures >= made and probe(film.path).pictures == film.pictures  # what was being made is there, too
+    assert film.frames >= made and probe(film.path).frames == film.frames  # what was being made is there, too
     assert not film.is_whole() and film.state_file.exists()
 
     rest = list(film.record())
     assert film.is_whole() and not film.state_file.exists()
     finished = [item.span.start for item in first if isinstance(item, LatentChunk)]
     assert not set(drawn(rest)) & set(finished)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(pictures(film.path), pictures(whole.path), strict=True))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(frames(film.path), frames(whole.path), strict=True))
     assert probe(film.path).sound_seconds == pytest.approx(2.0, abs=0.05)
 
 
@@ -64,17 +64,17 @@ def test_another_film_of_the_same_stream_draws_nothing(film, tmp_path):
     list(film.record())
     other = Film(stream=film.stream, path=tmp_path / "other.mp4", state_file=tmp_path / "other.state", spool=film.spool)
     assert drawn(other.record()) == []
-    assert other.pictures == film.pictures == 32
+    assert other.frames == film.frames == 32
 
 
-def test_pictures_that_are_in_the_file_are_handed_out_again_without_drawing(film):
+def test_frames_that_are_in_the_file_are_handed_out_again_without_drawing(film):
     record_until(film, FrameChunk, 3)
     again = list(film.record(is_from_the_start=True))
     assert sum(item.span.length for item in again if isinstance(item, FrameChunk)) == 32
-    assert drawn(again) == [6] and film.pictures == 32
+    assert drawn(again) == [6] and film.frames == 32
 
 
-def test_pictures_that_a_changed_spool_cannot_give_again_are_drawn_again(film):
+def test_frames_that_a_changed_spool_cannot_give_again_are_drawn_again(film):
     """The state has drawn further than the latents can be read: it cannot be gone on with."""
     record_until(film, FrameChunk, 3)
     path = film.spool.path
@@ -82,7 +82,7 @@ def test_pictures_that_a_changed_spool_cannot_give_again_are_drawn_again(film):
     anew = replace(film, spool=Spool(path.parent, path.stem))
     again = list(anew.record(is_from_the_start=True))
     assert drawn(again)[0] == 0 and sum(item.span.length for item in again if isinstance(item, FrameChunk)) == 32
-    assert anew.is_whole() and anew.pictures == 32
+    assert anew.is_whole() and anew.frames == 32
 
 
 def test_a_film_goes_on_where_the_spool_was_lost(film):
@@ -93,11 +93,11 @@ def test_a_film_goes_on_where_the_spool_was_lost(film):
 
 
 @pytest.mark.parametrize("kind, count", [(Step, 3), (Step, 4), (FrameChunk, 3)])
-def test_without_a_spool_the_saved_state_belongs_to_the_pictures_in_the_file(film, kind, count):
+def test_without_a_spool_the_saved_state_belongs_to_the_frames_in_the_file(film, kind, count):
     alone = replace(film, spool=None)
     first = record_until(alone, kind, count)
     state = StreamState.load(alone.state_file, alone.stream)
-    assert state.is_whole and state.next_picture == alone.pictures
+    assert state.is_whole and state.next_frame == alone.frames
     finished = [item.span.start for item in first if isinstance(item, LatentChunk)]
     rest = drawn(alone.record())
     assert alone.is_whole() and not set(rest) & set(finished)
@@ -116,7 +116,7 @@ def test_a_film_by_a_decoder_alone_goes_on_to_the_same_film_and_has_another_name
     list(whole.record())
     record_until(by, FrameChunk, 2)
     list(by.record())
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(pictures(by.path), pictures(whole.path), strict=True))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(frames(by.path), frames(whole.path), strict=True))
     recipe = film.stream.recipe()
     assert by.stream.recipe() == recipe and film_name(by.stream, recipe) != film_name(film.stream, recipe)  # the same latents
 
@@ -143,7 +143,7 @@ def test_a_film_that_cannot_be_written_says_so_and_keeps_what_is_there(film, mon
         match="the disk is full. The 0.6 s made so far are kept in it and can be played",
     ):
         list(film.record())
-    assert film.pictures == 9
+    assert film.frames == 9
     list(film.record())
     assert film.is_whole()
 
@@ -158,7 +158,7 @@ def test_a_stopped_film_is_an_ordinary_mp4_as_a_whole_one_is(film, kind, count):
     record_until(film, kind, count)
     assert not film.is_whole() and is_finished(film)
     list(film.record())
-    assert film.is_whole() and is_finished(film) and probe(film.path).pictures == film.pictures == 32
+    assert film.is_whole() and is_finished(film) and probe(film.path).frames == film.frames == 32
 
 
 @pytest.mark.parametrize("has_end", [True, False])
@@ -169,10 +169,10 @@ def test_a_film_that_was_killed_before_it_was_finished_is_finished_when_it_is_as
         found = read_fragments(file)
         unfinish(file, found)
         if not has_end:  # of the sound
-            file.truncate([part.stop for part in found.whole if part.pictures][-1])
+            file.truncate([part.stop for part in found.whole if part.frames][-1])
     assert film.is_whole() and not is_finished(film)
     film.finish()
-    assert is_finished(film) and (probe(film.path).sound_seconds, film.pictures) == (pytest.approx(before[1]), 32)
+    assert is_finished(film) and (probe(film.path).sound_seconds, film.frames) == (pytest.approx(before[1]), 32)
     assert not has_end or film.path.read_bytes() == before[0]
     written = film.path.stat().st_mtime_ns
     film.finish()
@@ -184,5 +184,5 @@ def test_a_disk_that_cannot_say_when_it_has_the_bytes_is_taken_at_its_word(film,
         raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr("os.fsync", no_sync)
-    record_until(film, FrameChunk, 2)  # pictures, latents and the state
-    assert film.state_file.exists() and film.pictures > 0
+    record_until(film, FrameChunk, 2)  # frames, latents and the state
+    assert film.state_file.exists() and film.frames > 0

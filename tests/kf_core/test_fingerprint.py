@@ -20,10 +20,10 @@ from kf_core import fingerprint as module
 from kf_core.checkpoints.read import read_header
 from kf_core.conditioning.anchor import Anchor
 from kf_core.conditioning.audio import AudioArray, AudioFile, LiveAudio, Silence
-from kf_core.conditioning.control import ControlPictures
+from kf_core.conditioning.control import ControlFrames
 from kf_core.conditioning.driving import Driving
 from kf_core.conditioning.expression import ExpressionTrack
-from kf_core.conditioning.pose import HeadAngles, PosePictures
+from kf_core.conditioning.pose import HeadAngles, PoseFrames
 from kf_core.conditioning.track import Held
 from kf_core.fingerprint import LEFT_OUT, Unrepeatable, fingerprint, frozen_names, later, names_of, places
 from kf_core.model.card import ModelCard
@@ -114,13 +114,13 @@ def test_a_word_that_was_changed_in_a_voice_is_another_recipe(stream, tmp_path, 
 
 
 def test_every_number_of_an_array_counts():
-    wave, pictures = np.zeros((1, 500_000), np.float32), torch.zeros(4, 64, 64, 3)
-    other_wave, other_pictures = wave.copy(), pictures.clone()
-    other_wave[0, 123_457], other_pictures[2, 33, 17, 1] = 1e-6, 1e-6
+    wave, frames = np.zeros((1, 500_000), np.float32), torch.zeros(4, 64, 64, 3)
+    other_wave, other_frames = wave.copy(), frames.clone()
+    other_wave[0, 123_457], other_frames[2, 33, 17, 1] = 1e-6, 1e-6
     assert fingerprint(AudioArray(wave, 16000)) == fingerprint(AudioArray(wave, 16000)) != fingerprint(AudioArray(other_wave, 16000))
-    for kind in (PosePictures, ControlPictures):
-        assert fingerprint(kind(pictures)) == fingerprint(kind(pictures)) != fingerprint(kind(other_pictures))
-    assert fingerprint(Anchor(pictures)) != fingerprint(Anchor(other_pictures))
+    for kind in (PoseFrames, ControlFrames):
+        assert fingerprint(kind(frames)) == fingerprint(kind(frames)) != fingerprint(kind(other_frames))
+    assert fingerprint(Anchor(frames)) != fingerprint(Anchor(other_frames))
 
 
 def test_a_file_is_read_once_and_again_when_it_has_changed(tmp_path, monkeypatch):
@@ -343,7 +343,7 @@ def test_a_stream_computes_its_recipe_once_and_a_changed_one_its_own(stream):  #
     asked = []
 
     @dataclass(frozen=True, eq=False)
-    class Watched(ControlPictures):
+    class Watched(ControlFrames):
         @property
         def name_for_recipe(self) -> str:
             asked.append(self)

@@ -14,17 +14,17 @@ from ..held import counted
 from .test_stream import speech, stream  # noqa: F401  a fixture
 
 SETTLED, CHUNKS = 5, 12
-PICTURE_BYTES = 4 * 3 * 32 * 48  # float32
+FRAME_BYTES = 4 * 3 * 32 * 48  # float32
 
 
 @pytest.mark.parametrize("worker", [InTurn, Beside])
 def test_a_film_holds_as_much_after_twelve_chunks_as_after_five(stream, tmp_path, worker):  # noqa: F811
     endless = replace(stream, driving=replace(stream.driving, audio=speech(0.75 * (CHUNKS + 3))))
     film = Film(stream=endless, path=tmp_path / "film.mp4", state_file=tmp_path / "film.state", spool=Spool(tmp_path, "a"), worker=worker)
-    pictures = (item for item in film.record() if isinstance(item, FrameChunk))
-    next(chunk for chunk in pictures if chunk.index == SETTLED - 2)
-    with counted() as held, closing(pictures):
-        next(chunk for chunk in pictures if chunk.index == SETTLED)
+    frames = (item for item in film.record() if isinstance(item, FrameChunk))
+    next(chunk for chunk in frames if chunk.index == SETTLED - 2)
+    with counted() as held, closing(frames):
+        next(chunk for chunk in frames if chunk.index == SETTLED)
         before = held()
-        assert next(chunk for chunk in pictures if chunk.index == CHUNKS) is not None
-        assert held() - before < PICTURE_BYTES
+        assert next(chunk for chunk in frames if chunk.index == CHUNKS) is not None
+        assert held() - before < FRAME_BYTES

@@ -13,7 +13,7 @@ from kf_core.kept import KeptStreams, limit_from
 from kf_core.spool import Spool
 from kf_core.stream import StreamState
 
-from .test_stream import pictures, stream, whole  # noqa: F401
+from .test_stream import frames, stream, whole  # noqa: F401
 
 NAMES = [letter * 32 for letter in "abcde"]
 ROOT = Path(__file__).parents[2]
@@ -126,7 +126,7 @@ def test_a_stream_whose_file_is_removed_by_hand_goes_on_without(stream, whole, t
     for chunk in stream.frames(StreamState.start(stream), spool):
         made.append(chunk)
         spool.path.unlink(missing_ok=True)
-    assert pictures(made).equal(whole) and not spool.path.exists()
+    assert frames(made).equal(whole) and not spool.path.exists()
 
 
 def test_the_limit_is_a_number_of_gigabytes():

@@ -22,8 +22,8 @@ from kf_core.chunks import ChunkConditioning, LatentChunk, Signal, TextContext
 from kf_core.cli.main import main
 from kf_core.conditioning.anchor import Anchor
 from kf_core.conditioning.portrait import livetalk_portrait
-from kf_core.media.picture import read_picture
-from kf_core.media.playback import pictures, probe
+from kf_core.media.image import read_image
+from kf_core.media.playback import frames, probe
 from kf_core.model.adapters import Adapters
 from kf_core.model.card import AudioSpec, TextSpec
 from kf_core.model.wan import WanModel
@@ -162,12 +162,12 @@ class Published:
 def test_a_portrait_a_voice_and_a_prompt_become_a_video_that_all_of_them_decide(files, tmp_path):
     assert files.animate("plain.mp4") == 0
     facts = probe(files.folder / "plain.mp4")
-    assert (facts.pictures, facts.width, facts.height, facts.fps) == (32, *SIZE, FPS) and abs(facts.sound_seconds - SECONDS) < 0.01
+    assert (facts.frames, facts.width, facts.height, facts.fps) == (32, *SIZE, FPS) and abs(facts.sound_seconds - SECONDS) < 0.01
     write_voice(tmp_path / "other.wav", SECONDS, pitch=320)
-    plain = torch.stack(list(pictures(files.folder / "plain.mp4")))
+    plain = torch.stack(list(frames(files.folder / "plain.mp4")))
     for name, changed in {"prompt": {"prompt": "smiles"}, "voice": {"audio": tmp_path / "other.wav"}, "seed": {"seed": 1}}.items():
         assert files.animate(f"{name}.mp4", **changed) == 0
-        assert not torch.equal(torch.stack(list(pictures(files.folder / f"{name}.mp4"))), plain), name
+        assert not torch.equal(torch.stack(list(frames(files.folder / f"{name}.mp4"))), plain), name
 
 
 def test_what_the_command_draws_equals_the_published_way_joined_by_hand(files, tmp_path):
@@ -175,7 +175,7 @@ def test_what_the_command_draws_equals_the_published_way_joined_by_hand(files, t
     drawn = files.latents(tmp_path)
     model = load_generator(files.folder / FILES["checkpoint"], known_as="livetalk", accept_licence=True, dtype=torch.float32)
     assert model.card.rollout == livetalk().rollout  # pinned 9, window 6, t as bf16 rounds it, frame 0 pinned
-    portrait = livetalk_portrait(read_picture(files.folder / FILES["portrait"]), *SIZE)
+    portrait = livetalk_portrait(read_image(files.folder / FILES["portrait"]), *SIZE)
     anchor = Anchor(encode_clip(load_vae(files.folder / FILES["vae"], dtype=torch.float32), portrait))
     driving = Published(published_features(files, drawn.shape[2]), published_prompt(files))
     noise = SeededNoise(0, (1, 16, SIZE[1] // 8, SIZE[0] // 8))
@@ -186,7 +186,7 @@ def test_what_the_command_draws_equals_the_published_way_joined_by_hand(files, t
             if sum(chunk.shape[2] for chunk in chunks) >= drawn.shape[2]:
                 break
     expected = torch.cat(chunks, dim=2)
-    assert torch.allclose(drawn[:, :, :1], anchor.latent, atol=1e-6)  # the first picture is the portrait itself
+    assert torch.allclose(drawn[:, :, :1], anchor.latent, atol=1e-6)  # the first frame is the portrait itself
     error = (drawn - expected).norm() / expected.norm()
     assert error < 1e-5
     print(f"relative error {error:.1e}")
@@ -216,7 +216,7 @@ def test_guidance_without_a_reader_is_refused_before_anything_is_loaded(files, c
 
 
 def test_one_word_puts_it_under_knot_forcing(files, tmp_path):
-    assert files.animate("knot.mp4", method="knot-forcing", spool=tmp_path) == 0 and probe(files.folder / "knot.mp4").pictures == 32
+    assert files.animate("knot.mp4", method="knot-forcing", spool=tmp_path) == 0 and probe(files.folder / "knot.mp4").frames == 32
     own, knotted = tmp_path.with_name("own"), files.latents(tmp_path)
     assert files.animate("own.mp4", spool=own) == 0
     assert torch.allclose(knotted[:, :, :1], files.latents(own)[:, :, :1])  # frame 0 is pinned under both

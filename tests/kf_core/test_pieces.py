@@ -9,7 +9,7 @@ from kf_core.errors import KnotForcingError
 from kf_core.pieces import Pieces, piece_with
 from kf_core.spool import Spool
 
-from .test_stream import pictures, stream, whole  # noqa: F401  the same two seconds
+from .test_stream import frames, stream, whole  # noqa: F401  the same two seconds
 
 
 def pieces_of(stream, folder, seconds: float) -> Pieces:  # noqa: F811
@@ -17,7 +17,7 @@ def pieces_of(stream, folder, seconds: float) -> Pieces:  # noqa: F811
 
 
 def taken(pieces: Pieces, index: int) -> torch.Tensor:
-    return pictures(item for item in pieces.take(index) if isinstance(item, FrameChunk))
+    return frames(item for item in pieces.take(index) if isinstance(item, FrameChunk))
 
 
 @pytest.mark.parametrize("seconds", [0.25, 0.5, 0.7, 1.5, 4.0])
@@ -41,11 +41,11 @@ def test_a_piece_may_be_taken_again_and_in_any_order(stream, whole, tmp_path):  
 
 
 @pytest.mark.parametrize("seconds", [0.25, 0.5, 0.7, 1.5, 4.0])
-def test_every_picture_is_in_the_piece_that_spans_it(stream, tmp_path, seconds):  # noqa: F811
+def test_every_frame_is_in_the_piece_that_spans_it(stream, tmp_path, seconds):  # noqa: F811
     pieces = pieces_of(stream, tmp_path, seconds)
     for index in range(pieces.count):
-        assert {piece_with(picture, seconds, stream.fps) for picture in pieces.span(index)} == {index}
-    assert [piece_with(picture, 0.25, 25.0) for picture in (5, 6, 11, 12, 37, 38)] == [0, 1, 1, 2, 5, 6]  # from round(6.25 * index) on
+        assert {piece_with(frame, seconds, stream.fps) for frame in pieces.span(index)} == {index}
+    assert [piece_with(frame, 0.25, 25.0) for frame in (5, 6, 11, 12, 37, 38)] == [0, 1, 1, 2, 5, 6]  # from round(6.25 * index) on
 
 
 def test_beyond_the_last_piece_it_is_said_how_many_there_are(stream, tmp_path):  # noqa: F811

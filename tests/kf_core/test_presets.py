@@ -37,7 +37,7 @@ def test_what_does_not_fit_is_said_with_advice():
 def test_only_the_cpu_asked_for_by_name_takes_the_small_decoder():
     small = DecoderKind(dim=48, is_alone=True)
     asked = planned("cpu", VAE, small)
-    assert asked.way.decoder == small and not asked.is_usual and "the small decoder makes the pictures" in asked.why
+    assert asked.way.decoder == small and not asked.is_usual and "the small decoder makes the frames" in asked.why
     assert planned("auto", VAE, small).way.decoder == VAE and planned("auto", VAE, small).is_usual
     for decoders in ((VAE,), (VAE, TINY), (small,)):  # a tiny decoder is for want of memory, and what was given is kept
         assert planned("cpu", *decoders).way.decoder == decoders[0] and planned("cpu", *decoders).is_usual

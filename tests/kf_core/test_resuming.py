@@ -18,7 +18,7 @@ from kf_core.conditioning.audio import LiveAudio
 from kf_core.conditioning.driving import Driving
 from kf_core.errors import KnotForcingError
 from kf_core.film import Film
-from kf_core.media.playback import pictures, probe
+from kf_core.media.playback import frames, probe
 from kf_core.pieces import Pieces
 from kf_core.spool import Spool
 from kf_core.stream import Stream, StreamState
@@ -40,7 +40,7 @@ def there(folder: Path) -> list[str]:
 
 
 def same(ours: Path, theirs: Path) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(pictures(ours), pictures(theirs), strict=True))
+    return all(torch.equal(a, b) for a, b in zip(frames(ours), frames(theirs), strict=True))
 
 
 def passes(items) -> tuple[list[int], int]:
@@ -80,7 +80,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_film_and_draws_nothing_twic
     assert same(film.path, killed[-1] / "film.mp4") and there(tmp_path / "left") == ["film.mp4"]
 
 
-def test_killed_after_the_last_picture_nothing_is_drawn_and_nothing_stays(stream, killed, tmp_path):  # noqa: F811
+def test_killed_after_the_last_frame_nothing_is_drawn_and_nothing_stays(stream, killed, tmp_path):  # noqa: F811
     shutil.copytree(killed[-2], tmp_path / "left")
     film = film_in(tmp_path / "left", stream)
     StreamState.start(stream).save(film.state_file, stream)
@@ -117,10 +117,10 @@ def test_where_the_log_is_lost_it_is_said_and_drawn_once_more(stream, killed, tm
         log.remove()
         for chunk in chunks:
             Spool.beside(log.path, "0" * 32).append(chunk)
-    before = film.pictures
+    before = film.frames
     seconds = before / stream.fps
     assert film.remark() == (
-        f"film.mp4.resume, from which the video would go on, is missing: the pictures from 0.0 s to {seconds:.1f} s are drawn once more "
+        f"film.mp4.resume, from which the video would go on, is missing: the frames from 0.0 s to {seconds:.1f} s are drawn once more "
         f"before new ones come. The video stays as it is, and that takes about as long as making these {seconds:.1f} s did."
     )
     items = list(film.record())
@@ -131,7 +131,7 @@ def test_where_the_log_is_lost_it_is_said_and_drawn_once_more(stream, killed, tm
 
 @pytest.fixture
 def stopped(stream, tmp_path) -> Film:  # noqa: F811
-    """Stopped by its user after 9 of 32 pictures, while the next chunk was drawn."""
+    """Stopped by its user after 9 of 32 frames, while the next chunk was drawn."""
     film, made = film_in(tmp_path, stream), 0
     with closing(film.record()) as happening:
         for item in happening:
@@ -156,7 +156,7 @@ def test_a_state_that_is_none_is_named(stopped, killed, how, words):
         stopped.state_file.write_bytes(stopped.state_file.read_bytes()[:-40])
     else:
         stopped.state_file.unlink()
-    assert stopped.remark().startswith(f"film.mp4.resume, from which the video would go on, {words}: the pictures from 0.0 s to 0.6 s")
+    assert stopped.remark().startswith(f"film.mp4.resume, from which the video would go on, {words}: the frames from 0.0 s to 0.6 s")
     assert passes(stopped.record()) == ([0, 3, 6], 0)
     assert same(stopped.path, killed[-1] / "film.mp4")
 
@@ -172,7 +172,7 @@ def test_a_log_that_was_lost_after_the_state_was_saved_is_named(stopped, killed,
             break
     film = film_in(folder, stopped.stream)
     film.log.path.unlink()
-    assert film.pictures == 21
+    assert film.frames == 21
     assert film.remark().startswith("film.mp4.resume.latents, which holds what was drawn since film.mp4.resume was saved, is missing")
     assert "from 0.6 s to 1.3 s" in film.remark()
     assert passes(film.record()) == ([3, 6], 0)
@@ -182,10 +182,10 @@ def test_a_log_that_was_lost_after_the_state_was_saved_is_named(stopped, killed,
 def test_a_state_that_is_ahead_of_the_file_is_named(stopped, stream, tmp_path):  # noqa: F811
     state = StreamState.start(stream)
     for _ in stream.frames(state):
-        if state.next_picture >= 21:
+        if state.next_frame >= 21:
             break
     state.save(stopped.state_file, stream)
-    assert "was saved later than the end of the video was written: the pictures from 0.0 s to 0.6 s" in stopped.remark()
+    assert "was saved later than the end of the video was written: the frames from 0.0 s to 0.6 s" in stopped.remark()
     assert passes(stopped.record()) == ([0, 3, 6], 0)
 
 
@@ -234,7 +234,7 @@ def test_an_unlimited_window_goes_on_with_more_room_bit_for_bit(stream, tmp_path
     first = torch.cat([chunk.frames for chunk in short.frames(state)])
     state.save(tmp_path / "state", short)
     again = StreamState.load(tmp_path / "state", long)
-    assert again.next_picture == 21 and again.rollout.cache.num_bytes > state.rollout.cache.num_bytes
+    assert again.next_frame == 21 and again.rollout.cache.num_bytes > state.rollout.cache.num_bytes
     assert torch.equal(first, whole[:16])
     assert torch.equal(torch.cat([chunk.frames for chunk in long.frames(again)]), whole[21:])
     for _ in long.frames(again := StreamState.start(long)):
@@ -257,7 +257,7 @@ def tiny_decoder() -> TinyDecoder:
 
 
 @pytest.mark.parametrize("decoder", [wan_decoder, tiny_decoder])
-def test_a_decoder_that_begins_late_makes_the_same_pictures_once_it_has_seen_enough(decoder):
+def test_a_decoder_that_begins_late_makes_the_same_frames_once_it_has_seen_enough(decoder):
     decoder, chunks = decoder(), (DECODER_REMEMBERS + 2) // 3 + 3
     latents = torch.randn(1, 16, 3 * chunks, 2, 2)
     begin = 2
@@ -311,12 +311,12 @@ def test_a_live_film_goes_on_until_its_source_ends_with_its_sound(stream, tmp_pa
     source = LiveAudio(patience_seconds=60)
     film = film_in(tmp_path, replace(stream, driving=Driving(audio=source, script="[00:01-] smile")), worker)
     speaker = threading.Thread(target=speak, args=(source, 2.0))
-    assert film.stream.num_pictures is None and not film.is_whole()
+    assert film.stream.num_frames is None and not film.is_whole()
     speaker.start()
     list(film.record())
     speaker.join()
     facts = probe(film.path)
-    assert film.is_whole() and film.pictures == facts.pictures == 32 and there(tmp_path) == ["film.mp4"]
+    assert film.is_whole() and film.frames == facts.frames == 32 and there(tmp_path) == ["film.mp4"]
     assert facts.sound_seconds == pytest.approx(2.0, abs=0.05)
     recorded = film_in(tmp_path, stream)
     assert recorded.is_other()  # the same sound from a file is another performance
@@ -332,7 +332,7 @@ def test_a_live_film_goes_on_after_its_beginning_has_been_forgotten(stream, tmp_
             if isinstance(item, FrameChunk) and item.span.stop >= 57:
                 break
             hear(3 * isinstance(item, FrameChunk))
-    assert film.pictures == 57 and film.remark() == ""
+    assert film.frames == 57 and film.remark() == ""
     with pytest.raises(KnotForcingError, match="has been forgotten"):
         source.samples(0, 16_000)
     hear(24)

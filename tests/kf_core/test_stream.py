@@ -41,57 +41,57 @@ def stream() -> Stream:
 
 @pytest.fixture(scope="module")
 def whole(stream) -> torch.Tensor:
-    return pictures(stream.frames())
+    return frames(stream.frames())
 
 
-def pictures(chunks) -> torch.Tensor:
+def frames(chunks) -> torch.Tensor:
     return torch.cat([chunk.frames for chunk in chunks])
 
 
 def run_to(stream: Stream, state: StreamState, count: int, spool: Spool | None = None) -> torch.Tensor:
-    """Pictures until at least `count` of the stream have been made."""
+    """Frames until at least `count` of the stream have been made."""
     made = []
     for chunk in stream.frames(state, spool):
         made.append(chunk)
-        if state.next_picture >= count:
+        if state.next_frame >= count:
             break
-    return pictures(made)
+    return frames(made)
 
 
-def test_the_length_is_that_of_the_sound_to_the_picture(stream, whole):
-    assert len(whole) == stream.num_pictures == 32
-    assert len(pictures(replace(stream, seconds=0.05))) == 1
+def test_the_length_is_that_of_the_sound_to_the_frame(stream, whole):
+    assert len(whole) == stream.num_frames == 32
+    assert len(frames(replace(stream, seconds=0.05))) == 1
 
 
-def test_iterating_again_gives_the_same_pictures(stream, whole):
-    assert torch.equal(pictures(stream), whole)
+def test_iterating_again_gives_the_same_frames(stream, whole):
+    assert torch.equal(frames(stream), whole)
 
 
 def test_a_prefix_does_not_depend_on_the_length_asked_for(stream, whole):
-    assert torch.equal(pictures(replace(stream, seconds=1.3)), whole[:21])
+    assert torch.equal(frames(replace(stream, seconds=1.3)), whole[:21])
 
 
-def test_spans_meet_and_count_every_picture_once(stream):
+def test_spans_meet_and_count_every_frame_once(stream):
     spans = [chunk.span for chunk in stream]
     assert spans[0].start == 0 and spans[-1].stop == 32
     assert all(a.stop == b.start for a, b in itertools.pairwise(spans))
 
 
-def test_gathered_pictures_are_the_whole_and_lie_where_the_first_made_room(stream, whole):
+def test_gathered_frames_are_the_whole_and_lie_where_the_first_made_room(stream, whole):
     gathered, places = None, set()
     for chunk in stream:
-        gathered = gather(gathered, chunk, PixelSpan(0, stream.num_pictures))
+        gathered = gather(gathered, chunk, PixelSpan(0, stream.num_frames))
         places.add(gathered.data_ptr())
     assert torch.equal(gathered, whole) and gathered.dtype == torch.float32 and len(places) == 1
 
 
 def test_a_stream_without_end_goes_on(stream):
     endless = replace(stream, driving=Driving())
-    assert endless.num_pictures is None
+    assert endless.num_frames is None
     assert [chunk.span.stop for chunk in itertools.islice(endless, 7)] == [1, 9, 21, 33, 45, 57, 69]
 
 
-def test_the_first_picture_is_there_before_the_others_are_decoded(stream):
+def test_the_first_frame_is_there_before_the_others_are_decoded(stream):
     kinds = [type(item) for item in itertools.islice(stream.steps(), 5)]
     assert kinds == [Step, Step, LatentChunk, FrameChunk, FrameChunk]
     assert next(stream.frames()).span.length == 1
@@ -100,8 +100,8 @@ def test_the_first_picture_is_there_before_the_others_are_decoded(stream):
 def test_two_streams_on_one_model_do_not_disturb_each_other(stream, whole):
     other = replace(stream, seed=4)
     alternating = [(a, b) for a, b in zip(stream, other, strict=True)]
-    assert torch.equal(pictures(a for a, _ in alternating), whole)
-    assert not torch.equal(pictures(b for _, b in alternating), whole)
+    assert torch.equal(frames(a for a, _ in alternating), whole)
+    assert not torch.equal(frames(b for _, b in alternating), whole)
 
 
 @pytest.mark.parametrize("stop", [9, 21])
@@ -110,8 +110,8 @@ def test_continued_from_a_saved_state_equals_uninterrupted(stream, whole, tmp_pa
     first = run_to(stream, state, stop)
     state.save(tmp_path / "state", stream)
     again = StreamState.load(tmp_path / "state", stream)
-    assert again.next_picture == len(first) == stop
-    assert torch.equal(torch.cat((first, pictures(stream.frames(again)))), whole)
+    assert again.next_frame == len(first) == stop
+    assert torch.equal(torch.cat((first, frames(stream.frames(again)))), whole)
 
 
 def test_a_state_saved_between_two_steps_is_that_of_the_last_chunk(stream, whole, tmp_path):
@@ -121,16 +121,16 @@ def test_a_state_saved_between_two_steps_is_that_of_the_last_chunk(stream, whole
         if isinstance(item, Step) and seen == 2 and item.index == 1:
             break
     state.save(tmp_path / "state", stream)
-    assert torch.equal(pictures(stream.frames(StreamState.load(tmp_path / "state", stream))), whole[9:])
+    assert torch.equal(frames(stream.frames(StreamState.load(tmp_path / "state", stream))), whole[9:])
 
 
 def test_a_longer_stream_goes_on_from_the_state_of_a_shorter_one(stream, whole, tmp_path):
     short, state = replace(stream, seconds=1.0), StreamState.start(stream)
-    assert len(pictures(short.frames(state))) == 16
+    assert len(frames(short.frames(state))) == 16
     state.save(tmp_path / "state", short)
     again = StreamState.load(tmp_path / "state", stream)
-    assert again.next_picture == 21  # whole chunks, though 16 pictures were shown
-    assert torch.equal(pictures(stream.frames(again)), whole[21:])
+    assert again.next_frame == 21  # whole chunks, though 16 frames were shown
+    assert torch.equal(frames(stream.frames(again)), whole[21:])
 
 
 def test_a_state_is_taken_only_by_its_own_recipe(stream, tmp_path):
@@ -157,17 +157,17 @@ def test_a_broken_state_is_no_state(stream, tmp_path, broken):
 
 def test_what_the_spool_holds_is_read_and_not_drawn(stream, whole, tmp_path):
     spool = Spool(tmp_path, stream.recipe())
-    assert torch.equal(pictures(stream.frames(spool=spool)), whole) and len(spool) == 3
+    assert torch.equal(frames(stream.frames(spool=spool)), whole) and len(spool) == 3
     again = list(stream.steps(spool=Spool(tmp_path, stream.recipe())))
     assert not any(isinstance(item, Step) for item in again)
-    assert torch.equal(pictures(item for item in again if isinstance(item, FrameChunk)), whole)
+    assert torch.equal(frames(item for item in again if isinstance(item, FrameChunk)), whole)
 
 
 def test_a_spool_that_ends_early_is_continued(stream, whole, tmp_path):
     spool = Spool(tmp_path, "a")
     run_to(stream, StreamState.start(stream), 21, spool)
     assert len(spool) == 2
-    assert torch.equal(pictures(stream.frames(spool=spool)), whole) and len(spool) == 3
+    assert torch.equal(frames(stream.frames(spool=spool)), whole) and len(spool) == 3
 
 
 def test_another_decoder_reads_the_latents_of_the_first(stream, tmp_path):
@@ -176,8 +176,8 @@ def test_another_decoder_reads_the_latents_of_the_first(stream, tmp_path):
     state.save(tmp_path / "state", stream)
     other = replace(stream, decoder=decoder(seed=6))
     again = StreamState.load(tmp_path / "state", other)
-    assert again.next_picture == 0 and again.rollout.chunk == 2
-    assert torch.equal(pictures(other.frames(again, spool)), pictures(other))
+    assert again.next_frame == 0 and again.rollout.chunk == 2
+    assert torch.equal(frames(other.frames(again, spool)), frames(other))
 
 
 def test_latents_that_are_nowhere_are_asked_for_in_vain(stream, tmp_path):
@@ -212,13 +212,13 @@ def test_a_record_whose_bytes_have_changed_is_not_there(stream, tmp_path):
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_record_that_changed_before_others_is_not_there_once_it_is_read_and_is_written_over(stream, whole, tmp_path, index):
     spool = Spool(tmp_path, "a")
-    pictures(stream.frames(spool=spool))
+    frames(stream.frames(spool=spool))
     data = spool.path.read_bytes()
     spool.path.write_bytes(changed_in_record(data, index))
     again = Spool(tmp_path, "a")
     assert again.read(2) is not None and not again.holds(index, 3)
     assert len(again) == index and again.read(index) is None and again.read(2) is None
-    assert torch.equal(pictures(stream.frames(spool=Spool(tmp_path, "a"))), whole)
+    assert torch.equal(frames(stream.frames(spool=Spool(tmp_path, "a"))), whole)
     assert spool.path.read_bytes() == data
 
 
@@ -285,21 +285,21 @@ def guided(stream) -> Stream:
 
 
 def test_a_guided_stream_resumed_equals_uninterrupted_and_is_read_from_its_spool(guided, tmp_path):
-    whole, state, spool = pictures(guided), StreamState.start(guided), Spool(tmp_path, guided.recipe())
+    whole, state, spool = frames(guided), StreamState.start(guided), Spool(tmp_path, guided.recipe())
     first = run_to(guided, state, 9, spool)
     state.save(tmp_path / "state", guided)
     again = StreamState.load(tmp_path / "state", guided)
-    assert torch.equal(torch.cat((first, pictures(guided.frames(again, spool)))), whole)
+    assert torch.equal(torch.cat((first, frames(guided.frames(again, spool)))), whole)
     assert not any(isinstance(item, Step) for item in guided.steps(spool=Spool(tmp_path, guided.recipe())))
     unguided = replace(guided, settings=replace(guided.settings, guidance=1.0))
-    assert StreamState.load(tmp_path / "state", unguided) is None and not torch.equal(pictures(unguided), whole)
+    assert StreamState.load(tmp_path / "state", unguided) is None and not torch.equal(frames(unguided), whole)
 
 
 def test_the_negative_prompt_is_the_users_or_the_cards_and_counts_only_under_guidance(guided):
     said = lambda stream, words: replace(stream, driving=replace(stream.driving, negative_prompt=words))
-    assert torch.equal(pictures(said(guided, "blurred")), pictures(guided))
+    assert torch.equal(frames(said(guided, "blurred")), frames(guided))
     other = said(guided, "out of focus")
-    assert not torch.equal(pictures(other), pictures(guided)) and other.recipe() != guided.recipe()
+    assert not torch.equal(frames(other), frames(guided)) and other.recipe() != guided.recipe()
     unguided = replace(guided, settings=replace(guided.settings, guidance=1.0))
     assert said(unguided, "out of focus").recipe() == unguided.recipe()
     assert any("guidance alone" in remark for remark in said(unguided, "out of focus").remarks())

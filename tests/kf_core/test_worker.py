@@ -12,27 +12,27 @@ from kf_core.stream import StreamState
 from kf_core.timeline import pixel_frames
 from kf_core.worker import Beside, InTurn, worker_for
 
-from .test_stream import pictures, stream, whole  # noqa: F401  the same two seconds
+from .test_stream import frames, stream, whole  # noqa: F401  the same two seconds
 
 
 def made(items) -> list[FrameChunk]:
     return [item for item in items if isinstance(item, FrameChunk)]
 
 
-def test_pictures_made_beside_the_drawing_are_those_made_in_turn(stream, whole, tmp_path):  # noqa: F811
+def test_frames_made_beside_the_drawing_are_those_made_in_turn(stream, whole, tmp_path):  # noqa: F811
     with Beside() as worker:
         beside = list(stream.steps(worker=worker))
         spooled = list(stream.steps(spool=Spool(tmp_path, "a"), worker=worker))
         again = list(stream.steps(spool=Spool(tmp_path, "a"), worker=worker))
     for items in (beside, spooled, again):
-        assert torch.equal(pictures(made(items)), whole)
+        assert torch.equal(frames(made(items)), whole)
     assert [chunk.span for chunk in made(beside)] == [chunk.span for chunk in stream]
     latents = [item.latents for item in beside if isinstance(item, LatentChunk)]
     in_turn = [item.latents for item in stream.steps() if isinstance(item, LatentChunk)]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(latents, in_turn, strict=True))
 
 
-def test_the_next_chunk_is_drawn_while_the_last_one_becomes_pictures(stream):  # noqa: F811
+def test_the_next_chunk_is_drawn_while_the_last_one_becomes_frames(stream):  # noqa: F811
     was_drawing = threading.Event()
 
     def wait_for_the_second_chunk(chunk: FrameChunk) -> None:
@@ -44,7 +44,7 @@ def test_the_next_chunk_is_drawn_while_the_last_one_becomes_pictures(stream):  #
                 was_drawing.set()
 
 
-def test_the_first_picture_is_waited_for_and_the_rest_of_its_chunk_is_not(stream):  # noqa: F811
+def test_the_first_frame_is_waited_for_and_the_rest_of_its_chunk_is_not(stream):  # noqa: F811
     go_on = threading.Event()
     with Beside() as worker:
         happening = stream.steps(worker=worker, then=lambda chunk: chunk.span.start == 0 or go_on.wait(timeout=60))
@@ -54,7 +54,7 @@ def test_the_first_picture_is_waited_for_and_the_rest_of_its_chunk_is_not(stream
     assert kinds == [Step, Step, LatentChunk, FrameChunk, Step]
 
 
-def test_no_chunk_is_finished_before_the_pictures_of_the_one_before_it_are_handed_out(stream):  # noqa: F811
+def test_no_chunk_is_finished_before_the_frames_of_the_one_before_it_are_handed_out(stream):  # noqa: F811
     handed_out = 0
     with Beside() as worker:
         for item in stream.steps(worker=worker):
@@ -66,7 +66,7 @@ def test_no_chunk_is_finished_before_the_pictures_of_the_one_before_it_are_hande
 
 
 @pytest.mark.parametrize("stop", [9, 21])
-def test_a_state_saved_with_the_pictures_in_hand_is_whole_though_the_next_chunk_is_being_drawn(stream, whole, tmp_path, stop):  # noqa: F811
+def test_a_state_saved_with_the_frames_in_hand_is_whole_though_the_next_chunk_is_being_drawn(stream, whole, tmp_path, stop):  # noqa: F811
     state, first = StreamState.start(stream), []
     with Beside() as worker, closing(stream.steps(state, worker=worker)) as happening:
         for item in happening:
@@ -77,26 +77,26 @@ def test_a_state_saved_with_the_pictures_in_hand_is_whole_though_the_next_chunk_
                     state.save(tmp_path / "state", stream)
                     break
     again = StreamState.load(tmp_path / "state", stream)
-    assert torch.equal(torch.cat((pictures(first), pictures(stream.frames(again)))), whole)
+    assert torch.equal(torch.cat((frames(first), frames(stream.frames(again)))), whole)
 
 
-def test_a_stream_that_is_closed_finishes_the_pictures_that_are_being_made(stream, tmp_path):  # noqa: F811
+def test_a_stream_that_is_closed_finishes_the_frames_that_are_being_made(stream, tmp_path):  # noqa: F811
     state, kept = StreamState.start(stream), []
     with Beside() as worker, closing(stream.steps(state, worker=worker, then=kept.append)) as happening:
         for item in happening:
             if isinstance(item, LatentChunk) and item.index == 1:
                 break
-    assert state.is_whole is False and kept[-1].span.stop == 9  # drawn, and its pictures were not begun
+    assert state.is_whole is False and kept[-1].span.stop == 9  # drawn, and its frames were not begun
     state, kept = StreamState.start(stream), []
     with Beside() as worker, closing(stream.steps(state, worker=worker, then=kept.append)) as happening:
         for item in happening:
             if isinstance(item, Step) and item.span.start == 3:
                 break
-    assert state.is_whole and state.next_picture == kept[-1].span.stop == 9
+    assert state.is_whole and state.next_frame == kept[-1].span.stop == 9
     assert not any(thread.name.startswith("knot-forcing-beside") for thread in threading.enumerate())
 
 
-def test_what_goes_wrong_with_the_pictures_is_raised_where_the_stream_is_read(stream):  # noqa: F811
+def test_what_goes_wrong_with_the_frames_is_raised_where_the_stream_is_read(stream):  # noqa: F811
     def refuse_the_second_chunk(chunk: FrameChunk) -> None:
         if chunk.index == 1:
             raise OSError("no space left")
@@ -105,10 +105,10 @@ def test_what_goes_wrong_with_the_pictures_is_raised_where_the_stream_is_read(st
     with Beside() as worker, pytest.raises(OSError, match="no space left"):
         for item in stream.steps(state, worker=worker, then=refuse_the_second_chunk):
             seen.append(item)
-    assert made(seen)[-1].span.stop == state.next_picture == 9
+    assert made(seen)[-1].span.stop == state.next_frame == 9
 
 
-def test_no_chunk_is_drawn_beyond_the_picture_that_was_asked_for(stream):  # noqa: F811
+def test_no_chunk_is_drawn_beyond_the_frame_that_was_asked_for(stream):  # noqa: F811
     for worker in (InTurn(), Beside()):
         with worker:
             items = list(stream.steps(worker=worker, until=15))
@@ -145,7 +145,7 @@ def test_the_worker_has_threads_of_its_own_and_the_callers_stay():
     assert torch.get_num_threads() == before and found == [before]
 
 
-def test_on_a_cpu_without_a_core_to_spare_pictures_are_made_in_turn(monkeypatch):
+def test_on_a_cpu_without_a_core_to_spare_frames_are_made_in_turn(monkeypatch):
     monkeypatch.setattr("kf_core.worker._cores", torch.get_num_threads)
     assert isinstance(worker_for("cpu"), InTurn) and isinstance(worker_for("mps"), InTurn)
     monkeypatch.setattr("kf_core.worker._cores", lambda: torch.get_num_threads() + 1)
@@ -155,7 +155,7 @@ def test_on_a_cpu_without_a_core_to_spare_pictures_are_made_in_turn(monkeypatch)
         assert isinstance(worker, Beside)
 
 
-def test_without_room_for_both_pictures_are_made_in_turn(monkeypatch):
+def test_without_room_for_both_frames_are_made_in_turn(monkeypatch):
     monkeypatch.setattr("kf_core.worker._cores", lambda: torch.get_num_threads() + 1)
     assert isinstance(worker_for("cpu", has_room=False), InTurn)
     assert isinstance(worker_for("mps", decoder_device="cpu", has_room=False), InTurn)

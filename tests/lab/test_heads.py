@@ -95,7 +95,7 @@ def head():
 
 @needs_anny
 @pytest.mark.slow
-def test_points_and_parts_agree_with_the_picture_and_follow_the_drive(head):
+def test_points_and_parts_agree_with_the_image_and_follow_the_drive(head):
     from lab.framing import TIGHT
     from lab.heads.head import Camera
     from lab.points import POINTS

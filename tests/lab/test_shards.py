@@ -10,9 +10,9 @@ from PIL import Image
 from lab.avatars import avatars, hand_points
 from lab.feeder import Feeder
 from lab.framing import TIGHT, cut_to
+from lab.image import cut_photograph, occlude, randomise
 from lab.mix import BatchKind, Mix
 from lab.photographs import LICENSED, NEVER
-from lab.picture import cut_photograph, occlude, randomise
 from lab.points import POINTS, mirrored
 from lab.shards import feature_boxes, find_shards, write_shard
 
@@ -86,14 +86,14 @@ def test_short_clips_are_never_drawn_for_long_ones(tmp_path):
 
 
 def test_photographs_are_cut_and_glide(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 255, (120, 90, 3)).astype(np.uint8)
-    write_shard(tmp_path / "photographs.safetensors", {"grass": picture}, {"world": "photographs"})
+    image = np.random.default_rng(0).integers(0, 255, (120, 90, 3)).astype(np.uint8)
+    write_shard(tmp_path / "photographs.safetensors", {"grass": image}, {"world": "photographs"})
     mix = Mix(tmp_path, {"photographs": 1.0})
     assert mix.draw(BatchKind(1, 5, 2, 24), np.random.default_rng(0)).frames.shape == (2, 3, 5, 24, 24)
-    assert cut_photograph(picture, 40, np.random.default_rng(1)).shape == (40, 40, 3)
+    assert cut_photograph(image, 40, np.random.default_rng(1)).shape == (40, 40, 3)
 
 
-def test_a_picture_is_randomised_alike_in_all_frames_and_stays_in_range():
+def test_a_image_is_randomised_alike_in_all_frames_and_stays_in_range():
     frame = torch.rand(3, 1, 24, 24, generator=torch.Generator().manual_seed(0))
     clip = frame.expand(3, 4, 24, 24).clone()
     made = [randomise(clip.clone(), np.random.default_rng(seed)) for seed in range(12)]
@@ -103,7 +103,7 @@ def test_a_picture_is_randomised_alike_in_all_frames_and_stays_in_range():
     assert torch.allclose(randomise(clip.clone(), np.random.default_rng(0), strength=0.0), clip, atol=1e-5)
 
 
-def test_an_occluder_covers_some_of_a_picture_and_leaves_the_rest():
+def test_an_occluder_covers_some_of_a_image_and_leaves_the_rest():
     frame, other = np.full((64, 64, 3), 40, np.uint8), np.full((64, 64, 3), 220, np.uint8)
     covered = [float((occlude(frame, other, np.random.default_rng(seed)) != 40).mean()) for seed in range(20)]
     assert 0.01 < np.mean(covered) < 0.3 and max(covered) < 0.6
@@ -116,11 +116,11 @@ def test_no_judge_is_among_the_photographs():
 
 
 def test_a_portrait_is_cut_to_level_eyes_at_the_stated_place():
-    picture = np.zeros((200, 300, 3), np.uint8)
+    image = np.zeros((200, 300, 3), np.uint8)
     left, right = (170, 110), (130, 90)  # tilted; the person's left is at the right
     for (x, y), channel in ((left, 0), (right, 1)):
-        picture[y - 4 : y + 5, x - 4 : x + 5, channel] = 255
-    cut = cut_to(picture, left, right, TIGHT, 128).astype(float)
+        image[y - 4 : y + 5, x - 4 : x + 5, channel] = 255
+    cut = cut_to(image, left, right, TIGHT, 128).astype(float)
     centre = lambda channel: np.array([(cut[..., channel] * grid).sum() / cut[..., channel].sum() for grid in np.mgrid[0:128, 0:128][::-1]])
     (lx, ly), (rx, ry) = centre(0) + 0.5, centre(1) + 0.5
     assert abs(ly - ry) < 0.5 and abs((ly + ry) / 2 - 0.40 * 128) < 0.7
@@ -147,10 +147,10 @@ def test_avatars_are_cut_by_the_points_that_were_set_by_hand(tmp_path):
     points = hand_points()
     assert len(points) >= 12 and len({name.rsplit("-", 1)[0] for name in points}) >= 4
     assert all(each["left_eye"][0] > each["right_eye"][0] + 30 for each in points.values())  # the person's left is at the right
-    picture = np.zeros((512, 512, 3), np.uint8)
+    image = np.zeros((512, 512, 3), np.uint8)
     x, y = np.array(points["micah-Ada"]["left_eye"]) * 2
-    picture[y - 6 : y + 7, x - 6 : x + 7] = 255
-    Image.fromarray(picture).save(tmp_path / "micah-Ada.png")
+    image[y - 6 : y + 7, x - 6 : x + 7] = 255
+    Image.fromarray(image).save(tmp_path / "micah-Ada.png")
     cut = avatars(tmp_path)
     assert list(cut) == ["micah-Ada"]
     rows, columns = np.nonzero(cut["micah-Ada"][..., 0] > 128)

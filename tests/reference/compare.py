@@ -68,7 +68,7 @@ class Given:
     """The same words, and the same sound, for ours."""
 
     text: TextContext
-    heard: Tensor | None = None  # [1, pictures, width]
+    heard: Tensor | None = None  # [1, frames, width]
 
     def window(self, span: LatentSpan) -> ChunkConditioning:
         audio = None
@@ -177,14 +177,14 @@ def compare_livetalk(key: str, checkout: Path, ours_as: str) -> float:
     pipeline.vae = types.SimpleNamespace(decode_to_pixel=lambda latents: latents)
     mask = torch.ones(1, 1, FRAMES, HEIGHT, WIDTH)
     mask[:, :, 0] = 0
-    picture = torch.cat((portrait.expand(-1, -1, FRAMES, -1, -1), mask), dim=1)
+    frame = torch.cat((portrait.expand(-1, -1, FRAMES, -1, -1), mask), dim=1)
     steps = torch.cat((heard[:, :1].expand(-1, 3, -1), heard), dim=1)  # frame 0 hears its only step four times
     code = theirs.audio_proj(rearrange(steps, "b s c -> b c s 1 1"))
     code = torch.cat([projection(code) for projection in theirs.audio_cond_projs])
 
     noise, drawn = torch.randn(1, FRAMES, 16, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(6)), Drawn()
     torch.randn_like = drawn
-    _, latents = pipeline.inference(noise.clone(), "-", picture, code, return_latents=True)
+    _, latents = pipeline.inference(noise.clone(), "-", frame, code, return_latents=True)
     return _ours_against(key, ours_as, card, theirs, latents, noise, drawn, Given(TextContext(text), heard), portrait)
 
 

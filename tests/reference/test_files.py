@@ -59,7 +59,7 @@ def test_causal_forcing_takes_the_weights_its_authors_take(tmp_path):
     assert self_forcing_error(loaded(path, "self-forcing"), 3) > 1e-2
 
 
-def test_causal_forcing_framewise_goes_on_from_a_picture_as_recorded(tmp_path):
+def test_causal_forcing_framewise_goes_on_from_a_frame_as_recorded(tmp_path):
     recording = Recording.read("sf_i2v_frame_f32")
     model = loaded(containers.framewise(Recording.read("sf_weights").tensors, tmp_path), "causal-forcing-framewise")
     theirs, first = recording.latents("out.latents"), recording.latents("in.initial_latent")

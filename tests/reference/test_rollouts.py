@@ -27,7 +27,7 @@ class RecordedDriving:
     """The prompt and the audio features of a recording."""
 
     text: TextContext
-    audio: Tensor | None = None  # [b, pictures, width]
+    audio: Tensor | None = None  # [b, frames, width]
 
     def window(self, span: LatentSpan) -> ChunkConditioning:
         audio = None
@@ -63,7 +63,7 @@ def generator(forward: type[Generator], weights: Recording, settings: RolloutSet
         layers=c["num_layers"],
         heads=c["num_heads"],
         in_channels=c["in_dim"],
-        picture="portrait" if c["in_dim"] == 33 else "knot",
+        image_channels="portrait" if c["in_dim"] == 33 else "knot",
         text=TextSpec(kind="umt5", width=c["text_dim"], tokens=32),
         audio=audio,
         rollout=settings,

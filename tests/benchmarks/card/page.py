@@ -33,10 +33,10 @@ class Asked:
 
 
 ASKED = (
-    Asked("generator, wide: pictures a second", 40, True, lambda parts: parts[wide(fastest(parts))]["drawn_per_second"]),
-    Asked("to an MP4 by the tiny decoder, sustained: pictures a second", 35, True, lambda parts: parts[FILM]["pictures_per_second"]),
-    Asked("first picture of a warm model", 0.3, False, lambda parts: parts[FIRST]["median"], " s", 3),
-    Asked("generator, square: pictures a second", 75, True, lambda parts: parts[square("fastest")]["drawn_per_second"]),
+    Asked("generator, wide: frames a second", 40, True, lambda parts: parts[wide(fastest(parts))]["drawn_per_second"]),
+    Asked("to an MP4 by the tiny decoder, sustained: frames a second", 35, True, lambda parts: parts[FILM]["frames_per_second"]),
+    Asked("first frame of a warm model", 0.3, False, lambda parts: parts[FIRST]["median"], " s", 3),
+    Asked("generator, square: frames a second", 75, True, lambda parts: parts[square("fastest")]["drawn_per_second"]),
     Asked("time of the public Self-Forcing pipeline over ours", 2, True, lambda parts: parts[PEER]["own_span"], " x", 2),
     Asked("chunk after which memory last changed", 3, False, lambda parts: parts[MEMORY]["last_change"], "", 0),
 )
@@ -67,7 +67,7 @@ def _drawing(parts: dict) -> list[str]:
     if not rows:
         raise KeyError
     lines = [
-        "| drawn by | size | pictures a second | ms a chunk, median (least to most) | of the device's limit | ms to decode "
+        "| drawn by | size | frames a second | ms a chunk, median (least to most) | of the device's limit | ms to decode "
         "| off the plain forward: largest, root mean square | peak MiB |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
@@ -86,9 +86,9 @@ def _film(parts: dict) -> list[str]:
     peak = "" if film["peak"] is None else f" At most {film['peak'] / MIB:.0f} MiB of tensors."
     return [
         f"To an MP4 ({_way(film)}, {_size(film)}, decoded by the tiny decoder and written beside the drawing): {film['chunks']} chunks, "
-        f"{film['pictures']} of {film['wanted']} pictures in the file ({film['bytes'] / 1e6:.1f} MB), "
-        f"{film['pictures_per_second']:.1f} a second without the first chunk, {film['last_tenth']:.1f} in the last tenth; "
-        f"{film['waiting']} chunk at most was drawn and not yet made into pictures.{peak}"
+        f"{film['frames']} of {film['wanted']} frames in the file ({film['bytes'] / 1e6:.1f} MB), "
+        f"{film['frames_per_second']:.1f} a second without the first chunk, {film['last_tenth']:.1f} in the last tenth; "
+        f"{film['waiting']} chunk at most was drawn and not yet made into frames.{peak}"
     ]
 
 
@@ -96,7 +96,7 @@ def _first(parts: dict) -> list[str]:
     first = parts[FIRST]
     times = ", ".join(f"{seconds:.3f}" for seconds in first["seconds"])
     return [
-        f"First picture ({_way(first)}, {_size(first)}), of {len(first['seconds'])} new streams of a warm model: {times} s. "
+        f"First frame ({_way(first)}, {_size(first)}), of {len(first['seconds'])} new streams of a warm model: {times} s. "
         f"The portrait is encoded before; its own pass and the keys of the prompt are in it."
     ]
 

@@ -17,7 +17,7 @@ from kf_core.cli import bench
 from kf_core.conditioning.audio import Silence
 from kf_core.evaluation.exactness import difference, first_latents
 from kf_core.evaluation.held import held_after_chunks, last_change
-from kf_core.evaluation.laps import Lap, laps, pictures_per_second
+from kf_core.evaluation.laps import Lap, frames_per_second, laps
 from kf_core.evaluation.profile import profiled
 from kf_core.evaluation.speed import measure
 from kf_core.film import Film
@@ -28,7 +28,7 @@ from .peer import against_the_public_pipeline
 from .workbench import ENOUGH, LOSSY, Accelerators, Workbench, exact_ways, lossy_ways
 
 Progress = Callable[[object], object]  # called after each chunk
-FILM, FIRST, PEER, MEMORY, PROFILE = "film", "first picture", "public pipeline", "memory", "profile"
+FILM, FIRST, PEER, MEMORY, PROFILE = "film", "first frame", "public pipeline", "memory", "profile"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Part:
 def parts(self_forcing: Path | None, device: torch.device) -> list[Part]:
     """All of them. `self_forcing`: the folder of the public pipeline; None: without it."""
     found = [Part(wide(names), partial(drawing, names, "wide")) for names in exact_ways(device)]
-    found += [Part(FILM, film), Part(FIRST, first_picture), Part(square("fastest"), fastest_square)]
+    found += [Part(FILM, film), Part(FIRST, first_frame), Part(square("fastest"), fastest_square)]
     found += [Part(PEER, partial(peer, self_forcing))] if self_forcing is not None else []
     found += [Part(MEMORY, memory), Part(PROFILE, profile)]
     for names in lossy_ways(device):
@@ -69,7 +69,7 @@ def fastest(found: dict) -> Accelerators:
 
 
 def drawing(names: Accelerators, shape: str, at: Workbench, found: dict, progress: Progress) -> dict:
-    """Pictures a second that the generator draws so, and how far they are from the plain forward's."""
+    """Frames a second that the generator draws so, and how far they are from the plain forward's."""
     at.keep_only((), fastest(found), names)
     size = getattr(at.scale, shape)
     stream, exact = at.stream(names, size), at.exact(size)
@@ -85,7 +85,7 @@ def drawing(names: Accelerators, shape: str, at: Workbench, found: dict, progres
         "least": min(settled),
         "most": max(settled),
         "decoding": median(chunk.decoding for chunk in speed.chunks[1:]),
-        "first_picture": speed.first_picture,
+        "first_frame": speed.first_frame,
         "of_limit": limit["least_seconds"] / speed.drawing,
         "limit": limit,
         "difference": off,
@@ -98,10 +98,10 @@ def fastest_square(at: Workbench, found: dict, progress: Progress) -> dict:
 
 
 def film(at: Workbench, found: dict, progress: Progress) -> dict:
-    """Pictures a second from noise to a file that plays, decoded by the tiny decoder and written beside the drawing."""
+    """Frames a second from noise to a file that plays, decoded by the tiny decoder and written beside the drawing."""
     stream = _settled(at, found)
-    pictures = pixel_frames(stream.settings.emitted(at.scale.film - 1).stop)
-    seconds = pictures / stream.fps
+    frames = pixel_frames(stream.settings.emitted(at.scale.film - 1).stop)
+    seconds = frames / stream.fps
     stream = replace(stream, seconds=seconds, driving=replace(stream.driving, audio=Silence(seconds)))
     run: list[Lap] = []
     with TemporaryDirectory() as folder:
@@ -117,21 +117,21 @@ def film(at: Workbench, found: dict, progress: Progress) -> dict:
         "accelerators": list(fastest(found)),
         "size": list(at.scale.wide),
         "chunks": at.scale.film,
-        "pictures_per_second": pictures_per_second(run),
-        "last_tenth": sum(lap.pictures for lap in run[-tenth:]) / sum(lap.seconds for lap in run[-tenth:]),
-        "pictures": file.pictures,
-        "wanted": pictures,
+        "frames_per_second": frames_per_second(run),
+        "last_tenth": sum(lap.frames for lap in run[-tenth:]) / sum(lap.seconds for lap in run[-tenth:]),
+        "frames": file.frames,
+        "wanted": frames,
         "bytes": size,
         "waiting": max(lap.waiting for lap in run),
         "peak": _peak(at),
     }
 
 
-def first_picture(at: Workbench, found: dict, progress: Progress) -> dict:
-    """Seconds from nothing drawn to the first picture, of new streams of a model that is warm: the anchor's pass and the prompt's keys
+def first_frame(at: Workbench, found: dict, progress: Progress) -> dict:
+    """Seconds from nothing drawn to the first frame, of new streams of a model that is warm: the anchor's pass and the prompt's keys
     are in it, encoding them is not."""
     stream = _settled(at, found)
-    seconds = [measure(stream, 1, progress).first_picture for _ in range(at.scale.firsts)]
+    seconds = [measure(stream, 1, progress).first_frame for _ in range(at.scale.firsts)]
     return {"accelerators": list(fastest(found)), "size": list(at.scale.wide), "seconds": seconds, "median": median(seconds)}
 
 

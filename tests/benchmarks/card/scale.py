@@ -14,7 +14,7 @@ class Scale:
     square: tuple[int, int]
     drawn: int  # chunks by which each way to draw is timed
     film: int  # chunks that are written to a file
-    firsts: int  # first pictures
+    firsts: int  # first frames
     held: int  # chunks whose memory is read
     profiled: int  # chunks
     peers_at: int  # latent frame at which a chunk of the peers and of ours begins

@@ -46,7 +46,7 @@ def test_a_vae_whose_decoder_was_trained_on_keeps_the_name_and_another_encoder_h
         assert encoder_name(weights | {part: weights[part] + 0.1}) != encoder_name(weights)
 
 
-def test_it_makes_pictures_of_the_latents_that_it_was_made_for(vae, file):
+def test_it_makes_frames_of_the_latents_that_it_was_made_for(vae, file):
     loaded = load_decoder(file, beside=vae, dtype=torch.float32)
     assert isinstance(loaded.vae, WanDecoder) and loaded.vae.dim == 2
     assert loaded.decode_latents(torch.zeros(1, 16, 3, 4, 4), DecoderState()).shape == (1, 3, 9, 32, 32)

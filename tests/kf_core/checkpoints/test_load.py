@@ -218,5 +218,5 @@ def test_every_known_card_survives_a_header():
 def test_under_knot_forcing_every_known_model_has_a_knot_and_a_portrait_ahead():
     for row in KNOWN:
         card, settings = row.card(), row.card().under_knot_forcing()
-        assert settings.knot == ("pin" if card.picture == "portrait" else "blend") and settings.anchor == Ahead()
+        assert settings.knot == ("pin" if card.image_channels == "portrait" else "blend") and settings.anchor == Ahead()
         assert settings.window >= 6 and settings.schedule == card.rollout.schedule and settings.chunk == card.rollout.chunk

@@ -57,7 +57,7 @@ def test_a_nameless_file_is_told_by_the_precision_it_was_published_in():
     assert space_of("TAEW2_1.pth", is_half=False) == "model"
 
 
-def test_a_file_that_could_make_more_pictures_of_one_gives_its_last(tiny, tmp_path):
+def test_a_file_that_could_make_more_frames_of_one_gives_its_last(tiny, tmp_path):
     wide = torch.cat((torch.randn(12, 12, 1, 1), tiny.state_dict()["decoder.7.conv.weight"]))
     save_file(published(tiny, **{"decoder.7.conv.weight": wide}), tmp_path / "taew2_1.safetensors")
     loaded = load_decoder(tmp_path / "taew2_1.safetensors", dtype=torch.float32)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from kf_core.cli.main import main
-from kf_core.media.playback import pictures
+from kf_core.media.playback import frames
 
 from .. import tiny
 
@@ -53,7 +53,7 @@ def write_voice(path: Path, seconds: float, rate: int = 16000, loudness: float =
 
 
 def made(path: Path) -> torch.Tensor:
-    return torch.stack(list(pictures(path)))
+    return torch.stack(list(frames(path)))
 
 
 def refusal(files: Files, capsys, **changed) -> str:

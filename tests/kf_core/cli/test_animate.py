@@ -25,23 +25,23 @@ from .commands import CARD, Files, made, write_voice
 def test_a_portrait_and_a_voice_become_a_video_as_long_as_the_voice(files, capsys):
     assert files.animate() == 0
     facts = probe(files.folder / "out.mp4")
-    assert facts.pictures == 24 and facts.seconds == 1.5 and abs(facts.sound_seconds - 1.5) < 1e-3
+    assert facts.frames == 24 and facts.seconds == 1.5 and abs(facts.sound_seconds - 1.5) < 1e-3
     assert (facts.width, facts.height, facts.fps) == (32, 32, 16)
     assert "AI-generated" in facts.metadata["comment"] and "tiny, seed 0" in facts.metadata["comment"]
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("FPS", "first frame", "precision    float32", "out.mp4: 1.50 s, 24 pictures"))
+    assert all(word in printed for word in ("FPS", "first frame", "precision    float32", "out.mp4: 1.50 s, 24 frames"))
     assert not (files.folder / "out.mp4.resume").exists()
 
 
 def test_a_duration_beyond_the_voice_goes_on_in_silence(files):
     assert files.animate(duration=2.2) == 0
     facts = probe(files.folder / "out.mp4")
-    assert facts.pictures == 36 and abs(facts.sound_seconds - facts.seconds) < 1e-3
+    assert facts.frames == 36 and abs(facts.sound_seconds - facts.seconds) < 1e-3
 
 
 def test_without_a_voice_a_duration_is_enough(files):
     assert files.animate(audio=None, duration=0.5, script="smile") == 0
-    assert probe(files.folder / "out.mp4").pictures == 8
+    assert probe(files.folder / "out.mp4").frames == 8
 
 
 def test_a_model_that_remembers_every_frame_gets_memory_for_all(files):
@@ -50,7 +50,7 @@ def test_a_model_that_remembers_every_frame_gets_memory_for_all(files):
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     save_file(weights, files.folder / "all.safetensors", metadata={CARD_KEY: forgetless.to_json()})
     assert files.animate(checkpoint=files.folder / "all.safetensors", vae=files.folder / "tiny-vae.safetensors") == 0
-    assert probe(files.folder / "out.mp4").pictures == 24
+    assert probe(files.folder / "out.mp4").frames == 24
 
 
 def test_the_words_change_the_video(files):
@@ -66,12 +66,12 @@ def test_the_words_change_the_video(files):
     assert (probe(files.folder / "size.mp4").width, probe(files.folder / "size.mp4").height) == (48, 64)
 
 
-def test_a_tiny_decoder_makes_other_pictures_of_the_same_latents_as_many(files):
+def test_a_tiny_decoder_makes_other_frames_of_the_same_latents_as_many(files):
     torch.manual_seed(0)
     save_file(TinyVAE("model", widths=(12, 8, 6, 4)).state_dict(), files.folder / "taew2_1.safetensors")
     assert files.animate("plain.mp4") == 0 and files.animate("tiny.mp4", decoder=files.folder / "taew2_1.safetensors") == 0
     facts = probe(files.folder / "tiny.mp4")
-    assert (facts.pictures, facts.width, facts.height) == (24, 32, 32)
+    assert (facts.frames, facts.width, facts.height) == (24, 32, 32)
     assert not torch.equal(made(files.folder / "tiny.mp4"), made(files.folder / "plain.mp4"))
 
 
@@ -112,12 +112,12 @@ def latents_of(files: Files, name: str, **words) -> torch.Tensor:
 def test_a_moment_of_sound_gives_a_moment_of_video(files, seconds):
     write_voice(files.folder / "voice.wav", seconds)
     assert files.animate() == 0
-    assert probe(files.folder / "out.mp4").pictures == 1
+    assert probe(files.folder / "out.mp4").frames == 1
 
 
 def test_silence_is_a_voice_too(files):
     write_voice(files.folder / "voice.wav", 0.5, loudness=0)
-    assert files.animate() == 0 and probe(files.folder / "out.mp4").pictures == 8
+    assert files.animate() == 0 and probe(files.folder / "out.mp4").frames == 8
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "I;16", "animated", "RGBA"])

@@ -20,18 +20,18 @@ SMALL = ["--preset", "small", "--size", "32x32", "--tiny-vae"]
 def test_bench_times_the_stream(files, capsys):
     words = ["bench", "--checkpoint", str(files.folder / "tiny.safetensors"), "--precision", "fp32", "--chunks", "4"]
     assert main([*words, "--json", str(files.folder / "a.json")]) == 0
-    assert "pictures a second" in capsys.readouterr().out
+    assert "frames a second" in capsys.readouterr().out
     assert len(json.loads((files.folder / "a.json").read_text())["fp32"]["chunks"]) == 4
 
 
 def test_a_long_run_is_measured_and_drawn(files, capsys):
-    numbers, film, picture = (files.folder / name for name in ("hours.json", "hours.mp4", "hours.svg"))
+    numbers, film, frame = (files.folder / name for name in ("hours.json", "hours.mp4", "hours.svg"))
     words = ["bench", "--checkpoint", str(files.folder / "tiny.safetensors"), "--precision", "fp32", "--seconds", "4"]
     assert main([*words, "--film", str(film), "--json", str(numbers)]) == 0
-    assert "64 pictures" in capsys.readouterr().out and probe(film).pictures == 64
-    assert main(["plot", str(numbers), str(picture)]) == 0
-    assert "<svg" in picture.read_text(encoding="utf-8") and "1 chunk at most" in capsys.readouterr().out
-    assert main(["plot", str(film), str(picture)]) == 1 and "holds no long run" in capsys.readouterr().err
+    assert "64 frames" in capsys.readouterr().out and probe(film).frames == 64
+    assert main(["plot", str(numbers), str(frame)]) == 0
+    assert "<svg" in frame.read_text(encoding="utf-8") and "1 chunk at most" in capsys.readouterr().out
+    assert main(["plot", str(film), str(frame)]) == 1 and "holds no long run" in capsys.readouterr().err
 
 
 def test_bench_takes_random_weights_of_a_published_size_and_says_how_near_the_limit_it_comes(files, capsys):

@@ -34,22 +34,22 @@ def test_a_video_that_is_there_is_not_written_over_by_mistake(files, capsys):
     before = (files.folder / "out.mp4").read_bytes()
     assert "is there already" in refusal(files, capsys)
     assert (files.folder / "out.mp4").read_bytes() == before
-    assert files.animate(overwrite=True) == 0 and probe(files.folder / "out.mp4").pictures == 24
+    assert files.animate(overwrite=True) == 0 and probe(files.folder / "out.mp4").frames == 24
 
 
 def test_a_video_of_another_recipe_is_not_continued(files, capsys):
     assert files.animate(duration=0.5) == 0
     assert "begun with another" in refusal(files, capsys, resume=True, seed=8)
-    assert probe(files.folder / "out.mp4").pictures == 8
+    assert probe(files.folder / "out.mp4").frames == 8
 
 
 def test_a_finished_video_is_continued_when_more_is_asked_for(files):
     assert files.animate("whole.mp4", quiet=True) == 0
-    assert files.animate(duration=0.7, quiet=True) == 0 and probe(files.folder / "out.mp4").pictures == 12
+    assert files.animate(duration=0.7, quiet=True) == 0 and probe(files.folder / "out.mp4").frames == 12
     assert files.animate(resume=True, quiet=True) == 0 and files.animate(resume=True, quiet=True) == 0
-    assert probe(files.folder / "out.mp4").pictures == 24
+    assert probe(files.folder / "out.mp4").frames == 24
     lost = (made(files.folder / "out.mp4") - made(files.folder / "whole.mp4")).square().mean((1, 2, 3)).sqrt()
-    assert lost.max() < 0.06  # other fragments, other losses; the next picture is 0.1 away
+    assert lost.max() < 0.06  # other fragments, other losses; the next frame is 0.1 away
 
 
 def test_kept_latents_are_read_again(files):
@@ -61,17 +61,17 @@ def test_kept_latents_are_read_again(files):
 
 
 def wait_for(process: subprocess.Popen, path: Path, count: int, seconds: float = 600) -> None:
-    """Until `count` pictures are in the file."""
+    """Until `count` frames are in the file."""
     began = time.monotonic()
     while time.monotonic() - began < seconds:
         assert process.poll() is None, process.stderr.read()
         try:
-            if probe(path).pictures >= count:
+            if probe(path).frames >= count:
                 return
         except KnotForcingError:
             time.sleep(0.1)
         time.sleep(0.05)
-    raise AssertionError(f"{count} pictures were not there after {seconds} s")
+    raise AssertionError(f"{count} frames were not there after {seconds} s")
 
 
 def bytes_read(process: psutil.Process) -> int:
@@ -95,12 +95,12 @@ def test_three_hours_start_at_once_and_survive_a_kill(files):
     finally:
         process.kill()
         process.wait()
-    there = probe(out).pictures
+    there = probe(out).frames
     assert there >= 500 and len(made(out)) == there
     seconds = (there + 20) / 16
     assert files.animate(resume=True, duration=seconds, quiet=True) == 0
     facts = probe(out)
-    assert facts.pictures == there + 20 and abs(facts.sound_seconds - facts.seconds) < 1e-3
+    assert facts.frames == there + 20 and abs(facts.sound_seconds - facts.seconds) < 1e-3
     assert files.animate("whole.mp4", duration=seconds, quiet=True) == 0
     assert torch.equal(made(out), made(files.folder / "whole.mp4"))
 
@@ -113,7 +113,7 @@ def test_ctrl_c_while_pytorch_is_loaded_ends_without_a_traceback(files):
     assert (ended.returncode, ended.stderr) == (130, "Stopped.\n")
 
 
-def test_ctrl_c_before_the_first_picture_names_no_file_that_is_not_there(files, monkeypatch, capsys):
+def test_ctrl_c_before_the_first_frame_names_no_file_that_is_not_there(files, monkeypatch, capsys):
     handlers = []
 
     def asks_at_once(number, handler):
@@ -124,7 +124,7 @@ def test_ctrl_c_before_the_first_picture_names_no_file_that_is_not_there(files, 
     monkeypatch.setattr(signal, "signal", asks_at_once)
     assert files.animate() == 130
     said = capsys.readouterr().err
-    assert said.rstrip().endswith(f"Stopped before there was a picture. {files.folder / 'out.mp4'} was not begun.")
+    assert said.rstrip().endswith(f"Stopped before there was an image. {files.folder / 'out.mp4'} was not begun.")
     assert not (files.folder / "out.mp4").exists()
 
 
@@ -147,7 +147,7 @@ def test_ctrl_c_finishes_the_file_and_says_how_to_go_on(files):
     facts = probe(out)
     assert abs(facts.sound_seconds - facts.seconds) < 1e-3 and (files.folder / "out.mp4.resume").exists()
     assert files.animate(resume=True, duration=facts.seconds + 1, quiet=True) == 0
-    assert probe(out).pictures == facts.pictures + 16
+    assert probe(out).frames == facts.frames + 16
 
 
 @posix

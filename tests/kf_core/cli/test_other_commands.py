@@ -17,7 +17,7 @@ def test_inspect_says_what_a_file_is(files, capsys):
     assert "tiny: 3 layers of 48, 2 heads" in capsys.readouterr().out
     assert files.animate(duration=0.5, quiet=True) == 0 and main(["inspect", str(files.folder / "out.mp4")]) == 0
     said = capsys.readouterr().out
-    assert "8 pictures of 32x32 at 16 FPS" in said and "AI-generated" in said
+    assert "8 frames of 32x32 at 16 FPS" in said and "AI-generated" in said
     assert main(["inspect", str(files.folder / "tiny-vae.safetensors")]) == 0
     assert "a Wan VAE 4 wide, in Wan's own names (--vae)" in capsys.readouterr().out
 
@@ -28,14 +28,14 @@ def test_evaluate_measures_a_video(files, capsys):
     assert main(["evaluate", out, "--truth", out, "--json", str(folder / "a.json"), "--sheet", str(folder / "a.png")]) == 0
     assert "temporal flickering" in capsys.readouterr().out
     report = json.loads((folder / "a.json").read_text())
-    assert report["pictures"] == 24 and Image.open(folder / "a.png").size[0] > 300
+    assert report["frames"] == 24 and Image.open(folder / "a.png").size[0] > 300
 
 
 def test_what_cannot_be_measured_of_a_video_is_said_in_one_sentence(files, capsys):
     short = dict(duration=0.5, quiet=True)
     assert files.animate(**short) == 0 and files.animate("wide.mp4", **short, width=48) == 0 and files.animate("long.mp4", quiet=True) == 0
     out, wide, long, voice = (str(files.folder / name) for name in ("out.mp4", "wide.mp4", "long.mp4", "voice.wav"))
-    too_few = "8 pictures are too few to say whether the mouth follows the voice: 18 are needed at 16 FPS"
+    too_few = "8 frames are too few to say whether the mouth follows the voice: 18 are needed at 16 FPS"
     for words, sentence in (
         ([out, "--truth", wide], "out.mp4 is 32x32 and .*wide.mp4 is 48x32"),
         ([out, "--audio", voice], too_few),
@@ -72,7 +72,7 @@ def test_an_ablation_names_variants_that_do_not_exist(capsys, tmp_path):
         (["--mouth", "{run}", "--identities", "0"], "0 sitters show nothing. Give --identities 1 or more"),
         (["--drift", "{run}", "--together", "0"], "0 sitters show nothing. Give --together 1 or more"),
         (["--ablation", "{run}", "--seconds", "0"], "Clips of 0 s cannot be made"),
-        (["--mouth", "{run}", "--seconds", "1"], "Clips of 17 pictures are too short to say whether a mouth follows: 18 are needed"),
+        (["--mouth", "{run}", "--seconds", "1"], "Clips of 17 frames are too short to say whether a mouth follows: 18 are needed"),
     ],
 )
 def test_what_a_protocol_does_not_use_is_refused_before_it_begins(capsys, tmp_path, words, sentence):

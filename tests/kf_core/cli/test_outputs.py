@@ -76,7 +76,7 @@ def test_the_old_video_and_its_state_stay_until_the_new_one_has_begun(files, cap
     assert "0 threads" in refusal(files, capsys, overwrite=True, threads=0)
     assert "between 0 and 2" in refusal(files, capsys, overwrite=True, motion_strength=5)
     assert contents(files.folder) == before
-    assert files.animate(overwrite=True, quiet=True) == 0 and probe(files.folder / "out.mp4").pictures == 24
+    assert files.animate(overwrite=True, quiet=True) == 0 and probe(files.folder / "out.mp4").frames == 24
     assert not (files.folder / "out.mp4.resume").exists()
 
 
@@ -87,7 +87,7 @@ def test_a_link_stays_and_the_video_with_its_state_is_where_it_leads(files):
     assert files.animate(duration=0.5, quiet=True, overwrite=True) == 0
     assert (files.folder / "out.mp4").is_symlink() and [file.name for file in (files.folder / "there").iterdir()] == ["film.mp4"]
     assert files.animate(resume=True, quiet=True) == 0
-    assert (files.folder / "out.mp4").is_symlink() and probe(files.folder / "there" / "film.mp4").pictures == 24
+    assert (files.folder / "out.mp4").is_symlink() and probe(files.folder / "there" / "film.mp4").frames == 24
 
 
 def test_a_video_that_is_being_made_is_not_made_twice(files, capsys):
@@ -134,7 +134,7 @@ def test_a_spool_that_cannot_be_written_is_a_sentence(files, capsys, monkeypatch
 def test_a_name_of_any_letters_and_length_will_do(files, name, capsys):
     assert files.animate(name, duration=0.3) == 0
     assert files.animate(name, duration=0.6, resume=True) == 0
-    assert probe(files.folder / name).pictures == 10 and len(list(files.folder.glob("*~*"))) == 0
+    assert probe(files.folder / name).frames == 10 and len(list(files.folder.glob("*~*"))) == 0
 
 
 @posix
@@ -175,7 +175,7 @@ def test_the_other_commands_say_first_where_they_cannot_write(files, capsys):
     out, folder = files.folder / "out.mp4", files.folder
     for words, sentence in (
         (["evaluate", out, "--json", folder / "no" / "a.json"], "folder .* does not exist"),
-        (["evaluate", out, "--sheet", folder / "a.xyz"], "a.xyz is not the name of a picture"),
+        (["evaluate", out, "--sheet", folder / "a.xyz"], "a.xyz is not the name of an image"),
         (["bench", "--json", folder], "is a folder"),
         (["bench", "--seconds", "1", "--film", out], "is there already"),
         (["bench", "--seconds", "1", "--film", folder / "a.avi"], "is not an .mp4 name"),
@@ -185,4 +185,4 @@ def test_the_other_commands_say_first_where_they_cannot_write(files, capsys):
         assert main([str(word) for word in words]) == 1
         said = capsys.readouterr().err
         assert re.search(sentence, said) and said.count("\n") == 1, said
-    assert probe(out).pictures == 2
+    assert probe(out).frames == 2

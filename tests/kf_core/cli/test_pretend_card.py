@@ -68,7 +68,7 @@ def test_protocols_measure_on_another_device(files, monkeypatch):
     assert main(["evaluate", "--ablation", str(runs["here"]), *words]) == 0
     there, here = (json.loads((folder / "ablation.json").read_text(encoding="utf-8"))["results"] for folder in runs.values())
     assert len(there) == len(here) == 4
-    for one, other in zip(there, here, strict=True):  # correlations over so few pictures hang on the last digit, and are not compared
+    for one, other in zip(there, here, strict=True):  # correlations over so few frames hang on the last digit, and are not compared
         assert one["values"].keys() == other["values"].keys()
         assert one["values"]["PSNR"] == pytest.approx(other["values"]["PSNR"], abs=0.1)
         for name in ("temporal flickering", "identity cosine"):

@@ -21,8 +21,8 @@ from .commands import refusal
         (dict(checkpoint="none.pt"), "does not exist"),
         (dict(pose="none.mp4"), "does not exist"),
         (dict(audio="{folder}/portrait.png"), "no sound"),
-        (dict(portrait="{folder}/voice.wav"), "not a picture"),
-        (dict(checkpoint="{folder}/portrait.png"), "is a PNG picture"),
+        (dict(portrait="{folder}/voice.wav"), "not an image"),
+        (dict(checkpoint="{folder}/portrait.png"), "is a PNG image"),
         (dict(checkpoint="{folder}/tiny-vae.safetensors"), "not a generator this version knows"),
         (dict(vae="{folder}/tiny.safetensors"), "not a Wan VAE"),
         (dict(out="{folder}/no/such/folder/out.mp4"), "folder .* does not exist"),
@@ -77,7 +77,7 @@ def test_a_voice_that_is_cut_off_is_used_as_far_as_it_goes(files, capsys):
         target.mux(track.encode(None))
     voice.write_bytes(voice.read_bytes()[: voice.stat().st_size * 2 // 3])
     assert files.animate(audio=voice) == 0
-    assert "is cut off" in capsys.readouterr().err and 14 <= probe(files.folder / "out.mp4").pictures <= 18
+    assert "is cut off" in capsys.readouterr().err and 14 <= probe(files.folder / "out.mp4").frames <= 18
 
 
 def test_a_word_mistyped_is_said_with_the_way_to_help(files, capsys):

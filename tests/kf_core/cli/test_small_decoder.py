@@ -13,7 +13,7 @@ from .. import tiny
 from .commands import made
 
 
-def test_the_small_decoder_makes_pictures_where_it_is_asked_for_and_fits(files, networks, monkeypatch, capsys):
+def test_the_small_decoder_makes_frames_where_it_is_asked_for_and_fits(files, networks, monkeypatch, capsys):
     short = dict(duration=0.5)
     monkeypatch.setattr(alone, "SMALL_FILE", str(files.folder / "small.safetensors"))
     assert files.animate("none.mp4", **short, decoder="small") != 0 and "comes without kf-tiny's small decoder" in capsys.readouterr().err
@@ -24,7 +24,7 @@ def test_the_small_decoder_makes_pictures_where_it_is_asked_for_and_fits(files, 
     assert "small decoder" not in capsys.readouterr().err
     for name, how in (("small", {"decoder": "small"}), ("chosen", {"tune": "cpu"}), ("kept", {"tune": "auto"})):
         assert files.animate(f"{name}.mp4", **short, **how) == 0
-        assert ("the small decoder makes the pictures, faster and softer" in capsys.readouterr().err) == (name == "chosen")
+        assert ("the small decoder makes the frames, faster and softer" in capsys.readouterr().err) == (name == "chosen")
     assert files.animate("kept.mp4", **short, decoder="small", resume=True) != 0 and "decoder or setting" in capsys.readouterr().err
     small, chosen, kept = (made(files.folder / f"{name}.mp4") for name in ("small", "chosen", "kept"))
     assert torch.equal(chosen, small) and not torch.equal(small, plain) and torch.equal(kept, plain)
@@ -38,7 +38,7 @@ def test_who_waits_for_the_vae_is_told_of_the_small_decoder(files, networks, mon
     decode = VideoDecoder.decode
 
     def slow_decode(self, chunk, state):
-        time.sleep(0.3 * chunk.span.length)  # the four pictures of a latent are watched in 0.25 s
+        time.sleep(0.3 * chunk.span.length)  # the four frames of a latent are watched in 0.25 s
         return decode(self, chunk, state)
 
     def said(name: str, **how) -> bool:

@@ -69,7 +69,7 @@ def test_a_whole_film_ends_in_0_wherever_it_is_said(files, to):
         errors="replace",
     )
     assert done.returncode == 0, done.stderr
-    assert probe(files.folder / name).pictures == 8 and not (files.folder / f"{name}.resume").exists()
+    assert probe(files.folder / name).frames == 8 and not (files.folder / f"{name}.resume").exists()
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 
 

@@ -24,8 +24,8 @@ def test_a_line_is_taken_apart_into_the_same_words(on):
 
 def test_on_windows_words_stand_in_double_quotes_because_its_shell_knows_no_others(on):
     on("nt")
-    line = shell_line(["--portrait", r"C:\My pictures\me.png", "--prompt", "it's me"])
-    assert line == r'''--portrait "C:\My pictures\me.png" --prompt "it's me"'''
+    line = shell_line(["--portrait", r"C:\My frames\me.png", "--prompt", "it's me"])
+    assert line == r'''--portrait "C:\My frames\me.png" --prompt "it's me"'''
 
 
 def test_the_command_that_goes_on_with_a_video_is_the_one_that_was_given(on):

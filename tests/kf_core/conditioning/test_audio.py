@@ -180,7 +180,7 @@ def test_features_equal_librosas_mel_spectrogram(whole):
     )  # hop k is the middle of samples 250 k .. 250 k + 250
     expected = torch.from_numpy(((np.log10(mel + 1e-6) + 3) / 2).T[: 4 * 40].reshape(40, 128))
     found = LogMel(AudioArray(whole, SAMPLE_RATE).open(), FPS).steps(PixelSpan(0, 41))
-    assert torch.allclose(found[:40, 128:], expected, atol=1e-5), "the later half of step p: the hops after picture p"
+    assert torch.allclose(found[:40, 128:], expected, atol=1e-5), "the later half of step p: the hops after frame p"
     assert torch.equal(found[1:, :128], found[:-1, 128:]), "the earlier half of step p is the later half of step p - 1"
 
 
@@ -190,9 +190,9 @@ def test_silence_gives_one_constant_and_loudness_stays_in_range():
     assert loud.shape == (16, WIDTH) and loud.min() >= -2 and loud.max() <= 3
 
 
-def test_a_click_is_heard_at_its_picture_and_nowhere_else():
+def test_a_click_is_heard_at_its_frame_and_nowhere_else():
     wave_ = np.zeros(2 * SAMPLE_RATE)
-    wave_[SAMPLE_RATE] = 1.0  # at picture 16
+    wave_[SAMPLE_RATE] = 1.0  # at frame 16
     steps = LogMel(AudioArray(wave_, SAMPLE_RATE).open(), FPS).steps(PixelSpan(0, 32))
     heard = (steps > -1.4).any(1).nonzero().flatten().tolist()
     assert 16 in heard and heard == [15, 16, 17]

@@ -1,4 +1,4 @@
-"""Control pictures become latents while the stream goes: any cut equals the whole, and memory stays."""
+"""Control frames become latents while the stream goes: any cut equals the whole, and memory stays."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kf_core.conditioning.control import ControlLatents, ControlPictures, ControlVideo
+from kf_core.conditioning.control import ControlFrames, ControlLatents, ControlVideo
 from kf_core.conditioning.driving import Driving
 from kf_core.errors import KnotForcingError
 from kf_core.timeline import LatentSpan
@@ -30,11 +30,11 @@ def clip(count: int = 17, size: tuple[int, int] = (32, 48)) -> torch.Tensor:
 
 
 def latents(vae, frames: torch.Tensor, fps: float = FPS) -> ControlLatents:
-    return ControlLatents(ControlPictures(frames, fps), vae, FPS, 4, 6)
+    return ControlLatents(ControlFrames(frames, fps), vae, FPS, 4, 6)
 
 
 def written(path: Path, frames: torch.Tensor, fps: int) -> Path:
-    """A video file that keeps pictures [f, h, w, 3] as they are."""
+    """A video file that keeps frames [f, h, w, 3] as they are."""
     import av
 
     with av.open(str(path), "w") as container:
@@ -89,10 +89,10 @@ def test_a_stream_that_is_taken_up_late_holds_no_more_and_gets_the_same(vae):
 def test_an_encoder_remembers_just_so_much():
     torch.manual_seed(0)
     vae = prepare(WanVAE(4), torch.float64)
-    pictures = torch.rand(1, 3, 4 * ENCODER_REMEMBERS + 1, 16, 16, dtype=torch.float64)
-    before = encode_clip(vae, torch.cat((torch.rand(1, 3, 4, 16, 16, dtype=torch.float64), pictures), dim=2))[:, :, -1]
-    torch.testing.assert_close(encode_clip(vae, pictures)[:, :, -1], before, rtol=0, atol=1e-12)
-    shorter = encode_clip(vae, pictures[:, :, 4:])[:, :, -1]
+    frames = torch.rand(1, 3, 4 * ENCODER_REMEMBERS + 1, 16, 16, dtype=torch.float64)
+    before = encode_clip(vae, torch.cat((torch.rand(1, 3, 4, 16, 16, dtype=torch.float64), frames), dim=2))[:, :, -1]
+    torch.testing.assert_close(encode_clip(vae, frames)[:, :, -1], before, rtol=0, atol=1e-12)
+    shorter = encode_clip(vae, frames[:, :, 4:])[:, :, -1]
     assert (shorter - before).abs().max() > 1e-9
 
 
@@ -103,7 +103,7 @@ def test_a_window_far_from_the_start_costs_what_the_encoder_remembers(vae, tmp_p
     if of_file:
         source = ControlVideo(written(tmp_path / "control.mkv", frames, round(own_fps)))
     else:
-        source = ControlPictures(frames, own_fps)
+        source = ControlFrames(frames, own_fps)
     through, late = (ControlLatents(source, vae, FPS, 2, 3) for _ in range(2))
     for start in range(0, 45, 3):
         whole = through.frames(LatentSpan(start, start + 4))
@@ -124,7 +124,7 @@ def test_a_window_far_from_the_start_costs_what_the_encoder_remembers(vae, tmp_p
 
 
 def test_a_control_of_another_rate_and_shape_is_fitted_in(vae):
-    slow = latents(vae, clip(9, (64, 64)), fps=8.0)  # a square at half the rate: covers the frame, each picture twice
+    slow = latents(vae, clip(9, (64, 64)), fps=8.0)  # a square at half the rate: covers the frame, each frame twice
     middle = clip(9, (64, 64)).permute(0, 3, 1, 2)
     middle = torch.nn.functional.interpolate(middle, size=(48, 48), mode="bilinear", antialias=True)[:, :, 8:40]
     fitted = middle.permute(0, 2, 3, 1).clamp(0, 1)
@@ -132,7 +132,7 @@ def test_a_control_of_another_rate_and_shape_is_fitted_in(vae):
     torch.testing.assert_close(slow.frames(LatentSpan(0, 5)), twice.frames(LatentSpan(0, 5)), rtol=0, atol=1e-5)
 
 
-def test_a_video_file_drives_as_its_pictures_would(vae, tmp_path):
+def test_a_video_file_drives_as_its_frames_would(vae, tmp_path):
     video = ControlVideo(written(tmp_path / "control.mkv", clip(9), 16))
     frames = (clip(9).numpy() * 255).astype(np.uint8)
     assert video.seconds == pytest.approx(9 / 16)
@@ -141,7 +141,7 @@ def test_a_video_file_drives_as_its_pictures_would(vae, tmp_path):
 
 
 def test_driving_hands_it_to_the_model_or_says_why_not(vae):
-    driving = Driving(control=ControlPictures(clip()), control_strength=0.7, control_in_clean_pass=True)
+    driving = Driving(control=ControlFrames(clip()), control_strength=0.7, control_in_clean_pass=True)
     card = replace(CARD, in_channels=16, audio=None, rollout=replace(CARD.rollout, knot="blend"))
     bound = driving.bind(card, latent_height=4, latent_width=6, control_encoder=vae)
     control = bound.window(LatentSpan(0, 3)).control
@@ -150,13 +150,13 @@ def test_driving_hands_it_to_the_model_or_says_why_not(vae):
     without = driving.bind(card, latent_height=4, latent_width=6)
     assert without.window(LatentSpan(0, 3)).control is None and "no VACE module loaded" in without.unused[0]
     with pytest.raises(KnotForcingError, match="control_strength is 3"):
-        Driving(control=ControlPictures(clip()), control_strength=3)
+        Driving(control=ControlFrames(clip()), control_strength=3)
 
 
 def test_what_cannot_serve_is_said_in_words(tmp_path):
-    with pytest.raises(KnotForcingError, match="at least one picture"):
-        ControlPictures(torch.zeros(0, 4, 4, 3))
+    with pytest.raises(KnotForcingError, match="at least one frame"):
+        ControlFrames(torch.zeros(0, 4, 4, 3))
     with pytest.raises(KnotForcingError, match="rate must be above 0"):
-        ControlPictures(clip(1), 0.0)
+        ControlFrames(clip(1), 0.0)
     with pytest.raises(KnotForcingError, match="does not exist"):
         ControlVideo(Path(tmp_path / "nowhere.mp4"))

@@ -15,7 +15,7 @@ from kf_core.conditioning.audio import SAMPLE_RATE, AudioArray, AudioFile, LiveA
 from kf_core.conditioning.driving import Driving
 from kf_core.conditioning.expression import EXPRESSION, ExpressionTrack
 from kf_core.conditioning.log_mel import LogMel
-from kf_core.conditioning.pose import HeadAngles, PosePictures
+from kf_core.conditioning.pose import HeadAngles, PoseFrames
 from kf_core.conditioning.track import Keyframes
 from kf_core.errors import KnotForcingError
 from kf_core.model.card import AudioSpec, ModelCard, PoseSpec, TextSpec
@@ -123,7 +123,7 @@ def test_the_script_becomes_tracks():
 
 
 def test_a_pose_source_covers_the_scripts_nods_and_says_so():
-    pose = PosePictures(torch.rand(200, 48, 64, 3, generator=torch.Generator().manual_seed(0)))
+    pose = PoseFrames(torch.rand(200, 48, 64, 3, generator=torch.Generator().manual_seed(0)))
     both, alone = bind(Driving(pose=pose, script="nod")), bind(Driving(pose=pose))
     assert torch.equal(both.window(LatentSpan(0, 6)).pose.features, alone.window(LatentSpan(0, 6)).pose.features)
     assert any("pose source" in remark for remark in both.unused) and not alone.unused
@@ -198,7 +198,7 @@ def test_a_card_of_another_width_is_refused_in_words():
 
 
 def test_the_length_is_the_sounds_or_else_the_poses():
-    pose = PosePictures(torch.zeros(32, 8, 8, 3))
+    pose = PoseFrames(torch.zeros(32, 8, 8, 3))
     assert Driving(audio=voice(6), pose=pose).seconds == 6 and Driving(pose=pose).seconds == 2
     assert Driving().seconds is None and Driving(audio=Silence()).seconds is None and Driving(audio=LiveAudio()).seconds is None
 
@@ -210,7 +210,7 @@ def test_a_window_waits_for_a_live_source_and_no_longer_than_it_must():
     live.push(sound[:8_000])
     thread.start()
     thread.join(0.2)
-    assert thread.is_alive(), "frames 0 .. 3 need 13 pictures"
+    assert thread.is_alive(), "frames 0 .. 3 need 13 frames"
     live.push(sound[8_000 : 14 * 1_000 + 250])
     thread.join(60)
     assert torch.equal(windows[0].audio.features, bind(Driving(audio=voice(3))).window(LatentSpan(0, 4)).audio.features)

@@ -58,7 +58,7 @@ def test_eyes_are_mostly_on_the_viewer_and_the_head_stays_near_rest():
     gaze = np.hypot(Glances(0, "x").at(moments).values, Glances(0, "y").at(moments).values)
     assert 0.5 < (gaze < 0.12).mean() < 0.9 and gaze.max() <= 1
     yaw = Sway(0, "yaw", 3.0).at(moments).values
-    assert 2 < yaw.std() < 4 and np.abs(np.diff(yaw)).max() < 2  # degrees, and degrees from picture to picture
+    assert 2 < yaw.std() < 4 and np.abs(np.diff(yaw)).max() < 2  # degrees, and degrees from frame to frame
 
 
 def window(driving: Driving, seed: int = 0):

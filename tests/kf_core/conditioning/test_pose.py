@@ -4,7 +4,7 @@ import torch
 from kf_core.chunks import FrameChunk
 from kf_core.conditioning.head import HeadPose, keypoints, mean_shape
 from kf_core.conditioning.openpose import JOINTS, LIMBS, draw_pose, reduce_pose
-from kf_core.conditioning.pose import HeadAngles, PosePictures, PoseVideo
+from kf_core.conditioning.pose import HeadAngles, PoseFrames, PoseVideo
 from kf_core.errors import KnotForcingError
 from kf_core.media.video import VideoWriter
 from kf_core.timeline import PixelSpan
@@ -28,19 +28,19 @@ def drawn_large(points, index):
     """The same pose the way OpenPose draws it: pixel by pixel, sticks and discs."""
     axis = ((torch.arange(SIDE) + 0.5) / SIDE * 2 - 1).double()
     pixels = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
-    picture = torch.zeros(SIDE, SIDE, 3)
+    frame = torch.zeros(SIDE, SIDE, 3)
     for (a, b), colour in LIMBS.items():
         if points.body_visible[index, [a, b]].all():
             start, end = points.body[index, a].double(), points.body[index, b].double()
             along = ((pixels - start) @ (end - start) / (end - start).square().sum()).clamp(0, 1)
             near = (pixels - start - along[..., None] * (end - start)).norm(dim=-1) < 4 / 256
-            picture[near] = torch.tensor(colour) / 255 * 0.6
+            frame[near] = torch.tensor(colour) / 255 * 0.6
     for joint, colour in JOINTS.items():
         if points.body_visible[index, joint]:
-            picture[(pixels - points.body[index, joint]).norm(dim=-1) < 4 / 256] = torch.tensor(colour) / 255
+            frame[(pixels - points.body[index, joint]).norm(dim=-1) < 4 / 256] = torch.tensor(colour) / 255
     for dot in points.face[index]:
-        picture[(pixels - dot).norm(dim=-1) < 3 / 256] = 1.0
-    return picture
+        frame[(pixels - dot).norm(dim=-1) < 3 / 256] = 1.0
+    return frame
 
 
 def test_drawing_on_the_latent_grid_equals_drawing_large_and_reducing():
@@ -58,7 +58,7 @@ def test_a_wide_grid_holds_the_square_drawing_in_its_middle():
     assert torch.allclose(wide[..., 2:14], draw_pose(points, 12, 12), atol=1e-5)
 
 
-def test_pictures_of_another_shape_are_fitted_with_black_bars_not_stretched():
+def test_frames_of_another_shape_are_fitted_with_black_bars_not_stretched():
     white = torch.ones(1, 40, 20, 3)
     reduced = reduce_pose(white, 8, 8)[0, 0]
     assert torch.equal(reduced[:, :2], torch.zeros(8, 2)) and torch.equal(reduced[:, 2:6], torch.ones(8, 4))
@@ -75,9 +75,9 @@ def test_angles_draw_what_is_turned_and_are_black_outside_their_length():
     turn = HeadAngles(keys=((0.0, 25, 0, 0),), start=0.5, stop=1.0, blink_every=0)
     drawn = turn.between(PixelSpan(-3, 24), 16, 12, 12)
     lit = drawn.flatten(1).amax(1) > 0
-    assert lit.tolist() == [False] * 11 + [True] * 8 + [False] * 8  # picture 8 is shown at 0.5 s
+    assert lit.tolist() == [False] * 11 + [True] * 8 + [False] * 8  # frame 8 is shown at 0.5 s
     straight = HeadAngles(keys=((0.0, 0, 0, 0),), blink_every=0).between(PixelSpan(8, 9), 16, 12, 12)[0]
-    centre = lambda picture: (picture.sum((0, 1)) * torch.arange(12)).sum() / picture.sum()
+    centre = lambda frame: (frame.sum((0, 1)) * torch.arange(12)).sum() / frame.sum()
     assert centre(drawn[12]) > centre(straight) + 0.2
 
 
@@ -95,20 +95,20 @@ def test_keys_that_make_no_sense_are_refused_in_words():
 
 
 def numbered(count, side=16):
-    """Pictures whose grey tells their number."""
+    """Frames whose grey tells their number."""
     return (torch.arange(count) / 100).view(-1, 1, 1, 1).expand(count, side, side, 3)
 
 
-def test_pictures_at_their_own_rate_are_shown_at_their_own_moments():
-    source = PosePictures(numbered(30), fps=30)  # one second
+def test_frames_at_their_own_rate_are_shown_at_their_own_moments():
+    source = PoseFrames(numbered(30), fps=30)  # one second
     shown = source.between(PixelSpan(-3, 20), 16, 2, 2)[:, 0, 0, 0].square() * 100
     expected = [0, 0, 0] + [int(k / 16 * 30 + 1e-6) for k in range(16)] + [0, 0, 0, 0]
     assert shown.round().int().tolist() == expected
 
 
-def test_pictures_of_another_form_are_refused_in_words():
-    with pytest.raises(KnotForcingError, match="at least one picture"):
-        PosePictures(torch.zeros(0, 8, 8, 3))
+def test_frames_of_another_form_are_refused_in_words():
+    with pytest.raises(KnotForcingError, match="at least one frame"):
+        PoseFrames(torch.zeros(0, 8, 8, 3))
 
 
 @pytest.fixture(scope="module")
@@ -138,12 +138,12 @@ def test_a_video_that_is_taken_up_late_is_read_to_there_and_not_kept(video, monk
 
     monkeypatch.setattr("kf_core.conditioning.pose.reduce_pose", watched)
     assert torch.equal(reader.between(PixelSpan(26, 30), 16, 2, 2), whole[26:])
-    assert most <= 7  # a quarter of a second at 24 pictures a second
+    assert most <= 7  # a quarter of a second at 24 frames a second
 
 
-def test_a_video_equals_the_same_pictures_in_memory_and_ends_in_black(video):
+def test_a_video_equals_the_same_frames_in_memory_and_ends_in_black(video):
     frames = (torch.linspace(0.1, 0.9, 48)).view(-1, 1, 1, 1).expand(48, 32, 32, 3)
     span = PixelSpan(0, 36)
-    from_file, from_memory = video.open().between(span, 16, 2, 2), PosePictures(frames, fps=24).between(span, 16, 2, 2)
+    from_file, from_memory = video.open().between(span, 16, 2, 2), PoseFrames(frames, fps=24).between(span, 16, 2, 2)
     assert (from_file - from_memory).abs().max() < 0.03
     assert from_file[32:].max() == 0 and from_file[:32].min() > 0

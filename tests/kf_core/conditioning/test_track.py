@@ -31,7 +31,7 @@ def test_a_held_value_eases_in_from_its_start_and_out_after_its_end():
     assert np.all(at.values[inside] == 0.8) and np.abs(np.diff(at.values)).max() < 0.3
 
 
-def test_what_begins_with_the_stream_is_there_from_its_first_picture():
+def test_what_begins_with_the_stream_is_there_from_its_first_frame():
     assert Held(0.8).at(np.array([0.0])).values[0] == 0.8
 
 

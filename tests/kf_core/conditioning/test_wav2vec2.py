@@ -61,10 +61,10 @@ def test_bound_driving_equals_livetalks_recording():
 def test_any_window_equals_the_whole_within_and_beyond_the_exact_length(encoder):
     for seconds in (7.0, 45.0):
         source = AudioArray(voice(seconds), SAMPLE_RATE)
-        pictures = round(seconds * FPS) + 40
-        whole = Wav2Vec2(source, FPS, encoder).steps(PixelSpan(0, pictures))
+        frames = round(seconds * FPS) + 40
+        whole = Wav2Vec2(source, FPS, encoder).steps(PixelSpan(0, frames))
         features = Wav2Vec2(source, FPS, encoder)
-        for start in (pictures - 30, 5, 100, pictures - 60, 0):
+        for start in (frames - 30, 5, 100, frames - 60, 0):
             assert torch.equal(features.steps(PixelSpan(start, start + 20)), whole[start : start + 20])
 
 
@@ -100,7 +100,7 @@ def test_the_end_of_long_sound_is_heard_no_worse_than_the_rest(encoder, monkeypa
 def test_windows_change_without_a_jump(encoder):
     steps = Wav2Vec2(AudioArray(voice(60), SAMPLE_RATE), FPS, encoder).steps(PixelSpan(0, 60 * 16))
     jumps = (steps[1:] - steps[:-1]).norm(dim=1)
-    starts = [213, 427, 641]  # windows of 320 spread over 961 pictures
+    starts = [213, 427, 641]  # windows of 320 spread over 961 frames
     seams = [start + edge for start in starts for edge in (-1, 2 * 16 - 1)]
     assert max(jumps[seams]) < jumps.quantile(0.99) * 1.5
 
@@ -153,19 +153,19 @@ def test_silence_is_heard_without_dividing_by_nought(encoder):
 
 
 def movement(steps: torch.Tensor) -> float:
-    """How much what is heard changes from picture to picture, for its size."""
+    """How much what is heard changes from frame to frame, for its size."""
     return ((steps[1:] - steps[:-1]).norm(dim=1).mean() / steps.norm(dim=1).mean()).item()
 
 
 def test_silence_is_heard_as_something_still_and_so_is_a_room_without_a_voice(encoder, monkeypatch):
-    seconds, pictures = 6, PixelSpan(16, 5 * 16)  # away from the clip's ends
+    seconds, frames = 6, PixelSpan(16, 5 * 16)  # away from the clip's ends
     hiss = np.random.default_rng(1).standard_normal(seconds * SAMPLE_RATE) * 10 ** (-80 / 20)  # a quiet room with a good microphone
-    of = lambda wave: movement(Wav2Vec2(AudioArray(wave, SAMPLE_RATE), FPS, encoder).steps(pictures))
+    of = lambda wave: movement(Wav2Vec2(AudioArray(wave, SAMPLE_RATE), FPS, encoder).steps(frames))
     speech, silence, room = of(voice(seconds)), of(np.zeros(seconds * SAMPLE_RATE)), of(hiss)
     monkeypatch.setattr(wav2vec2, "QUIETEST", 0.0)
     room_made_loud = of(hiss)
     assert max(silence, room) < 1e-6 and room_made_loud > 0.5 * speech and of(voice(seconds)) == speech
-    print(f"moves from picture to picture: speech {speech:.3f}, silence {silence:.1e}, room {room:.4f}, made loud {room_made_loud:.3f}")
+    print(f"moves from frame to frame: speech {speech:.3f}, silence {silence:.1e}, room {room:.4f}, made loud {room_made_loud:.3f}")
 
 
 def test_a_model_that_listens_hears_silence_where_no_voice_is_connected(encoder):

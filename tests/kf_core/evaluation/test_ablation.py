@@ -52,7 +52,7 @@ def own():
 
 
 def whole(played):
-    return torch.cat([pictures for _, pictures in played], 1)
+    return torch.cat([frames for _, frames in played], 1)
 
 
 def plan(own, names, seeds=(1, 2), **more):
@@ -80,10 +80,10 @@ def test_what_nobody_asked_for_is_not_decoded_and_the_rest_is_as_it_was(own, fol
     watch = lambda vae, latents, state: (decoded.append(latents.shape[2]), decode_latents(vae, latents, state))[1]
     monkeypatch.setattr(sitting, "decode_latents", watch)
     played = list(play(own.model, own.vae, one, settings, only=(PixelSpan(0, 5), PixelSpan(250, 257))))
-    assert [span for span, pictures in played if pictures.shape[1]] == [PixelSpan(0, 9), PixelSpan(249, 257)]
-    for span, pictures in played:
-        if pictures.shape[1]:
-            torch.testing.assert_close(pictures, everything[:, span.start : span.stop], rtol=0, atol=1e-5)
+    assert [span for span, frames in played if frames.shape[1]] == [PixelSpan(0, 9), PixelSpan(249, 257)]
+    for span, frames in played:
+        if frames.shape[1]:
+            torch.testing.assert_close(frames, everything[:, span.start : span.stop], rtol=0, atol=1e-5)
     assert 3 + RUN_UP < sum(decoded) < 3 + RUN_UP + 3 * settings.chunk and everything.shape[1] == 257
 
 
@@ -99,18 +99,18 @@ def test_a_decoder_that_begins_a_run_up_earlier_has_forgotten_nothing():
 
 
 def test_every_variant_starts_on_the_truth_through_the_autoencoder(own, sitters):
-    truth = sitters[0].pictures(PixelSpan(0, 9)).permute(3, 0, 1, 2)[None]
+    truth = sitters[0].frames(PixelSpan(0, 9)).permute(3, 0, 1, 2)[None]
     expected = decode_latents(own.vae, encode_clip(own.vae, truth), DecoderState())[0].permute(1, 2, 3, 0)
     for variant in variants(own.model.card.rollout, 9).values():
-        span, pictures = next(play(own.model, own.vae, sitters[:1], variant.settings))
+        span, frames = next(play(own.model, own.vae, sitters[:1], variant.settings))
         assert span == PixelSpan(0, 9)
-        torch.testing.assert_close(pictures[0], expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(frames[0], expected, rtol=0, atol=1e-4)
 
 
 def test_the_codec_of_several_is_the_codec_of_each(own, sitters):
     together = whole(through_codec(own.vae, sitters, chunk=3))
     for row, sitter in enumerate(sitters):
-        alone = torch.cat(list(measure.through_codec(sitter.pictures(PixelSpan(0, 33)), own.vae)))
+        alone = torch.cat(list(measure.through_codec(sitter.frames(PixelSpan(0, 33)), own.vae)))
         torch.testing.assert_close(together[row], alone, rtol=0, atol=1e-4)
 
 

@@ -52,11 +52,11 @@ def test_a_run_that_was_stopped_goes_on_and_shows_what_was_made(own, tmp_path):
 
 
 class WatchedSitter(HeldOutSitter):
-    """A held-out sitter that notes of which pictures the truth was asked for."""
+    """A held-out sitter that notes of which frames the truth was asked for."""
 
-    def pictures(self, span):
+    def frames(self, span):
         self.asked.update(span)
-        return super().pictures(span)
+        return super().frames(span)
 
 
 def test_the_truth_is_asked_for_only_where_it_is_measured(own, tmp_path, monkeypatch):
@@ -71,7 +71,7 @@ def test_the_truth_is_asked_for_only_where_it_is_measured(own, tmp_path, monkeyp
 def line(seed, first, last, truth=0.98):
     portrait = torch.nn.functional.one_hot(torch.tensor(seed), 64).tolist()
     minute = lambda value: {
-        "pictures": 960,
+        "frames": 960,
         "values": {MADE: dict.fromkeys(COURSES, value) | {"PSNR": 25.0}, TRUTH: dict.fromkeys(COURSES, truth)},
         "embeddings": {MADE: [portrait] * 2, TRUTH: [portrait] * 2},
     }

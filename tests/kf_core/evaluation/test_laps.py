@@ -1,20 +1,20 @@
-"""Laps: pictures, times and memory of each chunk, whoever makes the pictures and when."""
+"""Laps: frames, times and memory of each chunk, whoever makes the frames and when."""
 
 from kf_core.chunks import FrameChunk, LatentChunk
-from kf_core.evaluation.laps import Lap, laps, pictures_per_second
+from kf_core.evaluation.laps import Lap, frames_per_second, laps
 from kf_core.worker import Beside, InTurn
 
 from ..test_stream import stream  # noqa: F401  a fixture
 
 
-def test_every_picture_is_in_one_lap(stream):  # noqa: F811
+def test_every_frame_is_in_one_lap(stream):  # noqa: F811
     for worker in (InTurn(), Beside()):
         with worker:
             run = list(laps(stream.steps(worker=worker), held_every=2))
-        assert [(lap.chunk, lap.pictures) for lap in run] == [(0, 1), (0, 8), (1, 12), (2, 11)]
+        assert [(lap.chunk, lap.frames) for lap in run] == [(0, 1), (0, 8), (1, 12), (2, 11)]
         assert all(lap.seconds > 0 and lap.resident > 0 and lap.waiting <= 1 for lap in run)
         assert [lap.held is not None for lap in run] == [True, False, False, True]
-        assert pictures_per_second(run) == 23 / (run[2].seconds + run[3].seconds)
+        assert frames_per_second(run) == 23 / (run[2].seconds + run[3].seconds)
 
 
 def test_what_piles_up_is_counted(stream):  # noqa: F811
@@ -25,4 +25,4 @@ def test_what_piles_up_is_counted(stream):  # noqa: F811
 
 def test_the_speed_is_that_of_settled_chunks_and_of_a_single_chunk_its_own():
     first, second = Lap(0, 9, 3.0, 0, 0), Lap(1, 12, 2.0, 0, 0)
-    assert pictures_per_second([first, second]) == 6 and pictures_per_second([first]) == 3
+    assert frames_per_second([first, second]) == 6 and frames_per_second([first]) == 3

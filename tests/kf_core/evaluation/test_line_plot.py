@@ -11,13 +11,13 @@ from kf_core.evaluation.line_plot import Panel, line_plot
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def texts(picture: ElementTree.Element) -> list[str]:
-    return ["".join(text.itertext()) for text in picture.iter(f"{SVG}text")]
+def texts(image: ElementTree.Element) -> list[str]:
+    return ["".join(text.itertext()) for text in image.iter(f"{SVG}text")]
 
 
-def points(picture: ElementTree.Element, name: str) -> list[list[tuple[float, float]]]:
-    """Of every line of that name: its points, in the picture's units, y downwards."""
-    paths = [path.get("d") for group in picture.iter(f"{SVG}g") if group.get("id") == name for path in group.iter(f"{SVG}path")]
+def points(image: ElementTree.Element, name: str) -> list[list[tuple[float, float]]]:
+    """Of every line of that name: its points, in the image's units, y downwards."""
+    paths = [path.get("d") for group in image.iter(f"{SVG}g") if group.get("id") == name for path in group.iter(f"{SVG}path")]
     numbers = [[float(word) for word in path.replace("M", " ").replace("L", " ").split()] for path in paths]
     return [list(zip(line[::2], line[1::2], strict=True)) for line in numbers]
 
@@ -27,14 +27,14 @@ def test_a_plot_holds_each_line_and_each_name_once():
     drawn = line_plot(
         [Panel("one", lines, 0, 10, "seconds"), Panel("two", lines, 0, 10, "seconds", marks=(5,))], title="both", notes=["x & y"]
     )
-    picture = ElementTree.fromstring(drawn)
-    assert [len(line) for line in points(picture, "full")] == [3, 3] and len(points(picture, "a < b")) == 2
-    assert [texts(picture).count(text) for text in ("full", "a < b", "one", "two", "seconds", "both", "x & y")] == [1, 1, 1, 1, 2, 1, 1]
+    image = ElementTree.fromstring(drawn)
+    assert [len(line) for line in points(image, "full")] == [3, 3] and len(points(image, "a < b")) == 2
+    assert [texts(image).count(text) for text in ("full", "a < b", "one", "two", "seconds", "both", "x & y")] == [1, 1, 1, 1, 2, 1, 1]
 
 
 def test_higher_values_stand_higher_and_later_ones_further_right():
-    picture = ElementTree.fromstring(line_plot([Panel("one", {"rising": [0.0, 1.0, 2.0]}, 0, 1, "x")]))
-    (line,) = points(picture, "rising")
+    image = ElementTree.fromstring(line_plot([Panel("one", {"rising": [0.0, 1.0, 2.0]}, 0, 1, "x")]))
+    (line,) = points(image, "rising")
     assert line == sorted(line) and [y for _, y in line] == sorted((y for _, y in line), reverse=True)
 
 

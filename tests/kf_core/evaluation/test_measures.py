@@ -21,14 +21,14 @@ def noise(*shape, seed=0):
 
 
 def moving(frames=61, side=24, speed=0.35):
-    """A smooth pattern that slides across the picture."""
+    """A smooth pattern that slides across the frame."""
     x = torch.arange(side) + speed * torch.arange(frames)[:, None]
     wave = 0.5 + 0.3 * (2 * math.pi * x / side).sin()
     return wave[:, None, :, None].expand(frames, side, side, 3).clone()
 
 
 def in_chunks(video):
-    """The same video the way a stream yields it: 9 pictures, then 12 at a time."""
+    """The same video the way a stream yields it: 9 frames, then 12 at a time."""
     starts = [0, *range(9, len(video), 12)]
     for index, (start, stop) in enumerate(zip(starts, [*starts[1:], len(video)], strict=True)):
         yield FrameChunk(index, PixelSpan(start, stop), video[start:stop])
@@ -37,7 +37,7 @@ def in_chunks(video):
 # ---- blocks ----
 
 
-def test_blocks_hold_every_picture_once_and_in_order():
+def test_blocks_hold_every_frame_once_and_in_order():
     video = noise(75, 4, 4, 3)
     for form in (video, in_chunks(video), iter(video.split(1))):
         parts = list(blocks(form, 32))
@@ -66,7 +66,7 @@ def test_flicker_is_vbenchs_formula():
     video[1::2] = 51 / 255  # every neighbour differs by 51
     result = flicker(video)
     assert result.score == pytest.approx(80) and result.step == pytest.approx(51)
-    assert result.motion == pytest.approx(0)  # half a second apart, eight pictures, nothing has changed
+    assert result.motion == pytest.approx(0)  # half a second apart, eight frames, nothing has changed
 
 
 def test_steady_motion_is_seen_as_motion_more_than_as_flicker():
@@ -78,10 +78,10 @@ def test_steady_motion_is_seen_as_motion_more_than_as_flicker():
 
 
 def with_jumps(video, at, by=0.1):
-    """From each of these pictures on, everything is a little brighter or darker."""
+    """From each of these frames on, everything is a little brighter or darker."""
     video = video.clone()
-    for k, picture in enumerate(at):
-        video[picture:] += by * (-1) ** k
+    for k, frame in enumerate(at):
+        video[frame:] += by * (-1) ** k
     return video
 
 
@@ -93,7 +93,7 @@ def test_a_jump_where_chunks_begin_raises_the_seam_ratio():
 
 
 def test_jumps_at_other_latent_boundaries_do_not_count_as_seams():
-    other = [picture for picture in range(1, 57, 4) if (picture - 9) % 12]
+    other = [frame for frame in range(1, 57, 4) if (frame - 9) % 12]
     assert seams(with_jumps(moving() + 0.01 * noise(61, 24, 24, 3), other)).ratio < 0.5
 
 

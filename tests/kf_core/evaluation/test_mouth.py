@@ -20,7 +20,7 @@ FPS = 16
 def test_a_mouth_that_shuts_at_its_closures_is_found_and_one_that_does_not_is_not():
     opening = torch.full((40,), 0.6)
     opening[[10, 21]] = 0.0
-    assert share_shut(opening, (10, 20), threshold=0.05) == 1  # the second a picture late: within the slack
+    assert share_shut(opening, (10, 20), threshold=0.05) == 1  # the second a frame late: within the slack
     assert share_shut(opening, (10, 20), threshold=0.05, shift=8) == 0
     assert share_shut(opening, (10, 30), threshold=0.05) == 0.5
     assert share_shut(opening, (39,), threshold=0.05, shift=8) is None

@@ -21,10 +21,10 @@ def reader():
 
 @pytest.fixture(scope="module")
 def clips():
-    """Two held-out faces talking for three seconds: pictures [2, f, h, w, 3] and their motion."""
+    """Two held-out faces talking for three seconds: frames [2, f, h, w, 3] and their motion."""
     generator = torch.Generator().manual_seed(3)
     motion = sample_motion(2, 48, generator, fps=FPS)
-    return render(sample_identities(2, generator, "held-out"), motion, 96).pictures.movedim(2, -1), motion
+    return render(sample_identities(2, generator, "held-out"), motion, 96).frames.movedim(2, -1), motion
 
 
 def test_the_bundled_reader_reads_faces_it_has_never_met(reader):
@@ -125,6 +125,6 @@ def test_an_untrained_reader_reads_nothing():
 
 
 def test_a_batch_holds_faces_in_order_and_values_in_their_units():
-    pictures, truth = draw_batch(3, 2, torch.Generator().manual_seed(0))
-    assert pictures.shape == (6, 3, 96, 96) and truth.shape == (6, 10)
+    frames, truth = draw_batch(3, 2, torch.Generator().manual_seed(0))
+    assert frames.shape == (6, 3, 96, 96) and truth.shape == (6, 10)
     assert 0 <= (truth[:, 0] * 0.35).min() and (truth[:, 0] * 0.35).max() <= 1

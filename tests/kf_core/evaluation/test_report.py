@@ -19,7 +19,7 @@ def video():
 def test_one_pass_finds_what_each_measure_finds_alone(video):
     truth = (video + 0.05).clamp(0, 1)
     report = evaluate(iter(video.split(7)), fps=16, truth=truth, codec=truth)
-    assert report.pictures == 40
+    assert report.frames == 40
     assert report.flicker == flicker(video, 16) and report.seams == seams(video) and report.psnr == psnr(video, truth)
     assert report.seams_of_codec == seams(truth)
 
@@ -43,8 +43,8 @@ def test_flickering_never_stands_without_motion(video):
     assert names[names.index("temporal flickering") + 1] == "motion"
 
 
-def test_a_video_without_pictures_is_refused():
-    with pytest.raises(ValueError, match="no picture"):
+def test_a_video_without_frames_is_refused():
+    with pytest.raises(ValueError, match="no frame"):
         evaluate(iter(()), fps=16)
 
 
@@ -59,6 +59,6 @@ def test_a_contact_sheet_shows_each_row_at_the_same_moments():
     assert is_red.any(1).nonzero().max() < is_blue.any(1).nonzero().min()
 
 
-def test_a_contact_sheet_needs_pictures():
+def test_a_contact_sheet_needs_frames():
     with pytest.raises(ValueError, match="at least one row"):
         contact_sheet({}, fps=16)

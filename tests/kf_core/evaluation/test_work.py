@@ -54,14 +54,14 @@ def wan(**settings) -> tuple:
 def test_a_chunk_of_wan_1_3b_is_136_tflop_at_832x480():
     card, settings = wan()
     large, square = (chunk_work(card, settings, width=w, height=h) for w, h in ((832, 480), (512, 512)))
-    assert large.operations == pytest.approx(136e12, rel=0.01) and large.pictures == 12
+    assert large.operations == pytest.approx(136e12, rel=0.01) and large.frames == 12
     assert square.operations == pytest.approx(75e12, rel=0.02)
     assert 12 / large.seconds_at(Limits(790e12, 4.8e12)) == pytest.approx(70, abs=0.5)
     assert large.weight_bytes == pytest.approx(5 * 2 * 1.27e9, rel=0.02)  # without the prompt's keys and values, 0.14e9
 
 
 def test_a_machine_is_held_to_whichever_limit_it_meets_first():
-    work = Work(linear=80.0, attention=15.0, reading=5.0, weight_bytes=60.0, cache_bytes=40.0, pictures=12)
+    work = Work(linear=80.0, attention=15.0, reading=5.0, weight_bytes=60.0, cache_bytes=40.0, frames=12)
     assert work.seconds_at(Limits(50.0, 100.0)) == 2 and work.seconds_at(Limits(1000.0, 25.0)) == 4
     assert "80% linear" in work.summary()
 

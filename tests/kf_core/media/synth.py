@@ -26,7 +26,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Film:
-    """A picture track: grey levels, each at its time."""
+    """A frame track: grey levels, each at its time."""
 
     levels: list[float]  # 0..255
     times: list[float]  # seconds

@@ -63,7 +63,7 @@ def test_a_film_of_five_seconds_says_five_seconds_in_every_place(tmp_path, fps, 
         for track in container.streams:
             assert track.duration * track.time_base == 5 and track.start_time == 0
         assert container.streams.video[0].frames == sum(chunks)
-    assert (probe(path).seconds, probe(path).pictures) == (5.0, sum(chunks))
+    assert (probe(path).seconds, probe(path).frames) == (5.0, sum(chunks))
 
 
 def durations(path: Path) -> dict:
@@ -108,7 +108,7 @@ def test_sound_begins_with_the_first_frame_however_short_the_first_chunk_is(tmp_
     path, sound = tmp_path / "a.mp4", sweep(1.0)
     with VideoWriter(path, width=SIZE, height=SIZE, fps=30, sample_rate=RATE) as video:
         for count in (first, 30 - first):
-            video.write(frames(video.num_pictures, count), sound[slice(*video.sound_for(count))])
+            video.write(frames(video.num_frames, count), sound[slice(*video.sound_for(count))])
             growing = path.read_bytes()
     growing_path = tmp_path / "growing.mp4"
     growing_path.write_bytes(growing)
@@ -138,7 +138,7 @@ def test_both_forms_say_the_same_of_themselves(both):
     assert metadata(both[0]) == metadata(both[1]) and "seed 7" in metadata(both[1])["comment"]
     for path in both:
         with open(path, "rb") as file:
-            assert num_frames(file) == read_fragments(file).pictures == sum(CHUNKS)
+            assert num_frames(file) == read_fragments(file).frames == sum(CHUNKS)
 
 
 def test_one_seeks_to_any_frame_of_it(both):
@@ -275,7 +275,7 @@ def all_plays_and_goes_on(found: list[bytes], path: Path, growing: bytes) -> Non
     assert len(found) > 12
     for state in found:
         path.write_bytes(state)
-        assert probe(path).pictures == sum(CHUNKS)
+        assert probe(path).frames == sum(CHUNKS)
         with open(path, "r+b", buffering=0) as file:
             assert read_fragments(file).is_fragmented and num_frames(file) == sum(CHUNKS)
             unfinish(file, read_fragments(file))
@@ -324,7 +324,7 @@ def test_a_film_for_whose_index_there_is_no_room_is_whole_all_the_same(tmp_path,
         video.close()
     assert not video.is_finished and numbers(tmp_path / "a.mp4") == list(range(12))
     with VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=FPS, sample_rate=RATE, resume=True) as video:
-        assert video.num_pictures == 12
+        assert video.num_frames == 12
     assert video.is_finished and numbers(tmp_path / "a.mp4") == list(range(12))
 
 
@@ -336,9 +336,9 @@ def test_a_finished_film_that_was_cut_off_keeps_its_whole_fragments(both, share)
     with open(both[1], "rb") as file:
         whole = read_fragments(file)
     with VideoWriter(both[1], width=SIZE, height=SIZE, fps=FPS, sample_rate=RATE, resume=True, provenance=PROVENANCE) as video:
-        assert video.num_pictures == whole.pictures
-        video.write(frames(video.num_pictures, 2))
-    assert numbers(both[1]) == list(range(whole.pictures + 2)) and video.is_finished
+        assert video.num_frames == whole.frames
+        video.write(frames(video.num_frames, 2))
+    assert numbers(both[1]) == list(range(whole.frames + 2)) and video.is_finished
 
 
 def test_finished_or_not_a_film_goes_on_to_the_same_bytes(tmp_path):
@@ -357,7 +357,7 @@ def test_finished_or_not_a_film_goes_on_to_the_same_bytes(tmp_path):
 def test_opened_and_closed_again_a_film_is_as_it_was(both):
     before = both[1].read_bytes()
     with VideoWriter(both[1], width=SIZE, height=SIZE, fps=FPS, sample_rate=RATE, resume=True) as video:
-        assert video.num_pictures == sum(CHUNKS) and len(video.sound_there()) > 0
+        assert video.num_frames == sum(CHUNKS) and len(video.sound_there()) > 0
     assert both[1].read_bytes() == before
 
 

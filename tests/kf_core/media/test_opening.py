@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kf_core.errors import KnotForcingError
-from kf_core.media.picture import read_picture
+from kf_core.media.image import read_image
 from kf_core.media.playback import probe
 from kf_core.media.sound import SoundFile
 from kf_core.media.video import VideoWriter
@@ -37,7 +37,7 @@ def test_a_name_is_never_read_as_a_protocol_or_a_pattern(tmp_path, monkeypatch, 
     with VideoWriter(tmp_path / "plain.mp4", width=SIZE, height=SIZE, fps=FPS) as video:
         video.write(frames(0, 5))
     os.replace(tmp_path / "plain.mp4", name)
-    assert probe(name).pictures == 5
+    assert probe(name).frames == 5
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def test_a_playlist_opens_neither_an_address_nor_another_file(tmp_path, opens):
         (tmp_path / "voice.mp3").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{address}\n#EXT-X-ENDLIST\n")
         (tmp_path / "voice.wav").write_text("ffconcat version 1.0\nfile 'secret.wav'\n")
         for name in ("voice.mp3", "voice.wav"):
-            with pytest.raises(KnotForcingError, match="read|no sound|pictures"):
+            with pytest.raises(KnotForcingError, match="read|no sound|frames"):
                 opens(tmp_path / name)
         with pytest.raises(KnotForcingError, match="does not exist"):
             opens(address)
@@ -84,7 +84,7 @@ def test_what_is_no_regular_file_is_said_at_once(tmp_path, opens):
 
 
 @posix
-@pytest.mark.parametrize("opens", [SoundFile, probe, read_picture])
+@pytest.mark.parametrize("opens", [SoundFile, probe, read_image])
 def test_a_pipe_is_not_waited_for(tmp_path, opens):
     os.mkfifo(tmp_path / "voice.wav")
     with pytest.raises(KnotForcingError, match="is a pipe or a device"):

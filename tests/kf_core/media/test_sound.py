@@ -44,7 +44,7 @@ FORMATS = {"a.wav": "pcm_s16le", "a.mp3": "libmp3lame", "a.m4a": "aac", "a.flac"
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_length_is_right_to_a_fraction_of_a_picture_in_every_format(tmp_path, name):
+def test_the_length_is_right_to_a_fraction_of_a_frame_in_every_format(tmp_path, name):
     rate = 48_000 if name == "a.opus" else 44_100
     write(tmp_path / name, tone(rate=rate), FORMATS[name], rate)
     sound = SoundFile(tmp_path / name)
@@ -87,7 +87,7 @@ def test_a_cut_off_file_is_used_as_far_as_it_goes_and_says_so(tmp_path):
     assert "cut off" in sound.note
 
 
-def test_damage_in_the_middle_does_not_move_what_comes_after_by_half_a_picture(tmp_path):
+def test_damage_in_the_middle_does_not_move_what_comes_after_by_half_a_frame(tmp_path):
     write(tmp_path / "a.mp3", tone(), "libmp3lame")
     data = bytearray((tmp_path / "a.mp3").read_bytes())
     third = len(data) // 3
@@ -95,9 +95,9 @@ def test_damage_in_the_middle_does_not_move_what_comes_after_by_half_a_picture(t
     (tmp_path / "damaged.mp3").write_bytes(data)
     heard, expected = whole(SoundFile(tmp_path / "damaged.mp3"))[:, 0], tone(rate=16_000)
     late = slice(32_000, 48_000)
-    half_a_picture = 500
+    half_a_frame = 500
     match = {shift: np.corrcoef(heard[late], np.roll(expected, shift)[late])[0, 1] for shift in range(-2000, 2001, 2)}
-    assert abs(max(match, key=match.get)) < half_a_picture and max(match.values()) > 0.99
+    assert abs(max(match, key=match.get)) < half_a_frame and max(match.values()) > 0.99
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_what_comes_after_a_pause_in_the_stamps_stays_at_its_time(tmp_path, suff
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "nut"])
-def test_sound_that_begins_after_the_picture_comes_after_silence(tmp_path, suffix):
+def test_sound_that_begins_after_the_frame_comes_after_silence(tmp_path, suffix):
     late = Sound(sweep(1.0), CODECS[suffix], moved=lambda time: time + 0.7)
     sound = SoundFile(write(tmp_path / f"a.{suffix}", BLACK, late))
     samples = heard(sound)
@@ -50,7 +50,7 @@ def test_sound_that_begins_after_the_picture_comes_after_silence(tmp_path, suffi
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4"])
-def test_sound_that_is_shorter_than_the_picture_is_not_cut_off(tmp_path, suffix):
+def test_sound_that_is_shorter_than_the_frame_is_not_cut_off(tmp_path, suffix):
     film = Film([16] * 90, [k / 15 for k in range(90)])
     sound = SoundFile(write(tmp_path / f"a.{suffix}", film, Sound(sweep(1.0), CODECS[suffix])))
     assert sound.note == "" and sound.seconds == pytest.approx(1.0, abs=0.05)

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kf_core.errors import KnotForcingError
 from kf_core.media.fragments import read_fragments
-from kf_core.media.playback import pictures, probe
+from kf_core.media.playback import frames as frames_of
+from kf_core.media.playback import probe
 from kf_core.media.video import QUALITY, Provenance, VideoWriter
 
 FPS, RATE, SIZE = 16, 48000, 64
@@ -22,13 +23,13 @@ CHUNKS = (9, 12, 12, 5)
 
 
 def frames(start: int, count: int) -> torch.Tensor:
-    """Pictures whose grey tells their number: 2 steps of 255 apart, forty of them."""
+    """Frames whose grey tells their number: 2 steps of 255 apart, forty of them."""
     greys = (20 + 5 * (torch.arange(start, start + count) % 40)) / 255
     return greys[:, None, None, None].expand(count, SIZE, SIZE, 3)
 
 
 def numbers(path) -> list[int]:
-    return [round((picture.mean().item() * 255 - 20) / 5) for picture in pictures(path)]
+    return [round((frame.mean().item() * 255 - 20) / 5) for frame in frames_of(path)]
 
 
 def sweep(seconds: float) -> np.ndarray:
@@ -51,29 +52,29 @@ def heard(path) -> np.ndarray:
         return np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
 
 
-def test_sound_and_pictures_are_equally_long(tmp_path):
+def test_sound_and_frames_are_equally_long(tmp_path):
     write(tmp_path / "a.mp4", sweep(sum(CHUNKS) / FPS))
     facts = probe(tmp_path / "a.mp4")
-    assert facts.pictures == sum(CHUNKS) and facts.seconds == sum(CHUNKS) / FPS
+    assert facts.frames == sum(CHUNKS) and facts.seconds == sum(CHUNKS) / FPS
     assert abs(facts.sound_seconds - facts.seconds) < 1e-4
     assert len(heard(tmp_path / "a.mp4")) in range(round(facts.seconds * RATE), round(facts.seconds * RATE) + 1024)
 
 
-def test_sound_stays_where_its_pictures_are(tmp_path):
+def test_sound_stays_where_its_frames_are(tmp_path):
     sound = sweep(sum(CHUNKS) / FPS)
     write(tmp_path / "a.mp4", sound)
     assert np.corrcoef(heard(tmp_path / "a.mp4")[: len(sound)], sound)[0, 1] > 0.995
 
 
-def test_the_pictures_come_back_in_order_and_in_their_colours(tmp_path):
+def test_the_frames_come_back_in_order_and_in_their_colours(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=25) as video:
         colours = torch.tensor([[0.9, 0.6, 0.5], [0.2, 0.4, 0.8], [0.1, 0.7, 0.2]])
         video.write(colours[:, None, None, :].expand(3, SIZE, SIZE, 3))
-    found = torch.stack([picture.mean((0, 1)) for picture in pictures(tmp_path / "a.mp4")])
+    found = torch.stack([frame.mean((0, 1)) for frame in frames_of(tmp_path / "a.mp4")])
     assert (found - colours).abs().max() < 0.02
 
 
-def test_writing_many_pictures_takes_the_memory_of_one(tmp_path):
+def test_writing_many_frames_takes_the_memory_of_one(tmp_path):
     many = frames(0, 40)
     with Largest() as largest, VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=FPS) as video:
         video.write(many)
@@ -107,9 +108,9 @@ def test_each_chunk_is_a_fragment_on_the_disk_when_write_returns(tmp_path):
     with VideoWriter(tmp_path / "a.mp4", width=SIZE, height=SIZE, fps=FPS, sample_rate=RATE) as video:
         for index, count in enumerate(CHUNKS):
             video.write(frames(sum(CHUNKS[:index]), count))
-            assert probe(tmp_path / "a.mp4").pictures == sum(CHUNKS[: index + 1])
+            assert probe(tmp_path / "a.mp4").frames == sum(CHUNKS[: index + 1])
             with open(tmp_path / "a.mp4", "rb") as file:
-                assert [fragment.pictures for fragment in read_fragments(file).whole] == list(CHUNKS[: index + 1])
+                assert [fragment.frames for fragment in read_fragments(file).whole] == list(CHUNKS[: index + 1])
 
 
 @pytest.mark.parametrize("into", [3, 40, 300, 900])
@@ -127,11 +128,11 @@ def test_a_write_that_was_cut_off_anywhere_leaves_what_was_written_before(tmp_pa
         (tmp_path / "cut.mp4").write_bytes(copies[0])
     assert numbers(tmp_path / "cut.mp4") == list(range(21))
     with VideoWriter(tmp_path / "cut.mp4", width=SIZE, height=SIZE, fps=FPS, sample_rate=RATE, resume=True) as video:
-        assert video.num_pictures == 21
+        assert video.num_frames == 21
 
 
 @pytest.mark.parametrize("cut", [10, 900, "whole 1", "inside 2", "closed"])
-def test_a_continued_file_holds_every_picture_once_and_its_sound_without_a_seam(tmp_path, cut):
+def test_a_continued_file_holds_every_frame_once_and_its_sound_without_a_seam(tmp_path, cut):
     path, sound = tmp_path / "a.mp4", sweep(sum(CHUNKS) / FPS)
     write(path, sound, CHUNKS[:3])
     with open(path, "rb") as file:
@@ -139,11 +140,11 @@ def test_a_continued_file_holds_every_picture_once_and_its_sound_without_a_seam(
     length = {"whole 1": whole[1].stop, "inside 2": whole[2].start + 100, "closed": None}.get(cut, cut)
     path.write_bytes(path.read_bytes()[:length])
     with VideoWriter(path, width=SIZE, height=SIZE, fps=FPS, sample_rate=RATE, resume=True) as video:
-        there = video.num_pictures
+        there = video.num_frames
         assert there == {"whole 1": 21, "inside 2": 21, "closed": 33}.get(cut, 0)
-        while video.num_pictures < sum(CHUNKS):
-            count = min(12, sum(CHUNKS) - video.num_pictures)
-            video.write(frames(video.num_pictures, count), sound[slice(*video.sound_for(count))])
+        while video.num_frames < sum(CHUNKS):
+            count = min(12, sum(CHUNKS) - video.num_frames)
+            video.write(frames(video.num_frames, count), sound[slice(*video.sound_for(count))])
     assert numbers(path) == list(range(sum(CHUNKS)))
     assert abs(probe(path).sound_seconds - probe(path).seconds) < 1e-4
     back, joint = heard(path), round(there * RATE / FPS)
@@ -160,7 +161,7 @@ def test_clear_tones_are_played_without_a_crackle_also_after_a_joint(tmp_path, j
     settings = {"width": SIZE, "height": SIZE, "fps": 16, "sample_rate": RATE, "channels": 2}
     for first, last in [(0, 80)] if joint is None else [(0, joint), (joint, 80)]:
         with VideoWriter(path, **settings, resume=True) as video:
-            while (count := min(12, last - video.num_pictures)) > 0:
+            while (count := min(12, last - video.num_frames)) > 0:
                 video.write(frames(first, count), sound[slice(*video.sound_for(count))])
     with av.open(str(path)) as container:
         back = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1).T
@@ -168,7 +169,7 @@ def test_clear_tones_are_played_without_a_crackle_also_after_a_joint(tmp_path, j
 
 
 @pytest.mark.parametrize("count", [1, 4, 12])
-def test_who_has_no_sound_before_his_pictures_goes_on_with_what_the_file_plays_there(tmp_path, count):
+def test_who_has_no_sound_before_his_frames_goes_on_with_what_the_file_plays_there(tmp_path, count):
     path, tone = tmp_path / "a.mp4", sine(4 * count / FPS)
     for first in range(0, 4 * count, count):
         with VideoWriter(path, width=SIZE, height=SIZE, fps=FPS, sample_rate=RATE, resume=True) as video:
@@ -176,7 +177,7 @@ def test_who_has_no_sound_before_his_pictures_goes_on_with_what_the_file_plays_t
             own = np.zeros((stop - start, 1), np.float32)
             own[joint - start :, 0] = tone[joint:stop]
             there = video.sound_there()
-            assert there.shape == (joint - start, 1), "from the beginning of the span to the first picture"
+            assert there.shape == (joint - start, 1), "from the beginning of the span to the first frame"
             own[: len(there)] = there
             video.write(frames(first, count), own)
     assert np.abs(loudness(heard(path)[: len(tone)]) - loudness(tone)).max() < 0.03
@@ -222,7 +223,7 @@ def test_a_long_file_is_continued_without_reading_it_through(tmp_path):
     path.write_bytes(data[: second.stop] + data[second.start : second.stop] * 100)
     before = bytes_read()
     with VideoWriter(path, width=256, height=256, fps=FPS, sample_rate=RATE, resume=True) as video:
-        assert video.num_pictures == 816
+        assert video.num_frames == 816
     assert path.stat().st_size > 3e7 and bytes_read() - before < path.stat().st_size / 4
 
 
@@ -230,7 +231,7 @@ def bytes_read() -> int:
     return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"])
 
 
-def test_a_fragment_depends_on_its_own_pictures_only(tmp_path):
+def test_a_fragment_depends_on_its_own_frames_only(tmp_path):
     write(tmp_path / "whole.mp4", rate=None)
     write(tmp_path / "joined.mp4", rate=None, chunks=CHUNKS[:2])
     write(tmp_path / "joined.mp4", rate=None, first=21, resume=True)
@@ -275,19 +276,19 @@ def test_a_full_disk_is_said_in_words_and_loses_nothing(tmp_path):
                 while True:
                     video.write(torch.rand(12, {SIZE}, {SIZE}, 3))
         except KnotForcingError as problem:
-            print(video.num_pictures, problem)
+            print(video.num_frames, problem)
         """
     )
     out = subprocess.run([sys.executable, "-c", script, tmp_path / "a.mp4"], capture_output=True, text=True)
     count, _, sentence = out.stdout.partition(" ")
     assert "a file may not become larger" in sentence and "continue with resume" in sentence, out.stderr
-    assert int(count) >= 12 and len(list(pictures(tmp_path / "a.mp4"))) == int(count)
+    assert int(count) >= 12 and len(list(frames_of(tmp_path / "a.mp4"))) == int(count)
     with open(tmp_path / "a.mp4", "rb") as file:
         found = read_fragments(file)
-        assert found.pictures == int(count) and found.is_finished
+        assert found.frames == int(count) and found.is_finished
 
 
-def test_a_killed_writer_leaves_every_written_picture(tmp_path):
+def test_a_killed_writer_leaves_every_written_frame(tmp_path):
     script = textwrap.dedent(
         f"""
         import sys, time, torch
@@ -301,7 +302,7 @@ def test_a_killed_writer_leaves_every_written_picture(tmp_path):
     assert process.stdout.readline() == "written\n"
     process.kill()
     process.wait()
-    assert len(list(pictures(tmp_path / "a.mp4"))) == 21
+    assert len(list(frames_of(tmp_path / "a.mp4"))) == 21
 
 
 def test_an_unwritten_video_leaves_no_empty_file(tmp_path):
@@ -340,11 +341,11 @@ def test_what_cannot_be_played_is_refused_in_words(tmp_path):
         probe(tmp_path / "b.mp4")
 
 
-def test_equal_pictures_become_equal_bytes_whatever_lay_in_the_memory_before():
+def test_equal_frames_become_equal_bytes_whatever_lay_in_the_memory_before():
     random = np.random.default_rng(0)
     patches = random.random((12, 4, 6, 3)).repeat(8, 1).repeat(8, 2)
     rgb = (200 * patches + 55 * random.random((12, 32, 48, 3))).astype(np.uint8)
-    small = [av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p").to_ndarray() for picture in rgb]
+    small = [av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p").to_ndarray() for frame in rgb]
     found = set()
     for _ in range(200):
         left = [np.full(random.integers(100, 200_000), random.integers(256), np.uint8) for _ in range(60)]
@@ -359,7 +360,7 @@ def encoded(frames: list[np.ndarray]) -> bytes:
     encoder.options = QUALITY
     packets = []
     for number, frame in enumerate(frames):
-        picture = av.VideoFrame.from_ndarray(frame, format="yuv420p")
-        picture.pts = number
-        packets += encoder.encode(picture)
+        image = av.VideoFrame.from_ndarray(frame, format="yuv420p")
+        image.pts = number
+        packets += encoder.encode(image)
     return b"".join(bytes(packet) for packet in packets + encoder.encode(None))

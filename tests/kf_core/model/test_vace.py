@@ -1,4 +1,4 @@
-"""The laws of control pictures on a causal backbone, and equality with ComfyUI's VACE model in one pass over a clip."""
+"""The laws of control frames on a causal backbone, and equality with ComfyUI's VACE model in one pass over a clip."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ def features(start: int, stop: int, seed: int = 3) -> torch.Tensor:
 
 
 class Controlled:
-    """Driving by control pictures alone."""
+    """Driving by control frames alone."""
 
     def __init__(self, until: int = 10**6, **options) -> None:
         self.until, self.options = until, options

@@ -48,8 +48,8 @@ def vae() -> WanVAE:
 
 
 def test_a_clip_is_a_pure_function_of_its_seed(library):
-    first, other, again = (sample_clip(seed, library, pictures=9, size=SIZE) for seed in (4, 5, 4))
-    assert torch.equal(first.pictures, again.pictures) and not torch.equal(first.pictures, other.pictures)
+    first, other, again = (sample_clip(seed, library, frames=9, size=SIZE) for seed in (4, 5, 4))
+    assert torch.equal(first.frames, again.frames) and not torch.equal(first.frames, other.frames)
     for field in fields(first.drivers):
         assert torch.equal(getattr(first.drivers, field.name), getattr(again.drivers, field.name))
 
@@ -71,7 +71,7 @@ def test_faces_that_are_measured_or_bundled_are_none_that_clips_show():
 
 
 def test_a_clip_is_driven_by_the_same_numbers_as_a_stream(library):
-    clip = sample_clip(7, library, pictures=17, size=SIZE)
+    clip = sample_clip(7, library, frames=17, size=SIZE)
     sound = training_take(library, 17, np.random.default_rng([7, 1])).samples
     card = ModelCard(
         name="t", dim=128, ffn_dim=128, layers=3, heads=1, in_channels=33, text=TextSpec(kind="none", width=8, tokens=1),
@@ -82,15 +82,15 @@ def test_a_clip_is_driven_by_the_same_numbers_as_a_stream(library):
 
 
 def test_the_mouth_of_a_take_is_closed_where_it_is_silent(library):
-    silent_pictures = 0
+    silent_frames = 0
     for seed in range(60):
         take = training_take(library, 33, np.random.default_rng(seed))
         sound = np.abs(take.samples[: 33 * 1000]).reshape(33, 1000).max(1)
         silent = sound == 0
-        silent_pictures += silent[1:-1].sum()
-        inside = silent[:-1] & silent[1:]  # silent now and until the next picture
+        silent_frames += silent[1:-1].sum()
+        inside = silent[:-1] & silent[1:]  # silent now and until the next frame
         assert not take.mouth[0, :-1][inside & np.roll(silent, 1)[:-1]].any()
-    assert silent_pictures > 60
+    assert silent_frames > 60
 
 
 def test_disturbing_changes_the_sound_and_keeps_it_finite(library):
@@ -107,24 +107,24 @@ def test_a_saved_library_is_the_same_library(library, tmp_path):
 
 
 def test_weights_look_at_mouth_and_eyes(library):
-    clip = sample_clip(3, library, pictures=9, size=96)
+    clip = sample_clip(3, library, frames=9, size=96)
     assert clip.weights.shape == (3, 12, 12)
     assert 1 <= clip.weights.min() < 1.01 and 2.5 < clip.weights.max() <= 4
     assert 0.5 < clip.mouth.max() <= 1 and clip.mouth.mean() < 0.2
     assert (clip.weights - 1 - 3 * clip.mouth).min() > -1e-4
 
 
-def test_the_reference_is_the_last_picture_alone(library, vae):
-    clip = sample_clip(1, library, pictures=9, size=SIZE)
+def test_the_reference_is_the_last_frame_alone(library, vae):
+    clip = sample_clip(1, library, frames=9, size=SIZE)
     row = encode(vae, clip)
-    short = sample_clip(1, library, pictures=9, size=SIZE)
-    alone = encode(vae, type(clip)(pictures=short.pictures[:, -1:], drivers=short.drivers, weights=short.weights, mouth=short.mouth))
+    short = sample_clip(1, library, frames=9, size=SIZE)
+    alone = encode(vae, type(clip)(frames=short.frames[:, -1:], drivers=short.drivers, weights=short.weights, mouth=short.mouth))
     assert torch.equal(row.reference, alone.latents)
 
 
 def test_a_folder_is_read_while_it_grows(library, vae, tmp_path):
     writer, reader = ClipFolder(tmp_path / "clips"), ClipFolder(tmp_path / "clips")
-    rows = [encode(vae, sample_clip(seed, library, pictures=9, size=SIZE)) for seed in range(3)]
+    rows = [encode(vae, sample_clip(seed, library, frames=9, size=SIZE)) for seed in range(3)]
     assert reader.read_new() == []
     writer.write(joined(rows[:2]))
     assert [len(shard) for shard in reader.read_new()] == [2]
@@ -144,9 +144,9 @@ def test_making_clips_goes_on_where_it_stopped(library, vae, tmp_path, monkeypat
 
 
 def test_clips_that_are_drawn_and_encoded_together_are_those_that_are_made_alone(library, vae):
-    how = dict(pictures=9, size=SIZE)
+    how = dict(frames=9, size=SIZE)
     together, alone = sample_clips([4, 5, 6], library, **how), [sample_clip(seed, library, **how) for seed in (4, 5, 6)]
-    assert all(torch.allclose(one.pictures, other.pictures, atol=1e-6) for one, other in zip(together, alone, strict=True))
+    assert all(torch.allclose(one.frames, other.frames, atol=1e-6) for one, other in zip(together, alone, strict=True))
     rows, single = encode_together(vae, together), joined([encode(vae, clip) for clip in alone])
     for field in fields(rows):
         one, other = (getattr(clips, field.name).float() for clips in (rows, single))

@@ -18,14 +18,14 @@ from kf_core.training.takes import Library, Take
 SPEC = AudioSpec(kind="log-mel", width=256, ear=(32, 8), code=16, first_layer=1, last_layer=5)
 
 
-def library(seed: int = 0, pictures: int = 400) -> Library:
+def library(seed: int = 0, frames: int = 400) -> Library:
     """A hum that is loud where the mouth is open: an ear that hears nothing else knows the mouth."""
     generator = np.random.default_rng(seed)
-    opening = generator.integers(0, 3, pictures // 4).repeat(4) / 2
-    hum = np.sin(2 * np.pi * 300 * np.arange(1000 * pictures) / 16_000)
+    opening = generator.integers(0, 3, frames // 4).repeat(4) / 2
+    hum = np.sin(2 * np.pi * 300 * np.arange(1000 * frames) / 16_000)
     samples = (0.2 * hum * opening.repeat(1000)).astype(np.float16)
     mouth = np.stack([opening, 1 - opening, opening > 0.9]).astype(np.float32)
-    return Library(samples, mouth, np.array([pictures // 2, pictures // 2]))
+    return Library(samples, mouth, np.array([frames // 2, frames // 2]))
 
 
 def a_batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

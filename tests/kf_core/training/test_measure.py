@@ -33,15 +33,15 @@ def vae():
 
 def test_a_sitter_is_a_pure_function_of_its_seed(library):
     first, again, other = (sit(seed, 1, SIZE, library) for seed in (5, 5, 6))
-    assert torch.equal(first.pictures, again.pictures) and torch.equal(first.pose, again.pose)
-    assert not torch.equal(first.pictures, other.pictures)
-    assert len(first.pictures) == len(first.opening) == len(first.pose) == 17 and len(first.samples) == 17_000
+    assert torch.equal(first.frames, again.frames) and torch.equal(first.pose, again.pose)
+    assert not torch.equal(first.frames, other.frames)
+    assert len(first.frames) == len(first.opening) == len(first.pose) == 17 and len(first.samples) == 17_000
 
 
 def test_the_truth_measured_against_itself_is_perfect(library, vae):
     sitter = sit(8, 4, 96, library)
-    codec = torch.cat(list(through_codec(sitter.pictures, vae)))
-    report = measured(sitter, sitter.pictures, codec, load_reader(), 3)
+    codec = torch.cat(list(through_codec(sitter.frames, vae)))
+    report = measured(sitter, sitter.frames, codec, load_reader(), 3)
     assert report.psnr.whole > 60 and report.lip_sync.r > 0.9 and report.drift.from_truth == 0
     assert report.sharpness.ratio == pytest.approx(1)
 
@@ -49,13 +49,13 @@ def test_the_truth_measured_against_itself_is_perfect(library, vae):
 def test_the_codec_in_blocks_equals_the_codec_at_once(library, vae):
     from kf_core.vae.streaming import DecoderState, decode_latents
 
-    pictures = sit(9, 6, SIZE, library).pictures
-    blocks = torch.cat(list(through_codec(pictures, vae)))
-    whole = decode_latents(vae, encode_clip(vae, pictures.permute(3, 0, 1, 2)[None]), DecoderState())
+    frames = sit(9, 6, SIZE, library).frames
+    blocks = torch.cat(list(through_codec(frames, vae)))
+    whole = decode_latents(vae, encode_clip(vae, frames.permute(3, 0, 1, 2)[None]), DecoderState())
     torch.testing.assert_close(blocks, whole[0].permute(1, 2, 3, 0).float(), rtol=0, atol=1e-4)
 
 
-def test_the_protocol_leaves_numbers_and_pictures(library, vae, tmp_path):
+def test_the_protocol_leaves_numbers_and_frames(library, vae, tmp_path):
     torch.manual_seed(1)
     card = replace(kf_tiny(SIZE), dim=128, heads=1, ffn_dim=128, layers=2, audio=replace(kf_tiny().audio, first_layer=1, last_layer=1))
     model = Generator(card, WanModel(card), Adapters(card))

@@ -36,9 +36,9 @@ def test_a_tensor_elsewhere_is_noticed():
 
 def test_portraits_are_drawn_where_they_are_needed():
     many = render(sample_identities(16, seeded()), sample_motion(16, 2, seeded(), strength=1.0), 32, META)
-    assert {many.pictures.device, many.mouth_box.device, many.keypoints.face.device, many.weights().device} == {META}
+    assert {many.frames.device, many.mouth_box.device, many.keypoints.face.device, many.weights().device} == {META}
     batch = cut(draw(2, 5, 32, seeded(), device=META), 0.5, seeded())
-    assert {batch.pictures.device, batch.mouth.device, batch.eyes.device} == {META} and batch.pictures.shape[-1] == 16
+    assert {batch.frames.device, batch.mouth.device, batch.eyes.device} == {META} and batch.frames.shape[-1] == 16
 
 
 class Copies(TorchDispatchMode):
@@ -56,8 +56,8 @@ class Copies(TorchDispatchMode):
         return out
 
 
-def copies(pictures: int) -> int:
-    who, motion = sample_identities(pictures, seeded()), sample_motion(pictures, 1, seeded(), strength=1.0)
+def copies(frames: int) -> int:
+    who, motion = sample_identities(frames, seeded()), sample_motion(frames, 1, seeded(), strength=1.0)
     with Copies() as counted:
         render(who, motion, 32, META)
     return counted.count
@@ -70,21 +70,21 @@ def test_many_portraits_are_sent_in_as_few_copies_as_few_are():
 
 def test_who_wears_nothing_rare_is_drawn_the_same_beside_those_who_do():
     who, motion = sample_identities(32, seeded()), sample_motion(32, 1, seeded(), strength=1.0)
-    together = render(who, motion, 32).pictures
-    alone = torch.cat([render(who[row : row + 1], motion[row : row + 1], 32).pictures for row in range(32)])
+    together = render(who, motion, 32).frames
+    alone = torch.cat([render(who[row : row + 1], motion[row : row + 1], 32).frames for row in range(32)])
     assert torch.allclose(together, alone, atol=1e-6)
 
 
 def test_a_clip_is_drawn_there_too():
-    clip = sample_clip(3, library(), pictures=9, size=32, device=META)
-    assert {clip.pictures.device, clip.drivers.pose.device, clip.weights.device, clip.mouth.device} == {META}
+    clip = sample_clip(3, library(), frames=9, size=32, device=META)
+    assert {clip.frames.device, clip.drivers.pose.device, clip.weights.device, clip.mouth.device} == {META}
     assert clip.drivers.audio.device.type == "cpu"  # heard by the processor
 
 
 def test_the_autoencoder_learns_there():
     training = VAETraining(size=32, device="meta", dim=8)
     batch = draw(2, 5, 32, training.generator, device=META)
-    mean, log_variance = training.encode(batch.pictures * 2 - 1)
+    mean, log_variance = training.encode(batch.frames * 2 - 1)
     loss = reconstruction_loss(training.decode(mean) / 2 + 0.5, batch)
     for further in training.further_losses(mean, log_variance, batch):
         loss = loss + further
@@ -121,7 +121,7 @@ def test_on_a_gpu_noise_is_drawn_there_and_follows_the_generator_of_the_processo
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_draws_what_a_processor_draws():
     who, motion = sample_identities(20, seeded()), sample_motion(20, 2, seeded(), strength=1.0)
-    there, here = render(who, motion, 64, "cuda").pictures.cpu(), render(who, motion, 64).pictures
+    there, here = render(who, motion, 64, "cuda").frames.cpu(), render(who, motion, 64).frames
     assert ((there - here).abs() > 1e-2).float().mean() < 1e-3  # an edge may fall on the other side of a rounding
 
 

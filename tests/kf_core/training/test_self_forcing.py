@@ -40,7 +40,7 @@ def test_own_chunks_are_those_of_the_shipped_rollout():
     assert len(mine) == 4 and all(torch.equal(a, b) for a, b in zip(mine, shipped, strict=True))
 
 
-def test_a_stream_that_begins_on_the_portrait_has_the_clips_first_picture_for_one():
+def test_a_stream_that_begins_on_the_portrait_has_the_clips_first_frame_for_one():
     """Never the reference, which is how the clip ends."""
     generator, rows = training().networks.generator(), clips(2)
     tied, driving = replace(card().rollout, first_frame="tie"), ClipDriving.everything(rows)

@@ -11,17 +11,17 @@ SIZE = 32
 
 def test_a_sitter_sits_the_same_again_with_the_same_words(tmp_path):
     first, again = (seat(3, 2, SIZE, tmp_path) for _ in range(2))
-    span = PixelSpan(0, first.num_pictures)
-    assert torch.equal(first.pictures(span), again.pictures(span))
+    span = PixelSpan(0, first.num_frames)
+    assert torch.equal(first.frames(span), again.frames(span))
     assert np.array_equal(first.sound.waveform, again.sound.waveform) and first.voice == again.voice
-    assert first.num_pictures == 33 and len(first.opening) == 33 and first.sound.seconds > 2.5
+    assert first.num_frames == 33 and len(first.opening) == 33 and first.sound.seconds > 2.5
 
 
-def test_pictures_do_not_depend_on_how_they_are_asked_for(tmp_path):
+def test_frames_do_not_depend_on_how_they_are_asked_for(tmp_path):
     whole, parts = (seat(4, 2, SIZE, tmp_path) for _ in range(2))
-    pieces = [parts.pictures(PixelSpan(start, min(start + 7, 33))) for start in range(0, 33, 7)]
-    assert torch.equal(whole.pictures(PixelSpan(0, 33)), torch.cat(pieces))
-    assert torch.equal(whole.pictures(PixelSpan(5, 9)), parts.pictures(PixelSpan(5, 9)))
+    pieces = [parts.frames(PixelSpan(start, min(start + 7, 33))) for start in range(0, 33, 7)]
+    assert torch.equal(whole.frames(PixelSpan(0, 33)), torch.cat(pieces))
+    assert torch.equal(whole.frames(PixelSpan(5, 9)), parts.frames(PixelSpan(5, 9)))
 
 
 def test_the_same_seed_is_the_same_face_at_every_length(tmp_path):
@@ -29,13 +29,13 @@ def test_the_same_seed_is_the_same_face_at_every_length(tmp_path):
     assert torch.equal(short.face.skin, long.face.skin) and torch.equal(short.face.seed, long.face.seed)
 
 
-def test_the_pose_is_black_beyond_the_end_and_its_first_picture_before_the_beginning(tmp_path):
+def test_the_pose_is_black_beyond_the_end_and_its_first_frame_before_the_beginning(tmp_path):
     reader = seat(6, 1, SIZE, tmp_path).pose.open()
     pose = reader.between(PixelSpan(-2, 19), 16, 4, 4)
     assert torch.equal(pose[0], pose[2]) and pose[18].abs().max() > 0 and pose[19:].abs().max() == 0
 
 
-def test_closures_are_pictures_in_which_the_mouth_is_shut(tmp_path):
+def test_closures_are_frames_in_which_the_mouth_is_shut(tmp_path):
     sitter = seat(7, 8, SIZE, tmp_path)
     assert len(sitter.closures) > 3 and sitter.opening[list(sitter.closures)].max() == 0
 
@@ -49,4 +49,4 @@ def test_a_pause_is_silent_and_the_mouth_rests(tmp_path):
 
 def test_a_recording_brings_its_own_opening():
     sitter = seat_with_voice(9, np.zeros(32_000, np.float32), torch.linspace(0, 1, 33), SIZE, "somebody")
-    assert sitter.num_pictures == 33 and torch.equal(sitter.opening, torch.linspace(0, 1, 33)) and sitter.closures == ()
+    assert sitter.num_frames == 33 and torch.equal(sitter.opening, torch.linspace(0, 1, 33)) and sitter.closures == ()

@@ -38,7 +38,7 @@ def tracks(speech: Speech):
     return mouth_track(speech, int(speech.seconds * FPS), FPS)
 
 
-def test_lips_are_closed_at_the_picture_nearest_to_every_m_b_p(spoken):
+def test_lips_are_closed_at_the_frame_nearest_to_every_m_b_p(spoken):
     opening, _, bite = tracks(spoken)
     closures = [(start + end) / 2 for name, start, end in spans(spoken) if name[:1] in ("m", "b", "p")]
     nearest = [round(middle * FPS) for middle in closures if round(middle * FPS) < len(opening)]

@@ -83,13 +83,13 @@ def test_the_segment_shows_anchor_past_and_current_as_inference_does():
     batch = made.batch(64, layout)
     noisy, sigma = torch.randn_like(batch.clean), torch.full((64,), 0.625)
     segment = batch.segment(noisy, 1000 * sigma, 33)
-    latents, picture, unknown = segment.latents[:, :16], segment.latents[:, 16:32], segment.latents[:, 32]
-    assert torch.equal(latents[:, :, 0], batch.reference[:, :, 0]) and torch.equal(picture[:, :, 0], batch.reference[:, :, 0])
+    latents, frame, unknown = segment.latents[:, :16], segment.latents[:, 16:32], segment.latents[:, 32]
+    assert torch.equal(latents[:, :, 0], batch.reference[:, :, 0]) and torch.equal(frame[:, :, 0], batch.reference[:, :, 0])
     assert not unknown[:, 0].any() and unknown[:, 1:4].all() and unknown[:, 5:].all()
-    assert not picture[:, :, 1:4].any() and not picture[:, :, 5:].any()
+    assert not frame[:, :, 1:4].any() and not frame[:, :, 5:].any()
     assert torch.equal(unknown[:, 4, 0, 0] == 0, batch.knows_knot) and 0.4 < batch.knows_knot.float().mean() < 0.9
-    assert torch.equal(picture[:, :, 4][batch.knows_knot], batch.knot[batch.knows_knot][:, :, 0])
-    assert not picture[:, :, 4][~batch.knows_knot].any()
+    assert torch.equal(frame[:, :, 4][batch.knows_knot], batch.knot[batch.knows_knot][:, :, 0])
+    assert not frame[:, :, 4][~batch.knows_knot].any()
     assert torch.equal(latents[:, :, 4:], noisy)  # the knot stays noise at the chunk's time
     assert not segment.t[:, :4].any() and (segment.t[:, 4:] == 625).all()
     settings = layout.settings
@@ -113,7 +113,7 @@ def test_a_model_that_begins_on_the_portrait_is_shown_that_and_others_are_not():
     assert not any(layout.on_portrait for layout in layouts(card().rollout))
 
 
-def test_the_portrait_of_a_beginning_is_its_first_picture_in_half_of_the_samples_and_another_of_its_clip_in_the_others():
+def test_the_portrait_of_a_beginning_is_its_first_frame_in_half_of_the_samples_and_another_of_its_clip_in_the_others():
     batch = on_portrait(200)
     assert (batch.clean[:, 0, :, 0, 0] == torch.arange(4.0)).all() and batch.knows_knot.all()
     is_same = (batch.reference == batch.clean[:, :, :1]).flatten(1).all(1)

@@ -9,12 +9,12 @@ from kf_core.timeline import PixelSpan
 from kf_core.training.timbre import SILENCE, as_other_voices
 
 
-def babble(pictures: int = 24):
+def babble(frames: int = 24):
     """A low, a high and no sound in turn: [1, 6, 1024] log-mel steps."""
-    seconds = np.arange(pictures * SAMPLE_RATE // 16) / SAMPLE_RATE
+    seconds = np.arange(frames * SAMPLE_RATE // 16) / SAMPLE_RATE
     sound = 0.2 * np.sin(2 * np.pi * np.where(seconds < 0.5, 300, 2500) * seconds) * (seconds < 1)
-    steps = LogMel(AudioArray(sound.astype(np.float32), SAMPLE_RATE).open(), 16).steps(PixelSpan(0, pictures))
-    return steps.view(1, pictures // 4, -1)
+    steps = LogMel(AudioArray(sound.astype(np.float32), SAMPLE_RATE).open(), 16).steps(PixelSpan(0, frames))
+    return steps.view(1, frames // 4, -1)
 
 
 def changed(count: int = 400, seed: int = 0):

@@ -1,4 +1,4 @@
-"""What the autoencoder's training promises, on a tiny network and tiny pictures."""
+"""What the autoencoder's training promises, on a tiny network and tiny frames."""
 
 import json
 import signal
@@ -152,11 +152,11 @@ def test_latents_stay_the_same_once_the_encoder_is_frozen():
     run = training()
     run.train_step(1, 2, 1.0)
     run.freeze_encoder()
-    pictures = draw(1, 5, SIZE, torch.Generator().manual_seed(1)).pictures
+    frames = draw(1, 5, SIZE, torch.Generator().manual_seed(1)).frames
 
     @torch.no_grad()
     def both(vae: WanVAE):
-        latents = encode_clip(vae, pictures)
+        latents = encode_clip(vae, frames)
         return latents, decode_latents(vae, latents, DecoderState())
 
     before = both(run.vae)
@@ -166,25 +166,25 @@ def test_latents_stay_the_same_once_the_encoder_is_frozen():
     assert torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
 
 
-def test_folding_gives_latents_wans_statistics_and_leaves_the_pictures():
+def test_folding_gives_latents_wans_statistics_and_leaves_the_frames():
     torch.manual_seed(0)
     vae = initialise(WanVAE(DIM)).double()
-    pictures = torch.rand(2, 3, 9, SIZE, SIZE, dtype=torch.float64)
+    frames = torch.rand(2, 3, 9, SIZE, SIZE, dtype=torch.float64)
     with torch.no_grad():
-        raw, _ = vae.encode(pictures, {})
+        raw, _ = vae.encode(frames, {})
         made = vae.decode(raw, {})
         fold_statistics(vae, raw.mean((0, 2, 3, 4)), raw.std((0, 2, 3, 4)))
-        folded, _ = vae.encode(pictures, {})
+        folded, _ = vae.encode(frames, {})
         assert torch.allclose(folded.mean((0, 2, 3, 4)), folded.new_tensor(LATENT_MEAN))
         assert torch.allclose(folded.std((0, 2, 3, 4)), folded.new_tensor(LATENT_STD))
         assert (vae.decode(folded, {}) - made).abs().max() < 1e-10
 
 
-def test_unfolding_gives_the_reader_its_latents_back_and_leaves_the_pictures(monkeypatch):
+def test_unfolding_gives_the_reader_its_latents_back_and_leaves_the_frames(monkeypatch):
     monkeypatch.setenv("KF_PRECISION", "fp32")  # the whole autoencoder: emulated, bfloat16 would take minutes
     vae = WanVAE(16)
     vae.load_state_dict({name: weight.float() for name, weight in load_file(ASSETS / "kf-tiny-vae.safetensors").items()})
-    seen = draw(2, 5, 64, torch.Generator().manual_seed(3)).pictures
+    seen = draw(2, 5, 64, torch.Generator().manual_seed(3)).frames
     reader = fixed_reader()
     with torch.no_grad():
         folded, _ = vae.encode(seen * 2 - 1, {})
@@ -202,19 +202,19 @@ def test_a_run_may_begin_with_the_weights_of_another_and_says_so_when_it_resumes
     finished = train_vae(tmp_path / "small", size=SIZE, minutes=0.003, dim=DIM)
     train_vae(tmp_path / "large", size=size, minutes=0.0, dim=DIM, grow_from=finished)
     with torch.no_grad():
-        pictures = draw(1, 5, size, torch.Generator().manual_seed(1)).pictures
+        frames = draw(1, 5, size, torch.Generator().manual_seed(1)).frames
         made = []
         for file in (finished, tmp_path / "large" / recipe.FILE):
             vae = WanVAE(DIM)
             vae.load_state_dict({name: weight.float() for name, weight in load_file(file).items()})
-            made.append(decode_latents(vae, encode_clip(vae, pictures), DecoderState()))
+            made.append(decode_latents(vae, encode_clip(vae, frames), DecoderState()))
     assert (made[0] - made[1]).abs().max() < 0.02  # rounded twice to half precision
     again = VAETraining(size=size, dim=DIM)
     again.load(tmp_path / "large" / recipe.CHECKPOINT)
     assert again.begun_with and again.stages is getattr(recipe, stages)
 
 
-def test_an_untrained_network_treats_every_picture_alone_and_repeats_it():
+def test_an_untrained_network_treats_every_frame_alone_and_repeats_it():
     vae = initialise(WanVAE(DIM))
     still = torch.rand(1, 3, 1, SIZE, SIZE)
     with torch.no_grad():
@@ -236,15 +236,15 @@ def test_the_stages_fill_the_budget_and_the_rate_ends_at_nothing():
         assert all((frames - 1) % 4 == 0 for stage in stages for frames in stage.frames)
 
 
-def test_a_cut_keeps_pictures_and_boxes_together():
+def test_a_cut_keeps_frames_and_boxes_together():
     clips = draw(2, 5, 32, torch.Generator().manual_seed(0))
     part = cut(clips, 0.5, torch.Generator().manual_seed(1))
-    assert part.pictures.shape[-2:] == part.mouth.shape[-2:] == (16, 16)
+    assert part.frames.shape[-2:] == part.mouth.shape[-2:] == (16, 16)
     places = [
         (top, left)
         for top in range(17)
         for left in range(17)
-        if torch.equal(clips.pictures[..., top : top + 16, left : left + 16], part.pictures)
+        if torch.equal(clips.frames[..., top : top + 16, left : left + 16], part.frames)
     ]
     assert any(torch.equal(clips.mouth[..., t : t + 16, l : l + 16], part.mouth) for t, l in places)
 
@@ -262,7 +262,7 @@ def test_the_long_way_through_an_untrained_network_neither_grows_nor_fades():
     for module in (*vae.encoder.downsamples, *vae.decoder.upsamples):
         module.register_forward_hook(lambda _module, _inputs, out: sizes.append(out.square().mean().sqrt().item()))
     with torch.no_grad():
-        vae.decode(vae.encode(draw(2, 5, 32, torch.Generator().manual_seed(0)).pictures * 2 - 1, {})[0], {})
+        vae.decode(vae.encode(draw(2, 5, 32, torch.Generator().manual_seed(0)).frames * 2 - 1, {})[0], {})
     assert len(sizes) == 11 + 15 and 0.3 < min(sizes) and max(sizes) < 4
 
 
@@ -281,34 +281,34 @@ def test_a_cut_around_the_mouths_holds_them():
     inside = [cut(clips, 1 / 2, torch.Generator().manual_seed(seed), mouths=True).mouth.sum() / clips.mouth.sum() for seed in range(8)]
     anywhere = [cut(clips, 1 / 2, torch.Generator().manual_seed(seed)).mouth.sum() / clips.mouth.sum() for seed in range(8)]
     assert min(inside) > 0.6 and sum(inside) > 1.5 * sum(anywhere)
-    assert cut(clips, 1 / 2, torch.Generator().manual_seed(0), mouths=True).pictures.shape[-2:] == (48, 48)
+    assert cut(clips, 1 / 2, torch.Generator().manual_seed(0), mouths=True).frames.shape[-2:] == (48, 48)
 
 
-def test_what_is_read_off_a_latent_tells_its_four_pictures_apart():
-    """A mouth that opens in the first of four pictures must not look like one that opens in the last."""
+def test_what_is_read_off_a_latent_tells_its_four_frames_apart():
+    """A mouth that opens in the first of four frames must not look like one that opens in the last."""
     still = torch.full((1, 3, 9, SIZE, SIZE), 0.5)
     flash = {place: still.clone() for place in range(4)}
-    for place, pictures in flash.items():
-        pictures[:, :, 5 + place] = 1.0  # latent 2 holds pictures 5 .. 8
+    for place, frames in flash.items():
+        frames[:, :, 5 + place] = 1.0  # latent 2 holds frames 5 .. 8
     nothing = torch.zeros(1, 6, 3, SIZE // 8, SIZE // 8)
     nothing[:, :3] = 0.5
     rights = []
-    for place, pictures in flash.items():
+    for place, frames in flash.items():
         right = nothing.clone()
         right[:, :3, 2] = 0.625
         right[:, 3:, 2] = -0.5
         if place < 3:
             right[:, 3 + place, 2] = 1.5
-        assert sum(reading_losses(right, pictures)) < 1e-6
+        assert sum(reading_losses(right, frames)) < 1e-6
         rights.append(right)
     assert all(reading_losses(rights[a], flash[b])[1] > 0.05 for a in range(4) for b in range(4) if a != b)
     assert sum(reading_losses(nothing, still)) == 0
 
 
-def test_a_scale_of_pictures_makes_a_step_see_so_many_times_as_many():
+def test_a_scale_of_frames_makes_a_step_see_so_many_times_as_many():
     run = training()
     seen = []
     for scale in (1.0, 2.5):
-        run.pictures_scale = scale
-        seen.append(run.learn(Stage("pictures", 1.0, (1,), 2, (1.0, 1.0)), 0.0)["pictures"])
+        run.frames_scale = scale
+        seen.append(run.learn(Stage("frames", 1.0, (1,), 2, (1.0, 1.0)), 0.0)["frames"])
     assert seen == [2, 5]

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from kf_core.checkpoints.vaes import load_vae
-from kf_core.vae.streaming import DecoderState, EncoderState, decode_latents, encode_pictures
+from kf_core.vae.streaming import DecoderState, EncoderState, decode_latents, encode_frames
 from kf_core.vae.wan import from_model_space, to_model_space
 
 pytestmark = pytest.mark.reference
@@ -28,9 +28,9 @@ def pair(tmp_path_factory):
 
 def test_streamed_encoding_equals_diffusers_whole_clip(pair):
     ours, theirs = pair
-    pictures, state = torch.rand(1, 3, 13, 16, 24), EncoderState()
-    streamed = torch.cat([encode_pictures(ours, piece, state) for piece in pictures.split([1, 4, 8], dim=2)], dim=2)
-    whole = theirs.encode(pictures * 2 - 1).latent_dist.mean
+    frames, state = torch.rand(1, 3, 13, 16, 24), EncoderState()
+    streamed = torch.cat([encode_frames(ours, piece, state) for piece in frames.split([1, 4, 8], dim=2)], dim=2)
+    whole = theirs.encode(frames * 2 - 1).latent_dist.mean
     assert whole.std() > 0.01 and (streamed - to_model_space(whole)).abs().max() < 1e-5
 
 

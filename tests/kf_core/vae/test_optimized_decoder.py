@@ -1,4 +1,4 @@
-"""The decoder of a CPU makes the plain modules' pictures, in less work."""
+"""The decoder of a CPU makes the plain modules' frames, in less work."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def latents(frames: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("frames", range(1, 14))
-def test_fewer_picture_convolutions_are_the_convolution_over_time(frames, kernel, has_bias):
+def test_fewer_frame_convolutions_are_the_convolution_over_time(frames, kernel, has_bias):
     torch.manual_seed(frames)
     seen, weight = torch.randn(frames + 2, 5, 6, 7).double(), torch.randn(4, 5, 3, kernel, kernel).double()
     bias = torch.randn(4).double() if has_bias else None
@@ -59,7 +59,7 @@ def test_rounding_stays_near_that_of_the_plain_sum():
     assert (made - wanted).square().mean().sqrt() < 1e-6 * wanted.square().mean().sqrt()
 
 
-def test_doubling_and_convolving_is_one_convolution_on_the_small_picture():
+def test_doubling_and_convolving_is_one_convolution_on_the_small_frame():
     layer = network().decoder.upsamples[3]
     x = torch.randn(3, 16, 5, 4, dtype=torch.float64)
     torch.testing.assert_close(optimized_decoder._doubled(layer.resample[1], x), layer.resample(x), rtol=0, atol=1e-11)
@@ -68,7 +68,7 @@ def test_doubling_and_convolving_is_one_convolution_on_the_small_picture():
 @pytest.mark.parametrize("is_alone", [False, True])
 @pytest.mark.parametrize("dtype, tolerance", PRECISIONS)
 @pytest.mark.parametrize("pushes", [(7,), (1,) * 7, (3, 3, 1), (2, 5), (1, 4, 2)])
-def test_pictures_and_states_are_those_of_the_plain_modules(pushes, dtype, tolerance, is_alone):
+def test_frames_and_states_are_those_of_the_plain_modules(pushes, dtype, tolerance, is_alone):
     vae, plain, ours = network(is_alone, dtype), {}, {}
     for piece in latents(7, dtype).split(pushes, dim=2):
         wanted, made = vae.decode(piece, plain), optimized_decoder.decode(vae, piece, ours)
@@ -78,7 +78,7 @@ def test_pictures_and_states_are_those_of_the_plain_modules(pushes, dtype, toler
         torch.testing.assert_close(ours[name], kept, rtol=0, atol=tolerance * max(1.0, float(kept.abs().max()) if kept.numel() else 0))
 
 
-def test_kf_tinys_pictures_are_the_same_within_1e_5_of_float32():
+def test_kf_tinys_frames_are_the_same_within_1e_5_of_float32():
     vae, plain, ours = load_vae(ASSETS / "kf-tiny-vae.safetensors", dtype=torch.float32), {}, {}
     for piece in from_model_space(latents(6, torch.float32)).split(3, dim=2):
         wanted, made = vae.decode(piece, plain), optimized_decoder.decode(vae, piece, ours)

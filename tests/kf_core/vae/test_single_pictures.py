@@ -1,7 +1,7 @@
-"""An autoencoder learns from single pictures in bfloat16 on any processor.
+"""An autoencoder learns from single frames in bfloat16 on any processor.
 
-The 3D convolution's backward in bfloat16 ended the process on CPUs with AMX (PyTorch 2.13, one picture: 4 x 3 x 1 x 128 x 128). So pictures
-are convolved as pictures. What ends a process is tried in a process of its own.
+The 3D convolution's backward in bfloat16 ended the process on CPUs with AMX (PyTorch 2.13, one frame: 4 x 3 x 1 x 128 x 128). So frames
+are convolved as frames. What ends a process is tried in a process of its own.
 """
 
 import subprocess
@@ -23,10 +23,10 @@ from kf_core.vae.wan import WanVAE
 def gradients(is_rough):
     torch.manual_seed(0)
     vae = prepare(WanVAE(dim=4), torch.float32)
-    pictures = torch.rand(4, 3, 1, 32, 32) * 2 - 1
+    frames = torch.rand(4, 3, 1, 32, 32) * 2 - 1
     with torch.autocast("cpu", torch.bfloat16, enabled=is_rough):
-        mean, log_variance = vae.encode(pictures, {})
-        loss = (vae.decode(mean, {}) - pictures).float().square().mean() + mean.float().square().mean() + log_variance.float().mean()
+        mean, log_variance = vae.encode(frames, {})
+        loss = (vae.decode(mean, {}) - frames).float().square().mean() + mean.float().square().mean() + log_variance.float().mean()
     loss.backward()
     return torch.cat([p.grad.flatten() for p in vae.parameters() if p.grad is not None])
 
@@ -58,7 +58,7 @@ def test_gradients_in_bfloat16_are_those_of_float32_and_the_process_lives():
     assert error < 0.2 and cosine > 0.99
 
 
-def test_a_single_picture_meets_picture_convolutions_only():
+def test_a_single_frame_meets_frame_convolutions_only():
     vae = WanVAE(dim=4)
     with Convolutions() as seen:
         mean, _ = vae.encode(torch.rand(2, 3, 1, 16, 16), {})
@@ -66,7 +66,7 @@ def test_a_single_picture_meets_picture_convolutions_only():
     assert len(seen.axes) > 100 and set(seen.axes) == {4}
 
 
-def test_a_picture_alone_is_the_first_of_a_clip():
+def test_a_frame_alone_is_the_first_of_a_clip():
     torch.manual_seed(0)
     vae = WanVAE(dim=4).double()
     clip = torch.rand(1, 3, 5, 16, 16, dtype=torch.float64) * 2 - 1

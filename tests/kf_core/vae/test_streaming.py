@@ -6,10 +6,10 @@ from safetensors.torch import load, save
 
 from kf_core.chunks import LatentChunk
 from kf_core.timeline import LatentSpan, PixelSpan
-from kf_core.vae.streaming import DecoderState, EncoderState, VideoDecoder, decode_latents, encode_clip, encode_pictures, prepare
+from kf_core.vae.streaming import DecoderState, EncoderState, VideoDecoder, decode_latents, encode_clip, encode_frames, prepare
 from kf_core.vae.wan import Decoder, Encoder, Upsample, WanDecoder, WanVAE, extend, from_model_space, to_model_space
 
-FRAMES = 17  # pictures; 5 latent frames
+FRAMES = 17  # frames; 5 latent frames
 
 
 def tiny_vae(dtype=torch.float64, seed=0) -> WanVAE:
@@ -27,7 +27,7 @@ def vae() -> WanVAE:
 
 
 def decoding(is_alone: bool, dtype=torch.float64) -> WanVAE | WanDecoder:
-    """What makes pictures: a whole VAE, or a decoder alone of another width."""
+    """What makes frames: a whole VAE, or a decoder alone of another width."""
     torch.manual_seed(6)
     return prepare(WanDecoder(dim=6), dtype).requires_grad_(False) if is_alone else tiny_vae(dtype)
 
@@ -35,10 +35,10 @@ def decoding(is_alone: bool, dtype=torch.float64) -> WanVAE | WanDecoder:
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("pushes", [(17,), (1, 4, 4, 4, 4), (5, 12), (9, 4, 4), (1, 16)])
 def test_streamed_encoding_equals_the_whole_clip(pushes, dtype, tolerance):
-    vae, pictures, state = tiny_vae(dtype), clip(dtype), EncoderState()
-    streamed = torch.cat([encode_pictures(vae, piece, state) for piece in pictures.split(pushes, dim=2)], dim=2)
+    vae, frames, state = tiny_vae(dtype), clip(dtype), EncoderState()
+    streamed = torch.cat([encode_frames(vae, piece, state) for piece in frames.split(pushes, dim=2)], dim=2)
     assert streamed.shape == (1, 16, 5, 2, 3) and state.next_frame == 5
-    assert (streamed - encode_clip(vae, pictures)).abs().max() < tolerance
+    assert (streamed - encode_clip(vae, frames)).abs().max() < tolerance
 
 
 @pytest.mark.parametrize("is_alone", [False, True])
@@ -54,16 +54,16 @@ def test_streamed_decoding_equals_the_whole_clip(pushes, dtype, tolerance, is_al
 
 
 def test_a_prefix_does_not_depend_on_what_follows(vae):
-    pictures = clip()
-    assert (encode_clip(vae, pictures)[:, :, :3] - encode_clip(vae, pictures[:, :, :9])).abs().max() < 1e-10
+    frames = clip()
+    assert (encode_clip(vae, frames)[:, :, :3] - encode_clip(vae, frames[:, :, :9])).abs().max() < 1e-10
 
 
-def test_every_picture_of_a_group_reaches_its_latent(vae):
-    pictures = clip()
-    for picture in range(5, 9):
-        changed = pictures.clone()
-        changed[:, :, picture] = 1 - changed[:, :, picture]
-        difference = (encode_clip(vae, changed) - encode_clip(vae, pictures)).abs().amax((0, 1, 3, 4))
+def test_every_frame_of_a_group_reaches_its_latent(vae):
+    frames = clip()
+    for frame in range(5, 9):
+        changed = frames.clone()
+        changed[:, :, frame] = 1 - changed[:, :, frame]
+        difference = (encode_clip(vae, changed) - encode_clip(vae, frames)).abs().amax((0, 1, 3, 4))
         assert difference[:2].max() == 0 and difference[2] > 1e-6
 
 
@@ -114,7 +114,7 @@ def test_a_push_that_fails_leaves_the_state_as_it_was(vae, monkeypatch):
     assert state.state_dict().keys() == before.keys() and all(torch.equal(state.past[n], before[n]) for n in state.past)
 
 
-def test_a_chunk_becomes_the_pictures_of_its_span():
+def test_a_chunk_becomes_the_frames_of_its_span():
     vae = tiny_vae(torch.float32)
     latents, state, decoder = torch.randn(1, 16, 5, 2, 2), DecoderState(), VideoDecoder(vae)
     first = decoder.decode(LatentChunk(0, LatentSpan(0, 3), latents[:, :, :3]), state)
@@ -129,11 +129,11 @@ def test_a_chunk_becomes_the_pictures_of_its_span():
 def test_pushes_that_do_not_fill_a_latent_are_refused(vae):
     state = EncoderState()
     for frames in (2, 4, 0):
-        with pytest.raises(ValueError, match="4n pictures"):
-            encode_pictures(vae, clip(frames=FRAMES)[:, :, :frames], state)
-    encode_pictures(vae, clip(frames=1), state)
-    with pytest.raises(ValueError, match="4n pictures"):
-        encode_pictures(vae, clip(frames=5), state)
+        with pytest.raises(ValueError, match="4n frames"):
+            encode_frames(vae, clip(frames=FRAMES)[:, :, :frames], state)
+    encode_frames(vae, clip(frames=1), state)
+    with pytest.raises(ValueError, match="4n frames"):
+        encode_frames(vae, clip(frames=5), state)
 
 
 def test_gradients_through_a_stream_equal_those_of_the_whole_clip():
@@ -142,7 +142,7 @@ def test_gradients_through_a_stream_equal_those_of_the_whole_clip():
         encoder_state, decoder_state = EncoderState(), DecoderState()
         made = []
         for piece in clip(frames=9).split(pushes, dim=2):
-            made.append(decode_latents(vae, encode_pictures(vae, piece, encoder_state), decoder_state))
+            made.append(decode_latents(vae, encode_frames(vae, piece, encoder_state), decoder_state))
         torch.cat(made, dim=2).square().mean().backward()
         return torch.cat([p.grad.flatten() for p in vae.parameters() if p.grad is not None])
 
@@ -167,9 +167,9 @@ def test_model_space_is_wans_statistics_taken_out():
 @pytest.mark.parametrize("part", ["encoder", "decoder", "time_conv", "tiny"])
 def test_a_convolution_without_a_name_fails_at_once(part):
     """All that have none would share one past."""
-    pictures, latents = torch.rand(1, 3, 1, 16, 16), torch.rand(1, 16, 2, 2, 2)
+    frames, latents = torch.rand(1, 3, 1, 16, 16), torch.rand(1, 16, 2, 2, 2)
     deeds = {
-        "encoder": lambda: Encoder(4)(pictures, {}),
+        "encoder": lambda: Encoder(4)(frames, {}),
         "decoder": lambda: Decoder(4)(latents, {}),
         "time_conv": lambda: Upsample(4, in_time=True)(torch.rand(1, 4, 2, 2, 2), {}),
         "tiny": lambda: extend({}, "", latents, keep=1),

@@ -65,7 +65,7 @@ def test_the_state_does_not_grow():
     assert len(state.past) == 9 and len(set(sizes)) == 1
 
 
-def test_a_chunk_becomes_the_pictures_of_its_span():
+def test_a_chunk_becomes_the_frames_of_its_span():
     tiny, state = decoder(), DecoderState()
     first = tiny.decode(LatentChunk(0, LatentSpan(0, 3), latents(3)), state)
     second = tiny.decode(LatentChunk(1, LatentSpan(3, 5), latents(2)), state)

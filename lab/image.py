@@ -1,4 +1,4 @@
-"""Randomises the picture, not what it shows: colours, exposure, sharpness, noise, JPEG blocks. The same for all frames of a clip.
+"""Randomises the image, not what it shows: colours, exposure, sharpness, noise, JPEG blocks. The same for all frames of a clip.
 
 Frames are RGB 0..1 [c, f, h, w]. What differs between cameras must not matter to an autoencoder or a student.
 """
@@ -29,7 +29,7 @@ def randomise(frames: Tensor, rng: np.random.Generator, strength: float = 1.0) -
 
 
 def occlude(frame: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Something in front of a face, one or two soft-cornered patches of another picture: [h, w, 3] uint8 like `frame`. For a finder."""
+    """Something in front of a face, one or two soft-cornered patches of another image: [h, w, 3] uint8 like `frame`. For a finder."""
     side = frame.shape[0]
     down, across = np.mgrid[0:side, 0:side] / side - 0.5
     made = frame.astype(np.float32)

@@ -1,4 +1,4 @@
-"""A picture file, of any kind that Pillow reads, as sRGB: upright, opaque, one frame, no larger than it is of use.
+"""An image file, of any kind that Pillow reads, as sRGB: upright, opaque, one frame, no larger than it is of use.
 
 A huge photograph is shrunk while it is read, in bytes; only what is left becomes floating point. Colours are converted from the profile
 that the file carries. Knows nothing of portraits; that is `conditioning/portrait.py`.
@@ -23,20 +23,20 @@ MOST_JPEG = 512_000_000  # pixels of a JPEG, which is shrunk before it is unpack
 PROFILED = {"RGB", "CMYK", "L", "LAB"}  # modes that a colour profile may speak of
 
 
-def read_picture(path: Path | str, longest: int | None = LONGEST) -> Tensor:
-    """The picture in a file: [h, w, 3] sRGB 0..1, its longer side at most `longest` pixels (None: as it is). An animation gives its first
+def read_image(path: Path | str, longest: int | None = LONGEST) -> Tensor:
+    """The image in a file: [h, w, 3] sRGB 0..1, its longer side at most `longest` pixels (None: as it is). An animation gives its first
     frame."""
     path = Path(path)
     if os.path.isdir(path):
-        raise KnotForcingError(f"{path} is a folder. Give a picture file, such as a PNG or JPEG.")
+        raise KnotForcingError(f"{path} is a folder. Give an image file, such as a PNG or JPEG.")
     try:
         if is_special(path):
-            raise KnotForcingError(f"{path} is a pipe or a device, and a picture is a file. Save it as one first.")
+            raise KnotForcingError(f"{path} is a pipe or a device, and an image is a file. Save it as one first.")
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is far beyond it is an error, and that is caught below
             return torch.from_numpy(_read(file, longest))
     except FileNotFoundError as problem:
-        raise KnotForcingError(f"The picture {path} does not exist. Check its name and folder.") from problem
+        raise KnotForcingError(f"The image {path} does not exist. Check its name and folder.") from problem
     except UnidentifiedImageError as problem:
         raise KnotForcingError(f"{path} {_what_to_do_with(path)}") from problem
     except Image.DecompressionBombError as problem:
@@ -44,7 +44,7 @@ def read_picture(path: Path | str, longest: int | None = LONGEST) -> Tensor:
             f"{path} is too large to be opened safely ({problem}). Save it smaller; 2000 pixels are plenty."
         ) from problem
     except (OSError, ValueError, SyntaxError, EOFError) as problem:  # what Pillow's decoders raise on damaged files
-        raise KnotForcingError(f"The picture {path} is damaged or cut off ({problem}). Save or download it again.") from problem
+        raise KnotForcingError(f"The image {path} is damaged or cut off ({problem}). Save or download it again.") from problem
 
 
 def _read(file: io.BufferedReader, longest: int | None) -> np.ndarray:
@@ -76,7 +76,7 @@ def _open(file: io.BufferedReader) -> Image.Image:
 
 
 def _shrunk(image: Image.Image, longest: int | None) -> Image.Image:
-    """No longer than `longest`, as Pillow shrinks: in the picture's own bytes, transparent parts without weight."""
+    """No longer than `longest`, as Pillow shrinks: in the image's own bytes, transparent parts without weight."""
     if longest is None or max(image.size) <= longest:
         return image
     if image.mode.startswith("I;"):
@@ -114,18 +114,18 @@ def _rgb(image: Image.Image, profile: bytes | None) -> np.ndarray:
     if alpha is not None:
         image = Image.composite(image, Image.new("RGB", image.size, BACKDROP), alpha)
     rgb = np.array(image, dtype=np.float32)
-    rgb /= 255  # in place: of a large picture this is 150 MB
+    rgb /= 255  # in place: of a large image this is 150 MB
     return rgb
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """RGB as a screen shows it. A profile that is broken, or that speaks of other channels than the picture has, is left out."""
+    """RGB as a screen shows it. A profile that is broken, or that speaks of other channels than the image has, is left out."""
     if image.mode in ("YCbCr", "HSV", "RGBX", "1"):
         image = image.convert("L" if image.mode == "1" else "RGB")
     if image.mode == "LAB" or profile and image.mode in PROFILED:
         try:
             own = ImageCms.createProfile("LAB") if image.mode == "LAB" else ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            # perceptual: as the maker of the profile meant pictures to be shown; profiles of screens and cameras know one way only
+            # perceptual: as the maker of the profile meant images to be shown; profiles of screens and cameras know one way only
             return ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), ImageCms.Intent.PERCEPTUAL, outputMode="RGB")
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             pass
@@ -161,14 +161,14 @@ def _what_to_do_with(path: Path) -> str:
         start = file.read(16)
     if _is_heif(start):
         return (
-            "is a HEIC picture, as iPhones take them, and nothing here reads it. Install pillow-heif "
-            "(`pip install pillow-heif`), or save the picture as JPEG or PNG."
+            "is a HEIC image, as iPhones take them, and nothing here reads it. Install pillow-heif "
+            "(`pip install pillow-heif`), or save the image as JPEG or PNG."
         )
     if start[4:12] in (b"ftypavif", b"ftypavis"):
         return (
-            "is an AVIF picture, and the Pillow that is installed does not read it. "
-            "Install a newer one (`pip install --upgrade pillow`, 11.3 or later), or save the picture as JPEG or PNG."
+            "is an AVIF image, and the Pillow that is installed does not read it. "
+            "Install a newer one (`pip install --upgrade pillow`, 11.3 or later), or save the image as JPEG or PNG."
         )
     if start.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
-        return "is a JPEG XL picture, and Pillow does not read it. Save it as JPEG or PNG."
-    return "is not a picture that can be read. Give a PNG, JPEG or WebP file."
+        return "is a JPEG XL image, and Pillow does not read it. Save it as JPEG or PNG."
+    return "is not an image that can be read. Give a PNG, JPEG or WebP file."

@@ -1,4 +1,4 @@
-"""Any picture file becomes upright, opaque RGB, and what is not one is refused in a sentence."""
+"""Any image file becomes upright, opaque RGB, and what is not one is refused in a sentence."""
 
 import importlib.util
 import io
@@ -10,7 +10,7 @@ import torch
 from PIL import Image, features
 
 from kf_core.errors import KnotForcingError
-from kf_core.media.picture import BACKDROP, read_picture
+from kf_core.media.image import BACKDROP, read_image
 
 from ...cases import case
 
@@ -21,18 +21,18 @@ def ramp() -> np.ndarray:
     return np.repeat(np.linspace(0, 255, 9).round().astype(np.uint8)[None, :, None], 6, axis=0).repeat(3, axis=2)
 
 
-def left_to_right(picture: torch.Tensor) -> bool:
-    return bool((picture[:, 1:].mean((0, 2)) > picture[:, :-1].mean((0, 2))).all())
+def left_to_right(image: torch.Tensor) -> bool:
+    return bool((image[:, 1:].mean((0, 2)) > image[:, :-1].mean((0, 2))).all())
 
 
 def save(tmp_path, image: Image.Image, name: str, **options) -> torch.Tensor:
     image.save(tmp_path / name, **options)
-    return read_picture(tmp_path / name)
+    return read_image(tmp_path / name)
 
 
 def test_rgb_comes_back_as_it_is(tmp_path, ramp):
-    picture = save(tmp_path, Image.fromarray(ramp), "a.png")
-    assert picture.dtype == torch.float32 and np.array_equal((picture.numpy() * 255).round(), ramp)
+    image = save(tmp_path, Image.fromarray(ramp), "a.png")
+    assert image.dtype == torch.float32 and np.array_equal((image.numpy() * 255).round(), ramp)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK", "YCbCr", "F", "I;16"])
@@ -44,34 +44,34 @@ def test_every_mode_keeps_black_and_white_where_they_are(tmp_path, ramp, mode):
         image = Image.fromarray(ramp[..., 0].astype(np.float32) / 255)
     else:
         image = image.convert("L").convert(mode) if mode in ("1", "LA", "P") else image.convert(mode)
-    picture = save(tmp_path, image, "a.tiff")
-    assert picture.shape == (6, 9, 3)
-    assert picture[:, 0].max() < 0.03 and picture[:, -1].min() > 0.97
-    assert mode == "1" or left_to_right(picture)
+    image = save(tmp_path, image, "a.tiff")
+    assert image.shape == (6, 9, 3)
+    assert image[:, 0].max() < 0.03 and image[:, -1].min() > 0.97
+    assert mode == "1" or left_to_right(image)
 
 
-def test_a_dark_16_bit_picture_stays_dark(tmp_path):
-    picture = save(tmp_path, Image.fromarray(np.full((4, 4), 200, np.uint16)), "a.png")
-    assert picture.max() < 0.01
+def test_a_dark_16_bit_image_stays_dark(tmp_path):
+    image = save(tmp_path, Image.fromarray(np.full((4, 4), 200, np.uint16)), "a.png")
+    assert image.max() < 0.01
 
 
 def test_a_cmyk_jpeg_keeps_its_colour(tmp_path):
-    picture = save(tmp_path, Image.new("RGB", (32, 32), (200, 120, 90)).convert("CMYK"), "a.jpg", quality=95)
-    assert (picture.mean((0, 1)) * 255 - torch.tensor([200, 120, 90])).abs().max() < 6
+    image = save(tmp_path, Image.new("RGB", (32, 32), (200, 120, 90)).convert("CMYK"), "a.jpg", quality=95)
+    assert (image.mean((0, 1)) * 255 - torch.tensor([200, 120, 90])).abs().max() < 6
 
 
-def test_a_picture_is_turned_as_its_camera_says(tmp_path, ramp):
+def test_a_image_is_turned_as_its_camera_says(tmp_path, ramp):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees clockwise: what was left is now on top
-    picture = save(tmp_path, Image.fromarray(ramp), "a.png", exif=exif)
-    assert picture.shape == (9, 6, 3) and left_to_right(picture.transpose(0, 1))
+    image = save(tmp_path, Image.fromarray(ramp), "a.png", exif=exif)
+    assert image.shape == (9, 6, 3) and left_to_right(image.transpose(0, 1))
 
 
 def test_transparent_parts_show_a_neutral_backdrop(tmp_path):
     image = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     image.paste((0, 255, 0, 255), (0, 0, 4, 8))
-    picture = save(tmp_path, image, "a.png") * 255
-    assert picture[0, 0].tolist() == [0, 255, 0] and tuple(picture[0, 7].round().int().tolist()) == BACKDROP
+    image = save(tmp_path, image, "a.png") * 255
+    assert image[0, 0].tolist() == [0, 255, 0] and tuple(image[0, 7].round().int().tolist()) == BACKDROP
 
 
 def test_an_animation_gives_its_first_frame(tmp_path):
@@ -79,21 +79,21 @@ def test_an_animation_gives_its_first_frame(tmp_path):
     assert save(tmp_path, first, "a.gif", save_all=True, append_images=[second]).min() > 0.99
 
 
-def test_what_is_no_picture_is_refused_in_a_sentence(tmp_path, ramp):
+def test_what_is_no_image_is_refused_in_a_sentence(tmp_path, ramp):
     Image.fromarray(np.tile(ramp, (20, 20, 1))).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
     (tmp_path / "text.png").write_text("a portrait of a lady")
     (tmp_path / "empty.jpg").touch()
     sentences = {
         "none.png": "does not exist",
-        "text.png": "not a picture",
-        "empty.jpg": "not a picture",
+        "text.png": "not an image",
+        "empty.jpg": "not an image",
         "cut.png": "cut off",
         ".": "is a folder",
     }
     for name, sentence in sentences.items():
         with pytest.raises(KnotForcingError, match=sentence):
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
 
 
 # ---- colours as their profile says ----
@@ -147,8 +147,8 @@ def test_colours_are_converted_from_the_profile_of_the_file(tmp_path, suffix, mo
     image = Image.fromarray(encoded_in(primaries, gamma, colours()))
     image = image.quantize(256) if mode == "P" else image.convert(mode)
     options = {"jpg": dict(quality=98, subsampling=0), "webp": dict(lossless=True)}.get(suffix, {})
-    picture = save(tmp_path, image, f"a.{suffix}", icc_profile=icc, **options).numpy() * 255
-    assert np.abs(picture - colours()).mean() < 2
+    image = save(tmp_path, image, f"a.{suffix}", icc_profile=icc, **options).numpy() * 255
+    assert np.abs(image - colours()).mean() < 2
 
 
 def test_grey_is_converted_from_its_profile_and_lab_by_itself(tmp_path):
@@ -173,12 +173,12 @@ def test_a_profile_that_is_broken_or_of_another_kind_is_left_out(tmp_path, icc, 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_large_picture_is_shrunk_and_stays_upright(tmp_path, suffix, turned):
+def test_a_large_image_is_shrunk_and_stays_upright(tmp_path, suffix, turned):
     exif = Image.Exif()
     exif[0x0112] = 6 if turned else 1
     image = Image.fromarray(colours(200)).resize((400, 200))
     image.save(tmp_path / f"a.{suffix}", exif=exif, **({"quality": 95} if suffix == "jpg" else {}))
-    whole, small = (read_picture(tmp_path / f"a.{suffix}", longest) for longest in (None, 100))
+    whole, small = (read_image(tmp_path / f"a.{suffix}", longest) for longest in (None, 100))
     assert small.shape == ((100, 50, 3) if turned else (50, 100, 3))
     expected = torch.nn.functional.interpolate(whole.movedim(-1, 0)[None], small.shape[:2], mode="area")[0].movedim(0, -1)
     assert (small - expected).abs().mean() < 0.01
@@ -194,15 +194,15 @@ def test_every_mode_can_be_shrunk(tmp_path, ramp, mode):
     else:
         image = Image.fromarray(grey).convert("L").convert(mode) if mode in ("1", "LA", "P") else Image.fromarray(grey).convert(mode)
     image.save(tmp_path / "a.tiff")
-    picture = read_picture(tmp_path / "a.tiff", longest=9)
-    assert picture.shape == (6, 9, 3) and picture[:, 0].max() < 0.06 and picture[:, -1].min() > 0.94
+    image = read_image(tmp_path / "a.tiff", longest=9)
+    assert image.shape == (6, 9, 3) and image[:, 0].max() < 0.06 and image[:, -1].min() > 0.94
 
 
 def test_transparent_parts_do_not_bleed_into_what_is_shrunk(tmp_path):
     image = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
     image.paste((0, 255, 0, 255), (0, 0, 33, 64))
     image.save(tmp_path / "a.png")
-    edge = read_picture(tmp_path / "a.png", longest=32)[16, 16] * 255
+    edge = read_image(tmp_path / "a.png", longest=32)[16, 16] * 255
     assert edge[0] <= edge[2] + 2, "the red of what is not seen is not seen"
 
 
@@ -214,11 +214,11 @@ def test_a_jpeg_of_more_pixels_than_pillow_allows_is_unpacked_small(tmp_path, mo
     asked = []
     load = Image.Image.load
     monkeypatch.setattr(Image.Image, "load", lambda image: asked.append(image.size) or load(image))
-    assert read_picture(tmp_path / "a.jpg", longest=50).shape == (50, 50, 3)
+    assert read_image(tmp_path / "a.jpg", longest=50).shape == (50, 50, 3)
     assert max(max(size) for size in asked) <= 50
     for name in ("a.png", "progressive.jpg"):
         with pytest.raises(KnotForcingError, match="too large to be opened safely"):
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
 
 
 # ---- kinds that Pillow may not read ----
@@ -231,7 +231,7 @@ def test_a_kind_that_is_not_read_is_refused_by_name_with_what_to_do(tmp_path, mo
     for name, sentence in words.items():
         (tmp_path / name).write_bytes(starts[name] + bytes(100))
         with pytest.raises(KnotForcingError, match=sentence):
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
@@ -250,12 +250,12 @@ def test_the_cases_with_a_profile_are_what_little_cms_makes_of_them(name):
         own = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         expected = np.asarray(ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode="RGB"))
         assert np.abs(np.asarray(image.convert("RGB"), float) - expected).mean() > 4, "without its profile it has other colours"
-    assert np.abs(read_picture(case(name)).numpy() * 255 - expected).mean() < 2
+    assert np.abs(read_image(case(name)).numpy() * 255 - expected).mean() < 2
 
 
-def test_the_case_of_an_iphones_picture_is_opened_or_refused_by_name():
+def test_the_case_of_an_iphones_image_is_opened_or_refused_by_name():
     if importlib.util.find_spec("pillow_heif"):
-        assert read_picture(case("real.heic")).std() > 0.01
+        assert read_image(case("real.heic")).std() > 0.01
     else:
         with pytest.raises(KnotForcingError, match="HEIC.*pillow-heif"):
-            read_picture(case("real.heic"))
+            read_image(case("real.heic"))
