@@ -58,7 +58,7 @@ class ChunkConditioning:
 class Step:
     """One denoising step is done. Nothing is committed: a caller may stop here."""
 
-    span: LatentSpan  # the frames being drawn
+    span: LatentSpan  # the frames being denoised
     index: int  # 0 .. total - 1
     total: int
     clean: Tensor  # [b, c, f, h, w] the current estimate, model space
@@ -71,12 +71,12 @@ class LatentChunk:
     index: int  # which chunk of the stream
     span: LatentSpan
     latents: Tensor  # [b, c, f, h, w]
-    knot: Tensor | None = None  # [b, c, k, h, w] drawn beyond `span`, handed to the next chunk; None where there is none, or nobody kept it
+    knot: Tensor | None = None  # [b, c, k, h, w] denoised beyond `span`, handed to the next chunk; None: there is none, or it was not kept
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """A chunk that was drawn before is remembered again, from its latents: one pass instead of a pass for each step."""
+    """A chunk that was denoised before is remembered again, from its latents: one pass instead of a pass for each step."""
 
     index: int  # 0 .. total - 1
     total: int

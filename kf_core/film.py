@@ -4,7 +4,7 @@
 
 The state is large (863 MB at 1.3 billion weights and 832x480), what a chunk adds to it is not: so after a crash the last state is loaded
 and the chunks since then are replayed from the log, a pass each, until it has caught up. Where the machine can do two things at once, a
-chunk becomes frames and goes to the file while the next one is drawn (`worker.py`). Knows no host and shows nothing: it yields what
+chunk becomes frames and goes to the file while the next one is denoised (`worker.py`). Knows no host and shows nothing: it yields what
 happens after it is on the disk, and the caller decides when to stop.
 """
 
@@ -43,8 +43,8 @@ class Film:
 
     Invariants
     - What `record` has yielded is on the disk; whatever ends it, the file plays.
-    - Recorded in one go or in many, in turn or beside the drawing, the file holds the same frames, each once.
-    - State and log belong together: the log holds every chunk that was drawn since the state was saved. Of a whole film both are gone.
+    - Recorded in one go or in many, in turn or beside the denoising, the file holds the same frames, each once.
+    - State and log belong together: the log holds every chunk that was denoised since the state was saved. Of a whole film both are gone.
     """
 
     stream: Stream
@@ -79,7 +79,7 @@ class Film:
         return said is None or (said["recipe"], said["decoder"]) != (self.stream.recipe(), self._decoder_name)
 
     def remark(self) -> str:
-        """What of the file has to be drawn once more before it goes on, and why, as a sentence; empty where nothing is lost."""
+        """What of the file has to be denoised once more before it goes on, and why, as a sentence; empty where nothing is lost."""
         there, settings = self.frames, self.stream.settings
         if there == 0 or self._is_end(there):
             return ""
@@ -95,15 +95,15 @@ class Film:
         else:
             begin, why = (
                 said["chunk"],
-                f"{self.log.path.name}, which holds what was drawn since {state} was saved, is missing or ends early",
+                f"{self.log.path.name}, which holds what was denoised since {state} was saved, is missing or ends early",
             )
         lost = [chunk for chunk in range(begin, end) if not holds(chunk, chunk + 1)]
         if not lost:
             return ""
-        since = pixels(settings.emitted(lost[0])).start / self.stream.fps
-        until = min(there, pixels(settings.emitted(lost[-1])).stop) / self.stream.fps
+        since = pixels(settings.output_span(lost[0])).start / self.stream.fps
+        until = min(there, pixels(settings.output_span(lost[-1])).stop) / self.stream.fps
         return (
-            f"{why}: the frames from {since:.1f} s to {until:.1f} s are drawn once more before new ones come. The video stays as it is, "
+            f"{why}: the frames from {since:.1f} s to {until:.1f} s are denoised once more before new ones come. The video stays as it is, "
             f"and that takes about as long as making these {until - since:.1f} s did."
         )
 
@@ -115,7 +115,7 @@ class Film:
             self.log.remove()
 
     def record(self, is_from_the_start: bool = False) -> Iterator[Step | Replayed | LatentChunk | FrameChunk]:
-        """Make what is missing. `is_from_the_start`: yield the frames that are in the file, too; they are decoded again, not drawn.
+        """Make what is missing. `is_from_the_start`: yield the frames that are in the file, too; they are decoded again, not denoised.
 
         Otherwise only new ones, and those of their chunk. Where no end is known, it goes on until the source ends or the caller stops."""
         stream = self.stream
@@ -226,7 +226,7 @@ def take_up(
     for log in logs:
         decoder = found.decoder if is_shown else _decoder_before(first, found.decoder, log, stream)
         wanted = stream.settings.chunk_of(decoder.next_frame)
-        is_gap = found.rollout.chunk > wanted  # drawn, but not decoded: only a log can have that
+        is_gap = found.rollout.chunk > wanted  # denoised, but not decoded: only a log can have that
         if log.reaches(wanted) and (not is_gap or log.holds(wanted, found.rollout.chunk)):
             return StreamState(found.rollout, decoder), log
     if found.rollout.chunk > stream.settings.chunk_of(found.decoder.next_frame):
@@ -243,6 +243,6 @@ def _decoder_before(frame: int, found: DecoderState, log: Spool, stream: Stream)
     """A decoder that has seen enough when `frame` comes: the one that was found, or a new one where the log spares most of the way."""
     settings = stream.settings
     shown = settings.chunk_of(max(0, latent_frames(frame)))
-    begin = settings.chunk_of(max(0, settings.emitted(shown).start - DECODER_REMEMBERS))
-    start = settings.emitted(begin).start
+    begin = settings.chunk_of(max(0, settings.output_span(shown).start - DECODER_REMEMBERS))
+    start = settings.output_span(begin).start
     return DecoderState(next_frame=start) if start > found.next_frame and log.holds(begin, shown) else found

@@ -40,13 +40,13 @@ MOST_CHUNKS = 4  # until the window is full; one without limit has its memory fr
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """Bytes. What is held all the time, and what comes on top while a chunk is drawn or decoded."""
+    """Bytes. What is held all the time, and what comes on top while a chunk is denoised or decoded."""
 
     weights: int  # of the generator and its adapters
     cache: int  # what the generator remembers
     decoder_weights: int
     past: int  # what the decoder remembers
-    drawing: int
+    denoising: int
     decoding: int
 
     @property
@@ -54,8 +54,8 @@ class Footprint:
         return self.weights + self.cache + self.decoder_weights + self.past
 
     def peak(self, is_beside: bool) -> int:
-        """The most at a time, with the frames made beside the drawing or in turn with it."""
-        return self.held + (self.drawing + self.decoding if is_beside else max(self.drawing, self.decoding))
+        """The most at a time, with the frames made beside the denoising or in turn with it."""
+        return self.held + (self.denoising + self.decoding if is_beside else max(self.denoising, self.decoding))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +91,12 @@ def footprint(
 ) -> Footprint:
     """Of one stream at `width` x `height` pixels. `at_once`: latents that the decoder takes at a time; None: a whole chunk.
 
-    `weights`: bytes of the generator's, where they are kept in other numbers than it computes with. `forward`: how it draws."""
+    `weights`: bytes of the generator's, where they are kept in other numbers than it computes with. `forward`: how it denoises."""
     one_step = replace(settings, schedule=settings.schedule[:1], first_schedule=None)
-    own_weights, cache, drawing = _generator(forward, card, one_step, width, height, dtype)
+    own_weights, cache, denoising = _generator(forward, card, one_step, width, height, dtype)
     decoder_weights, past, decoding = _decoder(decoder, settings.chunk, at_once, width, height, dtype)
     held = dict(weights=own_weights if weights is None else weights, cache=cache, decoder_weights=decoder_weights, past=past)
-    return Footprint(**held, drawing=drawing, decoding=decoding)
+    return Footprint(**held, denoising=denoising, decoding=decoding)
 
 
 def weight_bytes(generator: Generator) -> int:
@@ -109,7 +109,7 @@ def weight_bytes(generator: Generator) -> int:
 def _generator(
     forward: type[Generator], card: ModelCard, settings: RolloutSettings, width: int, height: int, dtype: torch.dtype
 ) -> tuple[int, int, int]:
-    """Weights, cache, and what comes on top while a chunk is drawn and committed, over a full window."""
+    """Weights, cache, and what comes on top while a chunk is denoised and committed, over a full window."""
     few = [_few_layers(forward, replace(card, layers=min(layers, card.layers)), settings, width, height, dtype) for layers in FEW]
     more = max(0, card.layers - FEW[1]) / (FEW[1] - FEW[0])
     weights, cache, denoising, committing = (round(b + (b - a) * more) for a, b in zip(*few, strict=True))

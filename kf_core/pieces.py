@@ -1,6 +1,6 @@
 """A stream piece by piece, N seconds each: for what works on frames in memory, however long the stream is.
 
-A piece draws and decodes only what the pieces before it did not: its end is saved as the next one's beginning, and latents come from the
+A piece denoises and decodes only what the pieces before it did not: its end is saved as the next one's beginning, and latents come from the
 spool. Pieces meet without gap, and joined they are the stream. Knows no host.
 """
 

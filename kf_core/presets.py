@@ -32,12 +32,12 @@ class Way:
 
     decoder: DecoderKind
     at_once: int | None  # latents decoded at a time; None: a whole chunk
-    is_beside: bool  # frames are made while the next chunk is drawn
+    is_beside: bool  # frames are made while the next chunk is denoised
 
     def said(self) -> str:
         name = "a tiny decoder" if self.decoder == TINY else "the small decoder" if self.decoder.is_alone else "the VAE"
         how = "a chunk at a time" if self.at_once is None else "a latent at a time"
-        return f"{name}, {how}, {'beside the drawing' if self.is_beside else 'in turn with the drawing'}"
+        return f"{name}, {how}, {'beside the denoising' if self.is_beside else 'in turn with the denoising'}"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Ahead:
             )
 
     def place(self, stop: int) -> int:
-        """The anchor's position while frames up to `stop - 1` are drawn: always beyond them."""
+        """The anchor's position while frames up to `stop - 1` are denoised: always beyond them."""
         if stop <= self.start:
             return self.start
         return self.start + self.stride * -(-(stop - self.start) // self.stride)
@@ -39,7 +39,7 @@ class Ahead:
 @frozen_names("anchor behind", gap="gap")
 @dataclass(frozen=True)
 class Behind:
-    """The anchor follows `gap` latent frames behind the first frame that is drawn (ablation)."""
+    """The anchor follows `gap` latent frames behind the first frame that is denoised (ablation)."""
 
     gap: int = 4
 
@@ -83,9 +83,9 @@ class RolloutSettings:
 
     chunk: int = 3
     first_chunk: int | None = None  # length of the first chunk, where it differs (AvatarForcing: 1, then 4)
-    knot_frames: int = 1  # frames drawn twice: the end of one chunk, the start of the next
+    knot_frames: int = 1  # frames denoised twice: the end of one chunk, the start of the next
     knot: KnotForm | None = "inpaint"  # how the handed-over frames enter the next chunk; None: no knot
-    fuse: bool = True  # average the frames drawn twice (Eq. 5); otherwise the second drawing stands
+    fuse: bool = True  # average the frames denoised twice (Eq. 5); otherwise the second estimate stands
     window: int | None = 6  # frames attended, past and current, without what is pinned; None: all of them
     anchor: AnchorRule | None = Ahead()  # where the portrait stands in time; None: no anchor is cached
     pinned: int = 0  # the first committed frames that are never evicted (others call them a sink)
@@ -101,7 +101,7 @@ class RolloutSettings:
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
-            raise KnotForcingError(f"A chunk of {self.chunk} latent frames draws nothing. `chunk` must be at least 1.")
+            raise KnotForcingError(f"A chunk of {self.chunk} latent frames denoises nothing. `chunk` must be at least 1.")
         if self.first_chunk is not None and not self.knot_length <= self.first_chunk <= self.chunk:
             raise KnotForcingError(
                 f"The first chunk ({self.first_chunk} latent frames) must lie between the knot ({self.knot_length}) "
@@ -118,23 +118,23 @@ class RolloutSettings:
             raise KnotForcingError(
                 "A knot that is pinned is copied, so there is nothing to average. Set `fuse` to off, or `knot` to inpaint or blend."
             )
-        if self.window is not None and self.window < self.drawn:
+        if self.window is not None and self.window < self.denoised:
             raise KnotForcingError(
-                f"The window ({self.window}) is smaller than the frames drawn at once (chunk {self.chunk} + knot {self.knot_length}). "
-                f"Raise `window` to at least {self.drawn}."
+                f"The window ({self.window}) is smaller than the frames denoised at once (chunk {self.chunk} + knot {self.knot_length}). "
+                f"Raise `window` to at least {self.denoised}."
             )
         if self.window is None and self.max_frames is None:
             raise KnotForcingError("An unlimited window remembers every frame, so it needs `max_frames`. Set it, or set a `window`.")
         if not 1 <= self.guidance <= STRONGEST_GUIDANCE:
             raise KnotForcingError(
-                f"The guidance is {self.guidance:g}; it must lie between 1 (off) and {STRONGEST_GUIDANCE:g}. Plain Wan 2.1 is drawn with 6."
+                f"The guidance is {self.guidance:g}; it must lie between 1 (off) and {STRONGEST_GUIDANCE:g}. Plain Wan 2.1 uses 6."
             )
         if not self.schedule:
             raise KnotForcingError("The schedule has no step. At least 1 step is needed; 4 is what the models were trained with.")
 
     @property
     def knot_length(self) -> int:
-        """Frames that each chunk draws beyond those it emits."""
+        """Frames that each chunk denoises beyond its output."""
         return self.knot_frames if self.knot is not None else 0
 
     @property
@@ -148,18 +148,18 @@ class RolloutSettings:
         return self.guidance != 1
 
     @property
-    def drawn(self) -> int:
-        """Frames that one chunk draws."""
+    def denoised(self) -> int:
+        """Frames that one chunk denoises."""
         return self.chunk + self.knot_length
 
-    def emitted(self, chunk: int) -> LatentSpan:
-        """The frames that chunk number `chunk` emits and commits."""
+    def output_span(self, chunk: int) -> LatentSpan:
+        """The frames that chunk number `chunk` outputs and commits."""
         first = self.chunk if self.first_chunk is None else self.first_chunk
         start = 0 if chunk == 0 else first + (chunk - 1) * self.chunk
         return LatentSpan(start, start + (first if chunk == 0 else self.chunk))
 
     def chunk_of(self, frame: int) -> int:
-        """The chunk that emits `frame`."""
+        """The chunk that outputs `frame`."""
         first = self.chunk if self.first_chunk is None else self.first_chunk
         return 0 if frame < first else 1 + (frame - first) // self.chunk
 
@@ -170,4 +170,4 @@ class RolloutSettings:
     @property
     def past(self) -> int:
         """Committed frames that one chunk may read, without what is pinned."""
-        return self.max_frames if self.window is None else self.window - self.drawn
+        return self.max_frames if self.window is None else self.window - self.denoised

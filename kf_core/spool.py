@@ -119,7 +119,7 @@ class Spool:
         except OSError as problem:
             found, remedy = why(problem, self.path)
             raise KnotForcingError(
-                f"What was drawn cannot be kept: {self.path} cannot be written, because {found}. {remedy}. What was made so far is kept."
+                f"What was denoised cannot be kept: {self.path} cannot be written, because {found}. {remedy}. What was made so far is kept."
             ) from problem
         self._starts.append(self._stop)
         self._stop += _HEAD.size + len(data)

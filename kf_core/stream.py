@@ -89,9 +89,9 @@ class Stream:
     ) -> Iterator[Step | Replayed | LatentChunk | FrameChunk]:
         """All that happens: denoising steps, finished latents, frames. A `state` is continued, and changed in place.
 
-        A `worker` that is `Beside` makes the frames of a chunk, and does with them what comes `then`, while the next chunk is drawn;
+        A `worker` that is `Beside` makes the frames of a chunk, and does with them what comes `then`, while the next chunk is denoised;
         they are handed out before that one is committed. So the state is whole and may be saved after each FrameChunk, and after a Step
-        if it says so (`is_whole`). What the spool holds is read, what it lacks is added to it. `until`: draw no chunk that only has
+        if it says so (`is_whole`). What the spool holds is read, what it lacks is added to it. `until`: denoise no chunk that only has
         frames beyond this one. Closing waits for the frames that are being made; if there is a `then`, they count as handed out."""
         state, worker = state or StreamState.start(self), worker or InTurn()
         if self._is_over(state):
@@ -171,15 +171,15 @@ class Stream:
         return (self.model.vace, self.control_encoder) if is_used else ()
 
     def _latents(self, state: "StreamState", spool: Spool | None) -> Iterator[Step | Replayed | LatentChunk]:
-        """Latents from the first chunk that is not decoded yet: from the spool as far as it goes, then drawn.
+        """Latents from the first chunk that is not decoded yet: from the spool as far as it goes, then denoised.
 
-        Before anything is drawn, the rollout catches up with what was read: replayed where the spool has it, drawn once more where not."""
+        Before anything is denoised, the rollout catches up with what was read: replayed where the spool has it, denoised if not."""
         wanted = self.settings.chunk_of(state.decoder.next_frame)
         while spool is not None and (found := spool.read(wanted)) is not None:
             yield found
             wanted += 1
         if state.rollout.chunk > wanted:
-            raise ValueError(f"the state has drawn chunks up to {state.rollout.chunk - 1}, but the latents of chunk {wanted} are nowhere")
+            raise ValueError(f"the state is past chunk {state.rollout.chunk - 1}, but the latents of chunk {wanted} are nowhere")
         begun, bound = state.rollout.chunk, self._bound()
         while True:
             is_catching_up = spool is not None and state.rollout.chunk < wanted
@@ -261,8 +261,8 @@ class StreamState:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all that was drawn has become frames, so that this state alone is enough to go on."""
-        return self.rollout.cache.settings.emitted(self.rollout.chunk).start <= self.decoder.next_frame
+        """Whether all that was denoised has become frames, so that this state alone is enough to go on."""
+        return self.rollout.cache.settings.output_span(self.rollout.chunk).start <= self.decoder.next_frame
 
     @classmethod
     def start(cls, stream: Stream) -> "StreamState":
@@ -325,12 +325,12 @@ class StreamState:
             tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last_3d)
         part = lambda prefix: {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         try:
-            drawn = RolloutState.restore(part("rollout."), stream.model, stream.anchor, stream.settings)
+            denoised = RolloutState.restore(part("rollout."), stream.model, stream.anchor, stream.settings)
         except ValueError:
             return None
         if header["decoder"] != fingerprint(stream.decoder.vae):
-            return cls(drawn, DecoderState())
-        return cls(drawn, DecoderState.from_state_dict(part("decoder.")))
+            return cls(denoised, DecoderState())
+        return cls(denoised, DecoderState.from_state_dict(part("decoder.")))
 
 
 def is_state(path: Path) -> bool:

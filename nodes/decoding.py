@@ -1,4 +1,4 @@
-"""Streaming Decode: the stream is drawn, shown, and written to a video file, all at once.
+"""Streaming Decode: the stream is denoised, shown, and written to a video file, all at once.
 
 What was made before, by another node or by a run that was cancelled, is read and not made again.
 """
@@ -112,7 +112,7 @@ def make(film: Film, node_id: str, keep_frames: bool, said: str = "") -> torch.T
                 if isinstance(item, Step):
                     show.step(item)
                 elif isinstance(item, Replayed):
-                    live.say(node_id, f"Taking up what was drawn before: {item.index + 1} of {item.total} chunks. {lost}")
+                    live.say(node_id, f"Taking up what was denoised before: {item.index + 1} of {item.total} chunks. {lost}")
                 elif isinstance(item, FrameChunk):
                     show.show(item)
                     if keep_frames:

@@ -22,7 +22,7 @@ class KeptStreamsNode(io.ComfyNode):
                 io.Boolean.Input(
                     "empty",
                     default=False,
-                    tooltip="Remove all that nobody uses when this node runs. Finished videos stay; a stopped one is drawn anew from its "
+                    tooltip="Remove all that nobody uses when this node runs. Finished videos stay; a stopped one is made anew from its "
                     "beginning when it is queued again.",
                 ),
             ],

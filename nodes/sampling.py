@@ -1,6 +1,6 @@
-"""Knot Forcing Sampler: everything that decides a stream, put together as a recipe. Nothing is drawn here.
+"""Knot Forcing Sampler: everything that decides a stream, put together as a recipe. Nothing is denoised here.
 
-Drawing begins where somebody wants to see it (`decoding.py`): a recipe passes the wire at once, may be used twice, and gives the same
+Denoising begins where somebody wants to see it (`decoding.py`): a recipe passes the wire at once, may be used twice, and gives the same
 frames each time. Every switch of the method is here; what stays on "the model's own" follows the model's card.
 """
 
@@ -72,7 +72,7 @@ class Sampler(io.ComfyNode):
                     max=50,
                     tooltip="Denoising steps for each chunk: fewer is faster. 0: the model's own, usually 4.",
                 ),
-                frames("chunk", 64, "Latent frames drawn at a time, four frames each. Fewer: earlier to see, less coherent."),
+                frames("chunk", 64, "Latent frames denoised at a time, four frames each. Fewer: earlier to see, less coherent."),
                 choice(
                     "knot",
                     ["inpaint", "blend", "pin", "none"],
@@ -80,12 +80,12 @@ class Sampler(io.ComfyNode):
                     "copied (pin), or not at all (none).",
                 ),
                 frames("knot_frames", 16, "Latent frames that two chunks share."),
-                choice("fuse", [ON, OFF], "Average what two chunks drew of the same frames (on), or take the second drawing (off)."),
+                choice("fuse", [ON, OFF], "Average what two chunks made of the same frames (on), or take the second estimate (off)."),
                 frames("window", 512, "Latent frames attended at a time, past and current. 0: all of them, memory grows with the length."),
                 choice(
                     "anchor_rule",
                     ["ahead", "behind", "fixed", "none"],
-                    "Where the portrait stands in time: running ahead of the frames being drawn (the method), behind them, in one place, "
+                    "Where the portrait stands in time: running ahead of the frames being denoised (the method), behind them, fixed, "
                     "or nowhere: then nothing keeps the person the same.",
                 ),
                 frames("anchor_start", 4096, "ahead: where the portrait begins; behind: how far back; fixed: where. In latent frames."),
@@ -97,7 +97,7 @@ class Sampler(io.ComfyNode):
                 choice(
                     "first_frame",
                     ["free", "pin", "tie"],
-                    "How the video begins. free: with whatever is drawn. tie: on the portrait, which the first chunk takes up as its knot. "
+                    "How the video begins. free: with whatever comes. tie: on the portrait, which the first chunk takes up as its knot. "
                     "pin: with the portrait itself.",
                 ),
                 io.Combo.Input(
@@ -127,7 +127,7 @@ class Sampler(io.ComfyNode):
                     optional=True,
                     advanced=True,
                     tooltip="How far to lead away from the negative prompt, for models that read prompts (others call it CFG). 0: the "
-                    "model's own, which is 1 (off) for all that draw in few steps and 6 for plain Wan 2.1. Above 1 drawing takes twice as "
+                    "model's own, which is 1 (off) for all that denoise in few steps and 6 for plain Wan 2.1. Above 1 it takes twice as "
                     "long.",
                 ),
                 io.Float.Input(
@@ -226,7 +226,7 @@ def chosen(
     if window != OWN_NUMBER:
         changed["window"] = window or None
     if changed.get("window", own.window) is None:
-        # everything is remembered, so the cache must hold the whole stream and what the last chunk draws beyond it
+        # everything is remembered, so the cache must hold the whole stream and what the last chunk denoises beyond it
         changed["max_frames"] = length + 2 * (changed.get("chunk", own.chunk) + max(0, changed.get("knot_frames", own.knot_frames)))
     changed["anchor"] = _anchor(own.anchor, anchor_rule, anchor_start, anchor_stride)
     return replace(own, **changed)

@@ -1,4 +1,4 @@
-"""Which preset a stream is made under in the host: by what its frames are made, how many at a time, and beside the drawing or after it.
+"""Which preset a stream is made under in the host: by what its frames are made, how many at a time, and beside the denoising or after it.
 
 "auto" keeps the VAE that is connected whatever the memory, so a workflow gives the same frames everywhere; a preset that somebody
 chose takes a tiny decoder where the VAE has no room and the file is there, and for kf-tiny on a CPU its small decoder. What is decided is
@@ -64,7 +64,7 @@ def tuned(recipe: Recipe, vae) -> Tuned:
 
 
 def _weight_bytes(recipe: Recipe) -> int:
-    """Of all that is in memory while the recipe is drawn, as it is kept there."""
+    """Of all that is in memory while the recipe is denoised, as it is kept there."""
     driver = recipe.driver
     led = () if driver.vace is None else (driver.vace.patcher,)
     hears = () if driver.audio_encoder is None else (driver.audio_encoder.patcher,)

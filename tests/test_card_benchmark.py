@@ -34,7 +34,7 @@ def test_every_part_leaves_numbers_and_a_second_call_measures_nothing_again(card
     assert set(run["parts"]) == {part.name for part in parts(None, "cpu")} >= {FILM, FIRST, MEMORY, PROFILE}
     assert run["failed"] == {} and set(run["left_out"]) == {PEER}
     hot, film = run["parts"]["wide, hot path"], run["parts"][FILM]
-    assert hot["drawn_per_second"] > 0 and hot["difference"]["largest"] < 1e-5 < run["parts"]["wide, fp8"]["difference"]["largest"]
+    assert hot["denoised_per_second"] > 0 and hot["difference"]["largest"] < 1e-5 < run["parts"]["wide, fp8"]["difference"]["largest"]
     assert film["frames"] == film["wanted"] and film["frames_per_second"] > 0
     assert run["parts"][MEMORY]["last_change"] <= 3
     assert "THE PUBLIC SELF-FORCING PIPELINE IS NOT COMPARED" in capsys.readouterr().err

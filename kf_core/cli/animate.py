@@ -192,7 +192,7 @@ def _record(film: Film, began: float, is_quiet: bool) -> _Took:
                 bar.set_description_str(f"{item.span.stop / fps:.1f} of {total / fps:.1f} s, {_speed(took):.1f} FPS", refresh=False)
                 bar.update(there + made - bar.n if not is_quiet else 0)
             elif isinstance(item, Replayed):
-                bar.set_description_str(f"taking up what was drawn: {item.index + 1} of {item.total} chunks")
+                bar.set_description_str(f"taking up what was denoised: {item.index + 1} of {item.total} chunks")
             if stop and not isinstance(item, LatentChunk):
                 break
     return took
@@ -206,7 +206,7 @@ def _summary(film: Film, loaded: model_arguments.LoadedModel, took: _Took) -> st
     frames, fps = max(film.stream.num_frames, took.there + took.frames), film.stream.fps
     lines = [f"file         {film.path}: {frames / fps:.2f} s, {frames} frames of {loaded.width}x{loaded.height}, with sound"]
     if not took.frames:
-        lines.append("drawn        nothing: the video was whole already")
+        lines.append("denoised     nothing: the video was whole already")
     else:
         share = _speed(took) / fps
         lines.append(f"speed        {_speed(took):.1f} FPS, {share:.2f} x real time at {fps:g} FPS")
@@ -328,7 +328,7 @@ def _settings(loaded: model_arguments.LoadedModel, seconds: float) -> RolloutSet
     if settings.window is not None:
         return settings
     frames = latent_frames(pixel_frames_in(seconds, loaded.generator.card.fps))
-    return replace(settings, max_frames=settings.emitted(settings.chunk_of(frames - 1)).stop)
+    return replace(settings, max_frames=settings.output_span(settings.chunk_of(frames - 1)).stop)
 
 
 def _anchor(image: torch.Tensor, loaded: model_arguments.LoadedModel) -> Anchor:

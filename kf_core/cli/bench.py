@@ -19,7 +19,7 @@ from ..errors import KnotForcingError
 from ..evaluation.exactness import as_plain, difference, first_latents
 from ..evaluation.laps import frames_per_second, laps
 from ..evaluation.random_model import PRESETS, random_decoder, random_generator
-from ..evaluation.speed import Speed, drawn_in_turn, machine, measure
+from ..evaluation.speed import Speed, denoised_in_turn, machine, measure
 from ..evaluation.work import chunk_work, measure_limits
 from ..model.attention import attention_called
 from ..outputs import refuse_outputs
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead of a model file: nothing to download")
     parser.add_argument("--size", metavar="WxH", help="size of the video in pixels: 832x480")
     parser.add_argument("--tiny-vae", action="store_true", help="with --preset: decode by the tiny decoder instead of Wan's")
-    parser.add_argument("--plain", action="store_true", help="draw by the plain forward alone, without the hot path")
+    parser.add_argument("--plain", action="store_true", help="denoise by the plain forward alone, without the hot path")
     parser.add_argument("--each", action="store_true", help="each of what accelerates in turn, and together")
     model_arguments.add_arguments(parser)
 
@@ -156,33 +156,33 @@ def limit(stream: Stream, speed: Speed) -> dict[str, float]:
     dtype = stream.model.dtype
     work = chunk_work(stream.model.card, stream.settings, width=width, height=height, bytes_per_value=dtype.itemsize)
     limits = measure_limits(stream.model.device, dtype)
-    least, drawing = work.seconds_at(limits), speed.drawing
+    least, denoising = work.seconds_at(limits), speed.denoising
     print(
         f"{work.summary()}; this machine at its best ({limits.operations_per_second / 1e12:.3g} TFLOP/s, "
-        f"{limits.bytes_per_second / 1e9:.3g} GB/s) would need {least:.3g} s, and {drawing:.3g} s were taken: "
-        f"{least / drawing:.0%} of the limit"
+        f"{limits.bytes_per_second / 1e9:.3g} GB/s) would need {least:.3g} s, and {denoising:.3g} s were taken: "
+        f"{least / denoising:.0%} of the limit"
     )
     return {"operations": work.operations, "bytes": work.num_bytes, **dataclasses.asdict(limits), "least_seconds": least}
 
 
 def _forwards(stream: Stream, chunks: int) -> dict[str, float]:
     """Says, and returns, what a chunk takes under the plain forward and under the hot path, in turn."""
-    plain, hot = drawn_in_turn([dataclasses.replace(stream, model=stream.model.plain()), stream], chunks)
+    plain, hot = denoised_in_turn([dataclasses.replace(stream, model=stream.model.plain()), stream], chunks)
     times = f"plain forward {plain * 1000:.0f} ms, hot path {hot * 1000:.0f} ms"
-    print(f"{times} to draw a chunk: {plain / hot:.2f} x (medians of {chunks}, in turn)")
+    print(f"{times} to generate a chunk: {plain / hot:.2f} x (medians of {chunks}, in turn)")
     return {"plain": plain, "hot": hot}
 
 
 def _beside(stream: Stream, speed: Speed, chosen: argparse.Namespace, tuning: Plan) -> float | None:
-    """Says, and returns, the frames a second where they are made while the next chunk is drawn; None where that is not done."""
+    """Says, and returns, the frames a second where they are made while the next chunk is denoised; None where that is not done."""
     with model_arguments.worker(chosen, stream, tuning) as worker:
         if isinstance(worker, InTurn):
             return None
-        end = pixel_frames(stream.settings.emitted(chosen.chunks - 1).stop)
+        end = pixel_frames(stream.settings.output_span(chosen.chunks - 1).stop)
         found = frames_per_second(laps(stream.steps(worker=worker, until=end)))
     print(
-        f"frames made beside the drawing: {found:.1f} a second ({found / speed.frames_per_second:.2f} x in turn, "
-        f"{found / speed.drawn_per_second:.0%} of what the generator draws alone)"
+        f"frames made beside the denoising: {found:.1f} a second ({found / speed.frames_per_second:.2f} x in turn, "
+        f"{found / speed.denoised_per_second:.0%} of what the generator makes alone)"
     )
     return found
 

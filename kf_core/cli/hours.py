@@ -37,7 +37,7 @@ def run(chosen: argparse.Namespace, endless: Stream, tuning: Plan) -> LongRun:
     stream = replace(endless, seconds=chosen.seconds, driving=replace(endless.driving, audio=Silence(chosen.seconds)))
     height, width = (side * SPATIAL_STRIDE for side in stream.anchor.latent.shape[-2:])
     with model_arguments.worker(chosen, stream, tuning) as worker:
-        order = "in turn" if isinstance(worker, InTurn) else "beside the drawing"
+        order = "in turn" if isinstance(worker, InTurn) else "beside the denoising"
     how = "" if isinstance(stream.model, HotGenerator) else ", by the plain forward"
     facts = {
         "model": f"{stream.model.card.name}, {width}x{height}, {str(stream.model.dtype).removeprefix('torch.')}{how}",
@@ -55,7 +55,7 @@ def _items(chosen: argparse.Namespace, stream: Stream, tuning: Plan) -> Iterator
     worker = partial(model_arguments.worker, chosen, stream, tuning)
     if chosen.film is not None:
         film = Film(stream=stream, path=chosen.film, state_file=state_of(chosen.film), worker=worker, replaces=True)
-        film.discard()  # what a run that was killed had drawn must be drawn again
+        film.discard()  # what a run that was killed had denoised must be denoised again
         yield from film.record()
     else:
         with worker() as someone:

@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="1..30",
         help="how far to lead away from the negative prompt: 1 is off, more takes twice the time (default: the model's own, which is 1 "
-        "for all that draw in few steps)",
+        "for all that denoise in few steps)",
     )
     group.add_argument(
         "--precision",
@@ -122,12 +122,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tune", choices=CHOICES, default=AUTO, help="what to fit the decoding to; auto looks at the device and says what it takes"
     )
-    group.add_argument("--decoder-device", metavar="DEVICE", help="where frames are made of what is drawn (default: --device)")
+    group.add_argument("--decoder-device", metavar="DEVICE", help="where frames are made of what is denoised (default: --device)")
     group.add_argument(
         "--decoding",
         choices=DECODING,
         default=DECODING[0],
-        help="beside: frames are made while the next chunk is drawn; in-turn: after it; auto: beside where both run at once",
+        help="beside: frames are made while the next chunk is denoised; in-turn: after it; auto: beside where both run at once",
     )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
 
@@ -205,7 +205,7 @@ def fit(
     kinds = tuple(DecoderKind.of(decoder.vae) for decoder in decoders)
     words = dict(device=generator.device, dtype=generator.dtype, width=width, height=height, decoders=kinds, weights=weights)
     tuning = plan(chosen.tune, generator.card, settings, **words)
-    record = partial(record_passes, has_room=tuning.way.is_beside)  # whether a chunk can be drawn and another one decoded at once
+    record = partial(record_passes, has_room=tuning.way.is_beside)  # whether a chunk can be denoised and another one decoded at once
     deeds = ((chosen.compile, compile_blocks), (chosen.graphs, record))
     accelerated = [*rounded, *(deed(generator) for is_wanted, deed in deeds if is_wanted)]
     decoder = decoders[kinds.index(tuning.way.decoder)]
@@ -261,7 +261,7 @@ def _vae_file(chosen: argparse.Namespace, name: str) -> Path | None:
         if beside.exists():
             return beside
     if not name.startswith(OWN):
-        raise KnotForcingError(f"{name} needs a VAE to make frames of what it draws. Give wan_2.1_vae.safetensors by --vae.")
+        raise KnotForcingError(f"{name} needs a VAE to make frames of what it denoises. Give wan_2.1_vae.safetensors by --vae.")
     return None
 
 

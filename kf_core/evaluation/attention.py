@@ -39,7 +39,7 @@ class Context:
     settings: RolloutSettings
 
     @property
-    def emitted(self) -> list[Seen]:
+    def output_span(self) -> list[Seen]:
         """What each *emitted* frame of a chunk was drawn from: where frames are drawn twice and fused, the mean of both drawings."""
         chunk, ties = self.settings.chunk, self.settings.knot_length if self.settings.fuse else 0
         before = [_moved(self.seen[chunk + place], -chunk) for place in range(ties)]  # as the knot of the chunk before
@@ -110,20 +110,20 @@ class WatchedAttention:
     def __init__(self, attention: Attention, tokens: int) -> None:
         self._attention, self._tokens = attention, tokens
         self._keys: list[int | None] | None = None  # as in Seen; None: not watching
-        self._num_drawn = 0
+        self._num_denoised = 0
         self._seen: list[Seen] = []  # sums
         self._count = 0
 
     def watch(self, has_anchor: bool, past: Sequence[int], drawn: range) -> None:
         """From now on keys are those of the anchor, of these past frames in this order, and of the frames being drawn."""
         self._keys = [*([None] * has_anchor), *(frame - drawn.start for frame in (*past, *drawn))]
-        self._num_drawn = len(drawn)
+        self._num_denoised = len(drawn)
 
     def rest(self) -> None:
         self._keys = None
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        if self._keys is not None and k.shape[2] == len(self._keys) * self._tokens and q.shape[2] == self._num_drawn * self._tokens:
+        if self._keys is not None and k.shape[2] == len(self._keys) * self._tokens and q.shape[2] == self._num_denoised * self._tokens:
             self._note(q, k)
         return self._attention(q, k, v) if mask is None else self._attention(q, k, v, mask)
 
@@ -135,7 +135,7 @@ class WatchedAttention:
     def _note(self, q: Tensor, k: Tensor) -> None:
         weights = (q.float() @ k.float().transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
         by_frame = rearrange(weights, "b n (f t) (g s) -> b n t f g s", t=self._tokens, s=self._tokens).sum(-1).mean((0, 1, 2))
-        self._seen = self._seen or [{} for _ in range(self._num_drawn)]
+        self._seen = self._seen or [{} for _ in range(self._num_denoised)]
         for seen, row in zip(self._seen, by_frame.tolist(), strict=True):
             for key, share in zip(self._keys, row, strict=True):
                 seen[key] = seen.get(key, 0.0) + share
@@ -164,7 +164,7 @@ def watch(
 
 def _expect(watched: WatchedAttention, state: RolloutState, settings: RolloutSettings) -> None:
     """Tell what the next chunk's keys are, once it has a knot and as much past as it will ever have."""
-    emitted = settings.emitted(state.chunk)
+    emitted = settings.output_span(state.chunk)
     past = state.cache.frames
     is_settled = (state.knot is not None or settings.knot is None) and (len(past) >= settings.past or settings.window is None)
     if is_settled:

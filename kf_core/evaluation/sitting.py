@@ -64,7 +64,7 @@ def play(
     Sitters of one batch are equally long. `idle`: idle life 0..1 of those without a pose, each by its own seed. `only`: chunks that meet
     none of these are drawn, not decoded, and come without frames. Frames are handed on and not kept."""
     state, anchor, driving, noise = begin(model, vae, sitters, settings, with_pose=with_pose, idle=idle)
-    count, given = sitters[0].num_frames, settings.emitted(0)
+    count, given = sitters[0].num_frames, settings.output_span(0)
     screen = _Screen(vae, (PixelSpan(0, count),) if only is None else tuple(only))
     yield pixels(given), screen.show(given, _true_latents(vae, sitters, given))
     for item in rollout(model, anchor, driving, settings, noise, state):
@@ -122,7 +122,7 @@ def begin(
     b, c, _, h, w = anchor.latent.shape
     driving = DrivingOfEach(tuple(_bound(sitter, model, h, w, with_pose, idle) for sitter in sitters))
     noise = NoiseOfEach(tuple(sitter.seed for sitter in sitters), (c, h, w))
-    state = prefill(model, anchor, driving, settings, _true_latents(vae, sitters, settings.emitted(0)))
+    state = prefill(model, anchor, driving, settings, _true_latents(vae, sitters, settings.output_span(0)))
     return state, anchor, driving, noise
 
 

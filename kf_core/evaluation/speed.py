@@ -29,13 +29,13 @@ class ChunkTime:
     """One chunk: seconds for its latents and for its frames, memory of the process afterwards."""
 
     frames: int
-    drawing: float
+    denoising: float
     decoding: float
     memory: int  # bytes, resident
 
     @property
     def seconds(self) -> float:
-        return self.drawing + self.decoding
+        return self.denoising + self.decoding
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class Speed:
         return self.frames_per_second / self.fps
 
     @property
-    def drawing(self) -> float:
+    def denoising(self) -> float:
         """Seconds that the generator takes for a chunk, median without the first."""
-        return median(c.drawing for c in self.chunks[1:] or self.chunks)
+        return median(c.denoising for c in self.chunks[1:] or self.chunks)
 
     @property
-    def drawn_per_second(self) -> float:
+    def denoised_per_second(self) -> float:
         """Frames that the generator alone draws."""
-        return self.chunks[-1].frames / self.drawing
+        return self.chunks[-1].frames / self.denoising
 
     @property
     def growth(self) -> int | None:
@@ -85,7 +85,7 @@ class Speed:
         lines = [
             f"{self.frames_per_second:.1f} frames a second ({self.times_real_time:.2f} x real time at {self.fps:g} fps), "
             f"first frame after {self.first_frame:.2f} s",
-            f"a chunk: {self.drawing * 1000:.0f} ms to draw, {decoding * 1000:.0f} ms to decode (medians of {len(self.chunks)})",
+            f"a chunk: {self.denoising * 1000:.0f} ms to denoise, {decoding * 1000:.0f} ms to decode (medians of {len(self.chunks)})",
         ]
         if self.growth is not None:
             lines.append(
@@ -128,7 +128,7 @@ def measure(stream: Stream, chunks: int, progress: Callable[[ChunkTime], object]
     return Speed(tuple(times), first_frame, stream.fps, (settled, held()) if len(times) > SETTLED else None)
 
 
-def drawn_in_turn(streams: Sequence[Stream], chunks: int) -> list[float]:
+def denoised_in_turn(streams: Sequence[Stream], chunks: int) -> list[float]:
     """Median seconds that each stream takes to draw a settled chunk. They take turns, so what else the machine does meets all."""
     running = [stream.steps(StreamState.start(stream)) for stream in streams]
     seconds: list[list[float]] = [[] for _ in streams]

@@ -82,10 +82,10 @@ def variants(own: RolloutSettings, latent_frames: int) -> dict[str, Variant]:
             Variant(
                 name=f"window-{window}",
                 settings=replace(own, window=window),
-                change=f"attention sees {window} frames, {window - own.drawn} of them past",
+                change=f"attention sees {window} frames, {window - own.denoised} of them past",
             )
             for window in WINDOWS
-            if window >= own.drawn
+            if window >= own.denoised
         ),
         Variant(
             name="self-forcing",

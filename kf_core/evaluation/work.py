@@ -63,7 +63,7 @@ def chunk_work(card: ModelCard, settings: RolloutSettings, *, width: int, height
     """The work of one chunk at `width` x `height` pixels, once the window is full. An unlimited window is counted as full, too."""
     tokens = (height // SPATIAL_STRIDE // PATCH[1]) * (width // SPATIAL_STRIDE // PATCH[2])  # per latent frame
     remembered = settings.past + settings.pinned + (settings.anchor is not None)
-    steps = [settings.drawn] * len(settings.schedule) + [settings.chunk]  # frames of each forward; the last is the clean pass
+    steps = [settings.denoised] * len(settings.schedule) + [settings.chunk]  # frames of each forward; the last is the clean pass
     steps *= 2 if settings.is_guided else 1
     frames = sum(steps)
     dim, layers = card.dim, card.layers

@@ -123,14 +123,14 @@ class ModelCard:
         if own.knot is not None and own.anchor is not None:
             return own
         form: KnotForm = "pin" if self.image_channels == "portrait" else "blend" if self.in_channels == self.out_channels else "inpaint"
-        drawn = own.chunk + 1
+        denoised = own.chunk + 1
         return replace(
             own,
             knot=form,
             knot_frames=1,
             fuse=form != "pin",  # a knot that is copied has nothing to average
             anchor=Ahead(),
-            window=max(6, drawn + 2),
+            window=max(6, denoised + 2),
             pinned=0,
             pinned_place="absolute",
             max_frames=None,

@@ -1,8 +1,8 @@
 """The hot path's blocks through `torch.compile`: element-wise work between the products becomes a few kernels.
 
-Wanted by those who run long: the first chunks wait while each shape is compiled once (drawing and committing, for each fill of the window),
-then nothing is compiled again. A compiler is needed, and a machine without one draws as before and says so. A shape that cannot be
-compiled is drawn as before, too: there is never an error in the middle of a film.
+Wanted by those who run long: the first chunks wait while each shape is compiled once (a pass and a commit, for each fill of the window),
+then nothing is compiled again. A compiler is needed, and a machine without one denoises as before and says so. A shape that cannot be
+compiled is denoised as before, too: there is never an error in the middle of a film.
 """
 
 from contextlib import AbstractContextManager

@@ -1,7 +1,7 @@
 """CUDA graphs: a pass of the hot path becomes one launch, where the host had to launch more than a thousand kernels.
 
 Wanted where the card waits for the host: small frames, few steps, fast cards. What is recorded, and when it is recorded anew, is
-`recordings.py`'s and `hot_path.py`'s; here is how a card does it, and who may ask for it. A pass that cannot be recorded is drawn as
+`recordings.py`'s and `hot_path.py`'s; here is how a card does it, and who may ask for it. A pass that cannot be recorded runs as
 before, and a sentence says so: there is never an error in the middle of a film. Source: PyTorch, "CUDA semantics", CUDA Graphs.
 
 The part that only a card can run (`CudaGraphs`) was written from PyTorch's documentation and source, and never ran on one.
@@ -23,15 +23,15 @@ def record_passes(generator: HotGenerator, *, has_room: bool = True) -> str:
 
     `has_room`: whether the card has room for what a pass takes beside all that else is done on it: recorded passes keep it."""
     if (reason := _missing(generator, has_room)) is not None:
-        return f"No CUDA graphs are recorded: {reason}. Passes are drawn as they are."
+        return f"No CUDA graphs are recorded: {reason}. Passes run as they are."
     generator.recorder = partial(CudaGraphs, generator.device)
-    return "Passes are recorded as CUDA graphs the second time that they are drawn, once for each stream and each fill of its window."
+    return "Passes are recorded as CUDA graphs the second time that they run, once for each stream and each fill of its window."
 
 
 class CudaGraphs:
     """Records on a stream of its own, into memory that all of its graphs share, because no two are repeated at once.
 
-    Another thread may use the card meanwhile: frames are made beside the drawing."""
+    Another thread may use the card meanwhile: frames are made beside the denoising."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -90,7 +90,7 @@ def _missing(generator: HotGenerator, has_room: bool) -> str | None:
     if generator.device.type != "cuda":
         return f"they need an NVIDIA or AMD card, and this runs on {generator.device}"
     if not has_room:
-        return "they keep the memory of a pass, and this card needs it to make frames of what was drawn"
+        return "they keep the memory of a pass, and this card needs it to make frames of what was denoised"
     recorder, x = CudaGraphs(generator.device), torch.zeros(8, device=generator.device)
     try:
         recorder.rehearse(lambda: x.add_(1))

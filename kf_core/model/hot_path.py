@@ -146,7 +146,7 @@ class HotGenerator(Generator):
                 return [self._repeated(segment, given)]
             except NotRecorded as problem:
                 self.recorder = None
-                logging.getLogger(__name__).warning("Passes are drawn without CUDA graphs from now on: %s.", str(problem).rstrip("."))
+                logging.getLogger(__name__).warning("Passes run without CUDA graphs from now on: %s.", str(problem).rstrip("."))
         segment.reads.cache.forget("recordings")
         keep = None
         if segment.record is not None:

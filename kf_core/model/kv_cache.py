@@ -51,9 +51,9 @@ class KVCache:
             return torch.zeros(layers, batch, heads, frames * grid.tokens, head_dim, dtype=dtype, device=device)
 
         self._keys = tokens(slots)  # [layer, b, n, t, d] before RoPE
-        # What attention reads: remembered frames first, then room for the frames being drawn.
-        self._placed = tokens(slots + settings.drawn)
-        self._values = tokens(slots + settings.drawn)
+        # What attention reads: remembered frames first, then room for the frames being denoised.
+        self._placed = tokens(slots + settings.denoised)
+        self._values = tokens(slots + settings.denoised)
         self._standing: dict[int, float] = {}  # slot -> the position its placed keys stand at
         self._placements = 0
 
@@ -187,7 +187,7 @@ class Memory:
         self._placement = cache._placements
 
     def read(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Remembered keys and values followed by those of the frames being drawn: [b, n, t, d] each.
+        """Remembered keys and values followed by those of the frames being denoised: [b, n, t, d] each.
 
         `keys` are already turned. Raises ValueError when the cache was placed anew since."""
         self.refuse_stale()

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-KEPT = 8  # recordings of a stream: drawing and committing, for each fill of a window that takes three chunks to fill
+KEPT = 8  # recordings of a stream: denoising and committing, for each fill of a window that takes three chunks to fill
 
 Deed = Callable[[], object]
 Named = Mapping[Hashable, Tensor]

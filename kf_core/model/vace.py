@@ -5,7 +5,7 @@ hint, times a strength. On a causal backbone the branch sees the frames of its o
 depends on its own control alone. Whether its positions continue or restart with each chunk is then one and the same, because attention
 only knows distances (a test says so); they continue, unless it is asked otherwise.
 
-    context, 96 channels: 16 grey latents (nothing is kept), 16 control latents, 64 of mask, all ones (everything is to be drawn)
+    context, 96 channels: 16 grey latents (nothing is kept), 16 control latents, 64 of mask, all ones (everything is to be denoised)
     c = before_proj(patches(context)) + x;   c = block_n(c);   x after layer taps[n]  +=  strength * after_proj_n(c)
 
 How the branch flows is said in `causal.py`, which runs its blocks as it runs the backbone's.

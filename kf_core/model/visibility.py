@@ -1,6 +1,6 @@
 """Who may see whom: stated once. The training mask is made from it, and the cache is tested against it.
 
-Every frame sees the anchor; the anchor sees only itself. A drawn frame sees all frames of its own chunk, the pinned frames
+Every frame sees the anchor; the anchor sees only itself. A denoised frame sees all frames of its own chunk, the pinned frames
 and the last committed ones that fit into the window. Source: Knot Forcing, arXiv 2512.21734, framework figure.
 """
 
@@ -12,10 +12,10 @@ from ..timeline import LatentSpan
 
 
 def visible(query_frame: int, key_frame: int, settings: RolloutSettings, *, committing: bool = False) -> bool:
-    """May the pass that draws `query_frame` in order to emit it read `key_frame`?
+    """May the pass that denoises `query_frame` in order to output it read `key_frame`?
 
-    Frames of the same chunk always see each other, and the knot beyond them, which is drawn along; `committing`, they are alone."""
-    own = settings.emitted(settings.chunk_of(query_frame))
+    Frames of the same chunk always see each other, and the knot beyond them, which is denoised along; `committing`, they are alone."""
+    own = settings.output_span(settings.chunk_of(query_frame))
     if own.start <= key_frame < own.stop + (0 if committing else settings.knot_length):
         return True
     return key_frame in committed_in_view(own.start, settings)
@@ -31,7 +31,7 @@ def committed_in_view(start: int, settings: RolloutSettings) -> set[int]:
 def training_mask(past: LatentSpan, current: LatentSpan, settings: RolloutSettings) -> Tensor:
     """Frames [anchor | past | current] as rows and columns: True where the row's frame sees the column's: [f, f] bool.
 
-    `current` is what one chunk draws, its knot included; `past` are committed frames before it, each seen as in its own chunk.
+    `current` is what one chunk denoises, its knot included; `past` are committed frames before it, each seen as in its own chunk.
     Without an anchor in the settings nothing sees the first column but itself."""
     if past.stop != current.start:
         raise ValueError(f"the past {past} does not end where the current chunk {current} begins")
@@ -41,7 +41,7 @@ def training_mask(past: LatentSpan, current: LatentSpan, settings: RolloutSettin
     mask[0, 0] = True
     for row, query in enumerate(frames, start=1):
         for column, key in enumerate(frames, start=1):
-            if query < current.start:  # committed: it was drawn before anything of `current` existed
+            if query < current.start:  # committed: it was denoised before anything of `current` existed
                 mask[row, column] = key < current.start and visible(query, key, settings, committing=True)
             else:
                 mask[row, column] = key >= current.start or visible(current.start, key, settings)

@@ -64,7 +64,7 @@ class WanHead(nn.Module):
 
 
 def _modulation(count: int, dim: int) -> nn.Parameter:
-    """Begins at random, as Wan's does: [1, count, dim]. Without numbers (on the meta device) nothing is drawn: PyTorch loads sympy and
+    """Begins at random, as Wan's does: [1, count, dim]. Without numbers (on the meta device) nothing is sampled: PyTorch loads sympy and
     its compiler for that, which takes as long again as PyTorch itself."""
     made = torch.empty(1, count, dim)
     return nn.Parameter(made if made.is_meta else torch.randn(1, count, dim) / dim**0.5)

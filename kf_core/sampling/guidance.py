@@ -1,4 +1,4 @@
-"""Classifier-free guidance: the flow sets out from what a negative prompt would draw, and goes past what the prompt would.
+"""Classifier-free guidance: the flow sets out from what a negative prompt would give, and goes past what the prompt would.
 
     flow = against + scale * (toward - against)
 
@@ -128,11 +128,11 @@ def negative_prompt(card: ModelCard, driving: Driving, settings: RolloutSettings
 
 
 def remark_on_guidance(card: ModelCard, settings: RolloutSettings) -> Iterator[str]:
-    """What guidance costs a model that is meant to be drawn without it."""
+    """What guidance costs a model that is meant to be denoised without it."""
     if settings.is_guided and card.rollout.guidance == 1:
         yield (
-            f"Guidance {settings.guidance:g} asks {card.name} twice at every step, so drawing takes twice as long and its past twice the "
-            f"memory. It was made to be drawn without."
+            f"Guidance {settings.guidance:g} asks {card.name} twice at every step, so denoising takes twice as long and its past twice the "
+            f"memory. It was made to be denoised without."
         )
 
 

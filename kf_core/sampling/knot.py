@@ -1,4 +1,4 @@
-"""The temporal knot: each chunk draws a little more than it emits, and the next chunk starts on it.
+"""The temporal knot: each chunk denoises a little more than it outputs, and the next chunk starts on it.
 
 The handed-over frames must be *predicted again*, or there is nothing to average. How they enter depends on what the model was trained on:
 
@@ -25,7 +25,7 @@ def enter(noisy: Tensor, knot: Tensor | None, form: KnotForm | None, sigma: floa
 
 
 def tie(clean: Tensor, knot: Tensor | None, form: KnotForm | None, fuse: bool) -> Tensor:
-    """The finished frames with their beginning tied to the knot: averaged, replaced (`pin`), or left as drawn."""
+    """The finished frames with their beginning tied to the knot: averaged, replaced (`pin`), or left as they are."""
     if knot is None or (form != "pin" and not fuse):
         return clean
     k = knot.shape[2]

@@ -34,7 +34,7 @@ class SeededNoise:
 
 @dataclass(frozen=True, eq=False)
 class NoiseTape:
-    """Recorded noise: the initial draw of all frames, then one tensor for each re-noising in order of use."""
+    """Recorded noise: the initial sample of all frames, then one tensor for each re-noising in order of use."""
 
     initial: Tensor  # [b, c, f, h, w], for the frames from `first_frame` on
     renoise: Sequence[Tensor]  # [b, c, f, h, w] each

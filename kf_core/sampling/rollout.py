@@ -1,6 +1,6 @@
 """Algorithm 1: chunk after chunk, for as long as the caller asks, at constant cost and constant memory.
 
-Three ideas meet here, and each is a line of `rollout` below: an *anchor* that runs ahead of the frames being drawn, a *window* of
+Three ideas meet here, and each is a line of `rollout` below: an *anchor* that runs ahead of the frames being denoised, a *window* of
 committed frames in a cache, and a *knot* that ties each chunk to the next. With knot and anchor None and an unlimited window this is
 Self Forcing's rollout. One rollout serves training, evaluation, command line and nodes. Guidance is known to `guidance.py` alone.
 Source: Knot Forcing, arXiv 2512.21734, Algorithm 1; few-step student as in Self Forcing, arXiv 2506.08009.
@@ -43,37 +43,37 @@ def rollout(
     *,
     exits: Callable[[int], int] | None = None,
 ) -> Iterator[Step | LatentChunk]:
-    """Draw frames for ever; the caller stops. A `state` that is handed in is continued and changed in place.
+    """Generate frames for ever; the caller stops. A `state` that is handed in is continued and changed in place.
 
     Between two yields nothing is half-done: stopping after a Step leaves the state as the last LatentChunk left it.
     `exits` is for training: chunk -> the step whose estimate leaves early, the only one that carries a gradient."""
     state = state or RolloutState.start(model, anchor, settings)
     model = guided(model, settings)
     while True:
-        emitted = settings.emitted(state.chunk)
-        drawn = LatentSpan(emitted.start, emitted.stop + settings.knot_length)
-        conditioning = driving.window(drawn)
+        output = settings.output_span(state.chunk)
+        denoised = LatentSpan(output.start, output.stop + settings.knot_length)
+        conditioning = driving.window(denoised)
         state.read_prompt(model, anchor, conditioning)
-        memory = state.cache.place(anchor_position(settings, drawn))
+        memory = state.cache.place(anchor_position(settings, denoised))
 
-        for step in denoise(model, anchor, state, drawn, conditioning, memory, settings, noise, exits):
+        for step in denoise(model, anchor, state, denoised, conditioning, memory, settings, noise, exits):
             yield step
         with torch.set_grad_enabled(exits is not None):
             clean = tie(step.clean, state.knot, settings.knot, settings.fuse)
-            latents = clean[:, :, : emitted.length]
+            latents = clean[:, :, : output.length]
 
-        commit(model, anchor, state, emitted, latents, driving.window(emitted), memory)
-        state.knot = clean[:, :, emitted.length :].detach() if settings.knot else None
+        commit(model, anchor, state, output, latents, driving.window(output), memory)
+        state.knot = clean[:, :, output.length :].detach() if settings.knot else None
         state.chunk += 1
-        yield LatentChunk(state.chunk - 1, emitted, latents, state.knot)
+        yield LatentChunk(state.chunk - 1, output, latents, state.knot)
 
 
 @torch.no_grad()
 def replay(
     model: Generator, anchor: Anchor, driving: BoundDriving, settings: RolloutSettings, state: "RolloutState", chunk: LatentChunk
 ) -> None:
-    """Take up the next chunk as it was drawn before, by the clean pass alone: the state is, bit for bit, as the rollout left it."""
-    span = settings.emitted(state.chunk)
+    """Take up the next chunk as it was denoised before, by the clean pass alone: the state is, bit for bit, as the rollout left it."""
+    span = settings.output_span(state.chunk)
     if (chunk.index, chunk.span) != (state.chunk, span):
         raise ValueError(f"the state expects chunk {state.chunk} of frames {span}, got {chunk.index} of {chunk.span}")
     model, conditioning = guided(model, settings), driving.window(span)
@@ -84,15 +84,15 @@ def replay(
     state.chunk += 1
 
 
-def anchor_position(settings: RolloutSettings, drawn: LatentSpan) -> int | None:
-    """Where the portrait stands while `drawn` is drawn: running ahead of every frame, unless an ablation says otherwise."""
+def anchor_position(settings: RolloutSettings, denoised: LatentSpan) -> int | None:
+    """Where the portrait stands while `denoised` is denoised: running ahead of every frame, unless an ablation says otherwise."""
     match settings.anchor:
         case None:
             return None
         case Ahead() as rule:
-            return rule.place(drawn.stop)
+            return rule.place(denoised.stop)
         case Behind() as rule:
-            return rule.place(drawn.start)
+            return rule.place(denoised.start)
         case fixed:
             return fixed.position
 
@@ -101,30 +101,30 @@ def denoise(
     model: Generator,
     anchor: Anchor,
     state: "RolloutState",
-    drawn: LatentSpan,
+    denoised: LatentSpan,
     conditioning: ChunkConditioning,
     memory: Memory,
     settings: RolloutSettings,
     noise: Noise,
     exits: Callable[[int], int] | None,
 ) -> Iterator[Step]:
-    """Draw `drawn` from noise in a few steps, each with its estimate of the clean frames. Reads the cache, never commits to it."""
+    """Denoise `denoised` from noise in a few steps, each with its estimate of the clean frames. Reads the cache, never commits to it."""
     schedule = settings.steps(state.chunk)
     last = len(schedule) - 1 if exits is None else min(exits(state.chunk), len(schedule) - 1)
     entered = range(last + 1) if settings.renoise else range(1)
-    noises = send(torch.stack([noise(drawn, step) for step in entered]), anchor.latent.device, anchor.latent.dtype)
+    noises = send(torch.stack([noise(denoised, step) for step in entered]), anchor.latent.device, anchor.latent.dtype)
     clean = flow = None
     for index, (sigma, t) in enumerate(schedule[: last + 1]):
         fresh = noises[index if settings.renoise else 0]
         there = fresh if clean is None or settings.renoise else clean + flow.to(clean)  # the noise the flow sees: an Euler step
         noisy = there if clean is None else (1 - sigma) * clean + sigma * there
         noisy = enter(noisy, state.knot, settings.knot, sigma, fresh)
-        noisy = pin_portrait(noisy, anchor, settings, drawn)
+        noisy = pin_portrait(noisy, anchor, settings, denoised)
         with torch.set_grad_enabled(exits is not None and index == last):
-            segment = segment_of(model, anchor, noisy, drawn, t, state.knot, settings, conditioning, memory)
+            segment = segment_of(model, anchor, noisy, denoised, t, state.knot, settings, conditioning, memory)
             (flow,) = model.forward([segment], state.text)
-            clean = pin_portrait(noisy - sigma * flow.to(noisy), anchor, settings, drawn)
-        yield Step(drawn, index, last + 1, clean)
+            clean = pin_portrait(noisy - sigma * flow.to(noisy), anchor, settings, denoised)
+        yield Step(denoised, index, last + 1, clean)
 
 
 def commit(
@@ -144,9 +144,9 @@ def commit(
 
 
 def prefill(model: Generator, anchor: Anchor, driving: BoundDriving, settings: RolloutSettings, latents: Tensor) -> "RolloutState":
-    """A state in which the given frames [b, c, f, h, w] were already emitted and committed, chunk by chunk, tied to no portrait."""
+    """A state in which the given frames [b, c, f, h, w] were already output and committed, chunk by chunk, tied to no portrait."""
     state = RolloutState.start(model, anchor, settings)
-    while (span := settings.emitted(state.chunk)).stop <= latents.shape[2]:
+    while (span := settings.output_span(state.chunk)).stop <= latents.shape[2]:
         replay(model, anchor, driving, settings, state, LatentChunk(state.chunk, span, latents[:, :, span.start : span.stop]))
     if state.cache.next_frame != latents.shape[2]:
         raise ValueError(f"{latents.shape[2]} frames are not a whole number of chunks; {state.cache.next_frame} would fit")
@@ -158,8 +158,8 @@ class RolloutState:
     """All that changes while a stream runs. Made by the rollout, or restored from what was saved."""
 
     cache: KVCache
-    chunk: int = 0  # the next one to be drawn
-    knot: Tensor | None = None  # [b, c, k, h, w] drawn by the last chunk, not emitted yet; at the start it may be the portrait
+    chunk: int = 0  # the next one to be denoised
+    knot: Tensor | None = None  # [b, c, k, h, w] denoised by the last chunk, not yet output; at the start it may be the portrait
     text: TextKeys | None = None  # keys of the current prompt: made from the driving, not saved
 
     @classmethod

@@ -56,7 +56,7 @@ def layouts(settings: RolloutSettings) -> tuple[Layout, ...]:
     """The usual rollout, its first chunk, and what ablations turn off: each at least a tenth, or it would be unfair to it.
 
     A past frame sees its own chunk, so pasts are whole chunks; a window that cuts one hides its first frames."""
-    chunk, drawn = settings.chunk, settings.drawn
+    chunk, drawn = settings.chunk, settings.denoised
     alone = replace(settings, knot=None, fuse=False, anchor=None)
     tied = (Layout(share=0.10, settings=settings, past=0, known=1.0, on_portrait=True),) if settings.begins_on_portrait else ()
     return (
@@ -127,7 +127,7 @@ class Sampler:
         self.clips: list[ClipLatents] = []  # one each
 
     def add(self, shards: list[ClipLatents]) -> None:
-        needed = max(layout.past + layout.settings.drawn for layout in self.layouts)
+        needed = max(layout.past + layout.settings.denoised for layout in self.layouts)
         if too_short := [shard.latents.shape[2] for shard in shards if shard.latents.shape[2] < needed]:
             raise ValueError(f"clips of {min(too_short)} latent frames are too short; the longest layout takes {needed}")
         self.clips += [shard[row : row + 1] for shard in shards for row in range(len(shard))]
@@ -137,7 +137,7 @@ class Sampler:
         if layout is None:
             shares = torch.tensor([layout.share for layout in self.layouts])
             layout = self.layouts[int(torch.multinomial(shares, 1, generator=self.generator))]
-        drawn = layout.settings.drawn
+        drawn = layout.settings.denoised
         rows = []
         for _ in range(size):
             clip = self.clips[self._integer(0, len(self.clips) - 1)]
@@ -175,7 +175,7 @@ class Sampler:
 
     def _anchor_positions(self, size: int, layout: Layout) -> Tensor:
         """Ahead of the last drawn frame, in a quarter of the samples behind the first: [b]."""
-        last = layout.start + layout.settings.drawn - 1
+        last = layout.start + layout.settings.denoised - 1
         ahead = last + torch.randint(LEADS[0], LEADS[1] + 1, (size,), generator=self.generator)
         behind = layout.start - torch.randint(BEHIND[0], BEHIND[1] + 1, (size,), generator=self.generator)
         is_behind = torch.rand(size, generator=self.generator) < BEHIND_SHARE
@@ -205,7 +205,7 @@ class Sampler:
             motion=(motion, chance(0.5)),
         )
         return ChunkConditioning(
-            span=LatentSpan(layout.start - layout.past - 1, layout.start + layout.settings.drawn),
+            span=LatentSpan(layout.start - layout.past - 1, layout.start + layout.settings.denoised),
             **{name: self._signal(features, given) for name, (features, given) in signals.items()},
         )
 

@@ -131,7 +131,7 @@ class OwnRollouts:
         losses = []
         with self._autocast():
             for made in self._stream(clips, self._driving(clips, sees=1.0, knows=0.7), settings):
-                loss = emitted_loss(made, clips)
+                loss = output_loss(made, clips)
                 (loss / _chunks(clips, settings)).backward()
                 losses.append(loss.item())
         self.training.descend(rate)
@@ -191,7 +191,7 @@ class OwnRollouts:
         return int(torch.randint(low, high + 1, (), generator=self.training.chance))
 
 
-def emitted_loss(made: LatentChunk, clips: ClipLatents) -> Tensor:
+def output_loss(made: LatentChunk, clips: ClipLatents) -> Tensor:
     """Squared error of emitted frames, weighted by where the loss should look, the mouth as in the student's own training."""
     within = slice(made.span.start, made.span.stop)
     parts = (clips.latents[:, :, within], clips.weights[:, None, within], clips.mouth[:, None, within])

@@ -1,6 +1,6 @@
 """What hears and reads for a generator: the host's own AUDIO_ENCODER and CLIP, called as kf_core calls transformers' networks.
 
-Words are encoded before the generator is loaded; the hearing encoder stays beside it. Knows nothing of what is drawn.
+Words are encoded before the generator is loaded; the hearing encoder stays beside it. Knows nothing of what is denoised.
 """
 
 from dataclasses import dataclass

@@ -57,7 +57,7 @@ class Show:
         return (self._made - self._there) / max(1e-9, time.perf_counter() - self._began)
 
     def step(self, step: Step) -> None:
-        """A denoising step is done: the bar moves on by its share of the chunk, whose frames come when the next one is being drawn."""
+        """A denoising step is done: the bar moves on by its share of the chunk, whose frames come when the next one is being denoised."""
         share = (step.index + 1) / (step.total + 1) * 4 * (step.span.length - 1)
         self._tell(min(self._frames, max(self._value, pixels(step.span).start + int(share))))
 

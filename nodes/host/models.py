@@ -106,7 +106,7 @@ def card_of(model) -> ModelCard:
 
 
 def is_bundled(card: ModelCard) -> bool:
-    """Whether it is a kf-tiny, which draws for a VAE of its own."""
+    """Whether it is a kf-tiny, which was made for a VAE of its own."""
     return card.name.startswith("kf-tiny")
 
 

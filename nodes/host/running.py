@@ -33,7 +33,7 @@ from .weights import patches_of
 def in_memory(recipe: Recipe, vae, way: Way | None = None) -> Iterator[Stream]:
     """The recipe as a stream of kf_core, with generator, adapters and decoder in memory while it lasts.
 
-    `way`: how the frames are made; None: a chunk at a time, beside the drawing."""
+    `way`: how the frames are made; None: a chunk at a time, beside the denoising."""
     refuse_undecodable(vae)
     model, identity = recipe.model, identity_of(recipe.model)
     card, device = identity.card, recipe.model.load_device
@@ -41,11 +41,11 @@ def in_memory(recipe: Recipe, vae, way: Way | None = None) -> Iterator[Stream]:
     beside = model.get_nested_additional_models()
     latent = recipe.anchor.latent
     decoder_dtype = fast_dtype(device) if management.is_device_cpu(device) else vae.vae_dtype
-    frames, at_once = recipe.settings.drawn, None if way is None else way.at_once
-    drawing = model.memory_required((1, card.in_channels, frames, *latent.shape[-2:]))
+    frames, at_once = recipe.settings.denoised, None if way is None else way.at_once
+    denoising = model.memory_required((1, card.in_channels, frames, *latent.shape[-2:]))
     decoding = vae.memory_used_decode((1, 16, at_once or frames, *latent.shape[-2:]), decoder_dtype)
     needed = cache_bytes(card, recipe.settings, latent.shape[-2:], dtype) + vae.model_size()
-    needed += drawing + decoding if way is None or way.is_beside else max(drawing, decoding)
+    needed += denoising + decoding if way is None or way.is_beside else max(denoising, decoding)
     encoders = encoders_for(card, recipe.driver, recipe.settings)
     led = () if recipe.driver.vace is None else (recipe.driver.vace.patcher,)
     management.load_models_gpu([model, *beside, *encoders.patchers, *led], memory_required=needed)
@@ -87,7 +87,7 @@ class HostModules:
 
 
 def cache_bytes(card: ModelCard, settings: RolloutSettings, latent_size: tuple[int, int], dtype: torch.dtype) -> int:
-    """What the generator's memory of the past takes, with the room for the frames being drawn: as the cache itself counts it."""
+    """What the generator's memory of the past takes, with the room for the frames being denoised: as the cache itself counts it."""
     heads = dict(layers=card.layers, heads=card.heads, head_dim=card.dim // card.heads)
     grid = Grid(latent_size[0] // 2, latent_size[1] // 2)
     one = KVCache(settings, batch=1, grid=grid, dtype=dtype, device="meta", **heads).num_bytes

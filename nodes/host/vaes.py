@@ -67,7 +67,7 @@ def refuse_other_vae(vae) -> None:
         )
     if not isinstance(network, comfy.ldm.wan.vae.WanVAE) or vae.latent_channels != 16:
         raise KnotForcingError(
-            f"The connected VAE is a {type(network).__name__} of {vae.latent_channels} channels, and the generator draws Wan 2.1 latents "
+            f"The connected VAE is a {type(network).__name__} of {vae.latent_channels} channels, and the generator makes Wan 2.1 latents "
             f"of 16. Connect the VAE of Load KF Model, or load wan_2.1_vae.safetensors."
         )
 

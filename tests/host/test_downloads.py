@@ -74,7 +74,7 @@ def test_livetalk_speaks_under_knot_forcing_by_one_switch(server, prompt_of):
     other, _ = film(server, changed(agreed, KnotForcingSampler={"method": "knot forcing"}), "other")
     assert probe(other).frames == probe(own).frames == 32
     apart = [(a - b).abs().mean().item() for a, b in zip(frames(own), frames(other), strict=True)]
-    assert max(apart[9:]) > 0.01, "it is another way of drawing"
+    assert max(apart[9:]) > 0.01, "it is another way of denoising"
 
 
 def test_a_sentence_becomes_a_film_and_the_next_line_changes_it(server, prompt_of):

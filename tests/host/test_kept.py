@@ -52,7 +52,7 @@ def test_what_was_lost_is_said_on_the_node_and_drawn_once_more(host):
     host.forget_streams()
     ran = host.run(talking(seed=35, prefix="lost", decode=QUIET))
     assert ran.succeeded
-    assert any("is missing: the frames from 0.0 s to 0.6 s are drawn once more" in line for line in ran.said("decode"))
+    assert any("is missing: the frames from 0.0 s to 0.6 s are denoised once more" in line for line in ran.said("decode"))
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_other_latents_and_other_models_are_refused_in_a_sentence(host, own):
     write_decoder_alone(own.with_name("of-another.safetensors"), WanVAE(4).state_dict())
     for model, vae, said in (
         (BUNDLED, "of-another.safetensors", "latents of another VAE"),
-        ("tiny.safetensors", "own.safetensors", "draws for Wan 2.1's own VAE, and kf-tiny's was chosen"),
+        ("tiny.safetensors", "own.safetensors", "was made for Wan 2.1's own VAE, and kf-tiny's was chosen"),
     ):
         host.fresh()
         ran = host.run(talking(load={"model_name": model, "vae_name": vae}))

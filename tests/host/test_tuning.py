@@ -59,7 +59,7 @@ def no_room(host, monkeypatch):
 
 def test_a_chosen_preset_without_room_takes_the_tiny_decoder_that_is_there(host, tiny, no_room):
     softer, lines = made(host, "8gb", "no-room")
-    assert "with a tiny decoder, a latent at a time, in turn with the drawing" in lines[0]
+    assert "with a tiny decoder, a latent at a time, in turn with the denoising" in lines[0]
     assert lines[0].endswith("Make the frames smaller. taew2_1.safetensors makes the frames.")
     assert not torch.equal(softer, made(host, None, "old")[0])
 

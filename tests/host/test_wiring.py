@@ -49,16 +49,16 @@ WRONG = {
         "a batch of 2 sounds, and one is needed",
     ),
     "a file without a card": (talking(load={"model_name": "plain.safetensors"}), "load", "no Knot Forcing card"),
-    "a model with kf-tiny's VAE": (talking(load={"vae_name": "kf-tiny (bundled)"}), "load", "tiny draws for Wan 2.1's own VAE"),
+    "a model with kf-tiny's VAE": (talking(load={"vae_name": "kf-tiny (bundled)"}), "load", "tiny was made for Wan 2.1's own VAE"),
     "another VAE for the portrait": (
         also(talking(anchor={"vae": ["pixels", 0]}), pixels=("VAELoader", {"vae_name": "pixel_space"})),
         "anchor",
-        "the generator draws Wan 2.1 latents",
+        "the generator makes Wan 2.1 latents",
     ),
     "another VAE for the decoder": (
         also(talking(decode={"vae": ["pixels", 0]}), pixels=("VAELoader", {"vae_name": "pixel_space"})),
         "decode",
-        "the generator draws Wan 2.1 latents",
+        "the generator makes Wan 2.1 latents",
     ),
     "a size that does not fit": (talking(anchor={"width": 40}), "anchor", "it must be a multiple of 16. Set 32"),
     "no length": (

@@ -56,7 +56,7 @@ def test_drawing_takes_what_was_computed():
         for item in rollout(generator, anchor, driving, settings, SeededNoise(0, (1, 16, SIDE // 8, SIDE // 8)), state):
             if not isinstance(item, Step) and item.index == 2:
                 break
-    assert alive.most - wanted.cache == pytest.approx(wanted.drawing, rel=0.25)
+    assert alive.most - wanted.cache == pytest.approx(wanted.denoising, rel=0.25)
 
 
 def test_guidance_takes_a_second_past_and_nothing_else_that_lasts():
@@ -64,7 +64,7 @@ def test_guidance_takes_a_second_past_and_nothing_else_that_lasts():
     plain = computed(DecoderKind(dim=16))
     past = random_generator(CARD, dtype=BF16).new_cache(CARD.rollout, 1, SIDE // 8, SIDE // 8).num_bytes
     assert (guided.cache, guided.weights, guided.past) == (plain.cache + past, plain.weights, plain.past)
-    assert plain.drawing < guided.drawing < 1.5 * plain.drawing  # one pass after the other
+    assert plain.denoising < guided.denoising < 1.5 * plain.denoising  # one pass after the other
 
 
 @pytest.mark.parametrize("tiny, at_once", [(False, None), (False, 1), (True, None), (True, 1)])
@@ -100,5 +100,5 @@ def test_weights_are_counted_to_the_byte():
 
 def test_beside_the_drawing_takes_more_and_fewer_latents_at_once_take_less():
     whole, one = computed(DecoderKind(dim=16)), computed(DecoderKind(dim=16), at_once=1)
-    assert whole.peak(is_beside=True) == whole.peak(is_beside=False) + min(whole.drawing, whole.decoding)
+    assert whole.peak(is_beside=True) == whole.peak(is_beside=False) + min(whole.denoising, whole.decoding)
     assert one.decoding < whole.decoding and one.past == whole.past

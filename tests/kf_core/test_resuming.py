@@ -120,7 +120,7 @@ def test_where_the_log_is_lost_it_is_said_and_drawn_once_more(stream, killed, tm
     before = film.frames
     seconds = before / stream.fps
     assert film.remark() == (
-        f"film.mp4.resume, from which the video would go on, is missing: the frames from 0.0 s to {seconds:.1f} s are drawn once more "
+        f"film.mp4.resume, from which the video would go on, is missing: the frames from 0.0 s to {seconds:.1f} s are denoised once more "
         f"before new ones come. The video stays as it is, and that takes about as long as making these {seconds:.1f} s did."
     )
     items = list(film.record())
@@ -173,7 +173,7 @@ def test_a_log_that_was_lost_after_the_state_was_saved_is_named(stopped, killed,
     film = film_in(folder, stopped.stream)
     film.log.path.unlink()
     assert film.frames == 21
-    assert film.remark().startswith("film.mp4.resume.latents, which holds what was drawn since film.mp4.resume was saved, is missing")
+    assert film.remark().startswith("film.mp4.resume.latents, which holds what was denoised since film.mp4.resume was saved, is missing")
     assert "from 0.6 s to 1.3 s" in film.remark()
     assert passes(film.record()) == ([3, 6], 0)
     assert same(film.path, killed[-1] / "film.mp4")

@@ -50,7 +50,7 @@ def test_the_window_counts_past_and_current_but_not_what_is_pinned():
 
 def test_chunks_follow_each_other_without_gap():
     pattern = settings(chunk=4, first_chunk=1, window=6)
-    spans = [pattern.emitted(i) for i in range(4)]
+    spans = [pattern.output_span(i) for i in range(4)]
     assert spans == [LatentSpan(0, 1), LatentSpan(1, 5), LatentSpan(5, 9), LatentSpan(9, 13)]
     assert [pattern.chunk_of(f) for f in range(10)] == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3]
 
@@ -58,11 +58,11 @@ def test_chunks_follow_each_other_without_gap():
 @pytest.mark.parametrize(
     "changes, words",
     [
-        (dict(chunk=0), "draws nothing"),
+        (dict(chunk=0), "denoises nothing"),
         (dict(knot_frames=4), "cannot be longer than the chunk"),
         (dict(knot_frames=0), "ties nothing"),
         (dict(knot="pin"), "nothing to average"),
-        (dict(window=3), "smaller than the frames drawn at once"),
+        (dict(window=3), "smaller than the frames denoised at once"),
         (dict(window=None), "max_frames"),
         (dict(schedule=()), "no step"),
         (dict(first_chunk=5), "first chunk"),

@@ -307,4 +307,4 @@ def test_the_negative_prompt_is_the_users_or_the_cards_and_counts_only_under_gui
 
 
 def stream_span(index: int):
-    return CARD.rollout.emitted(index)
+    return CARD.rollout.output_span(index)

@@ -33,10 +33,10 @@ class Asked:
 
 
 ASKED = (
-    Asked("generator, wide: frames a second", 40, True, lambda parts: parts[wide(fastest(parts))]["drawn_per_second"]),
+    Asked("generator, wide: frames a second", 40, True, lambda parts: parts[wide(fastest(parts))]["denoised_per_second"]),
     Asked("to an MP4 by the tiny decoder, sustained: frames a second", 35, True, lambda parts: parts[FILM]["frames_per_second"]),
     Asked("first frame of a warm model", 0.3, False, lambda parts: parts[FIRST]["median"], " s", 3),
-    Asked("generator, square: frames a second", 75, True, lambda parts: parts[square("fastest")]["drawn_per_second"]),
+    Asked("generator, square: frames a second", 75, True, lambda parts: parts[square("fastest")]["denoised_per_second"]),
     Asked("time of the public Self-Forcing pipeline over ours", 2, True, lambda parts: parts[PEER]["own_span"], " x", 2),
     Asked("chunk after which memory last changed", 3, False, lambda parts: parts[MEMORY]["last_change"], "", 0),
 )
@@ -72,10 +72,10 @@ def _drawing(parts: dict) -> list[str]:
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
-        spread = f"{1000 * row['drawing']:.0f} ({1000 * row['least']:.0f} to {1000 * row['most']:.0f})"
+        spread = f"{1000 * row['denoising']:.0f} ({1000 * row['least']:.0f} to {1000 * row['most']:.0f})"
         off, peak = row["difference"], "-" if row["peak"] is None else f"{row['peak'] / MIB:.0f}"
         lines.append(
-            f"| {said(tuple(row['accelerators']))} | {_size(row)} | {row['drawn_per_second']:.1f} | {spread} | {row['of_limit']:.0%} "
+            f"| {said(tuple(row['accelerators']))} | {_size(row)} | {row['denoised_per_second']:.1f} | {spread} | {row['of_limit']:.0%} "
             f"| {1000 * row['decoding']:.0f} | {off['largest']:.1e}, {off['root_mean_square']:.1e} | {peak} |"
         )
     return lines

@@ -65,7 +65,7 @@ def square(way: str) -> str:
 def fastest(found: dict) -> Accelerators:
     """Of the ways to draw that do not round, the fastest that was measured."""
     measured = [names for names in bench.EACH if not LOSSY & set(names) and wide(names) in found]
-    return min(measured, key=lambda names: found[wide(names)]["drawing"], default=())
+    return min(measured, key=lambda names: found[wide(names)]["denoising"], default=())
 
 
 def drawing(names: Accelerators, shape: str, at: Workbench, found: dict, progress: Progress) -> dict:
@@ -75,18 +75,18 @@ def drawing(names: Accelerators, shape: str, at: Workbench, found: dict, progres
     stream, exact = at.stream(names, size), at.exact(size)
     off = difference(first_latents(stream, ENOUGH), exact)  # first: what is compiled or captured is that now
     speed = measure(stream, at.scale.drawn, progress)
-    settled = [chunk.drawing for chunk in speed.chunks[1:]]
+    settled = [chunk.denoising for chunk in speed.chunks[1:]]
     limit = bench.limit(stream, speed)
     return {
         "accelerators": list(names),
         "size": list(size),
-        "drawn_per_second": speed.drawn_per_second,
-        "drawing": speed.drawing,
+        "denoised_per_second": speed.denoised_per_second,
+        "denoising": speed.denoising,
         "least": min(settled),
         "most": max(settled),
         "decoding": median(chunk.decoding for chunk in speed.chunks[1:]),
         "first_frame": speed.first_frame,
-        "of_limit": limit["least_seconds"] / speed.drawing,
+        "of_limit": limit["least_seconds"] / speed.denoising,
         "limit": limit,
         "difference": off,
         "peak": _peak(at),
@@ -100,7 +100,7 @@ def fastest_square(at: Workbench, found: dict, progress: Progress) -> dict:
 def film(at: Workbench, found: dict, progress: Progress) -> dict:
     """Frames a second from noise to a file that plays, decoded by the tiny decoder and written beside the drawing."""
     stream = _settled(at, found)
-    frames = pixel_frames(stream.settings.emitted(at.scale.film - 1).stop)
+    frames = pixel_frames(stream.settings.output_span(at.scale.film - 1).stop)
     seconds = frames / stream.fps
     stream = replace(stream, seconds=seconds, driving=replace(stream.driving, audio=Silence(seconds)))
     run: list[Lap] = []

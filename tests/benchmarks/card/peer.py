@@ -13,7 +13,7 @@ from statistics import median
 import torch
 
 from kf_core.evaluation.random_model import random_generator
-from kf_core.evaluation.speed import drawn_in_turn
+from kf_core.evaluation.speed import denoised_in_turn
 from kf_core.stream import Stream
 from kf_core.vae.wan import SPATIAL_STRIDE
 
@@ -38,7 +38,7 @@ def against_the_public_pipeline(folder: Path, at: Workbench, fastest: Stream, pr
     for _ in range(scale.peers_repeats):
         times(everyone, chosen)
         progress(everyone)
-    (quickest,) = drawn_in_turn([fastest], scale.peers_repeats * scale.peers_chunks)
+    (quickest,) = denoised_in_turn([fastest], scale.peers_repeats * scale.peers_chunks)
     seconds = lambda name, span: median(next(one for one in everyone if (one.name, one.span) == (name, span)).seconds[scale.peers_at])
     theirs = "Self-Forcing pipeline"
     return {

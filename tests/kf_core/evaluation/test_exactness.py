@@ -21,8 +21,8 @@ def stream() -> Stream:
 
 def test_the_latents_go_on_until_the_window_is_full_and_a_chunk_later():
     settings = CARD.rollout
-    assert first_latents(stream(), 100).shape[2] == settings.emitted(settings.chunk_of(settings.past) + 1).stop
-    assert first_latents(stream(), 1).shape[2] == settings.emitted(0).stop
+    assert first_latents(stream(), 100).shape[2] == settings.output_span(settings.chunk_of(settings.past) + 1).stop
+    assert first_latents(stream(), 1).shape[2] == settings.output_span(0).stop
 
 
 def test_the_hot_path_is_off_by_rounding_and_another_seed_by_everything():

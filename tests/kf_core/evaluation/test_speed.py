@@ -17,7 +17,7 @@ def test_a_run_is_timed_chunk_by_chunk(stream):  # noqa: F811
     speed = measure(stream, 2, seen.append)
     took = perf_counter() - began
     assert list(speed.chunks) == seen and [c.frames for c in seen] == [pixel_frames(3), 12]
-    assert all(c.drawing > 0 and c.decoding > 0 and c.memory > 0 for c in seen)
+    assert all(c.denoising > 0 and c.decoding > 0 and c.memory > 0 for c in seen)
     assert 0 < speed.first_frame <= took and sum(c.seconds for c in seen) <= took
     assert f"{speed.frames_per_second:.1f} frames a second" in speed.summary()
 

@@ -69,6 +69,6 @@ def test_coverage_is_the_share_of_the_layouts_that_are_alike():
 
 def test_a_streams_beginning_prepares_for_no_later_chunk():
     own = replace(OWN, first_frame="tie")
-    window_4 = replace(own, window=own.drawn)
+    window_4 = replace(own, window=own.denoised)
     assert coverage(own, window_4) == coverage(replace(OWN, first_frame="free"), replace(window_4, first_frame="free"))
     assert coverage(own, window_4).share == pytest.approx(0.1)

@@ -69,7 +69,7 @@ def test_the_cache_remembers_what_visibility_says(policy):
     settings = settings_of(policy)
     cache = new_cache(settings)
     for chunk in range(8):
-        span = settings.emitted(chunk)
+        span = settings.output_span(chunk)
         anchor = [] if settings.anchor is None else [-1]
         assert sorted(seen(cache)) == anchor + sorted(committed_in_view(span.start, settings))
         commit(cache, span)
@@ -81,7 +81,7 @@ def test_every_key_stands_where_its_frame_stands(policy):
     cache = new_cache(settings)
     for chunk in range(6):
         anchor = None if settings.anchor is None else 50 + 10 * (chunk // 2)
-        commit(cache, settings.emitted(chunk))
+        commit(cache, settings.output_span(chunk))
         keys, _ = cache.place(anchor).read(1, marked([]), marked([]))
         frames = cache.frames
         window = min((f for f in frames if f >= settings.pinned), default=cache.next_frame)
@@ -101,7 +101,7 @@ def test_a_key_is_turned_again_only_when_it_moved(monkeypatch):
         cache.place(anchor)
         fresh = list(range(3 * chunk - 3, 3 * chunk)) if chunk else []
         assert sorted(turned) == fresh + ([anchor] if chunk in (0, 2) else [])
-        commit(cache, cache.settings.emitted(chunk))
+        commit(cache, cache.settings.output_span(chunk))
 
 
 def test_reading_never_changes_what_is_remembered():
@@ -155,7 +155,7 @@ def test_memory_is_fixed_when_the_cache_is_made():
     size = cache.num_bytes
     for chunk in range(50):
         place(cache)
-        commit(cache, cache.settings.emitted(chunk))
+        commit(cache, cache.settings.output_span(chunk))
     assert cache.num_bytes == size
 
 
@@ -174,10 +174,10 @@ def test_a_restored_cache_equals_the_saved_one(policy):
     settings = settings_of(policy)
     cache, other = new_cache(settings), new_cache(settings)
     for chunk in range(5):
-        commit(cache, settings.emitted(chunk))
+        commit(cache, settings.output_span(chunk))
     other.restore({name: tensor.clone() for name, tensor in cache.tensors().items()})
     for both in (cache, other):
-        commit(both, settings.emitted(5))
+        commit(both, settings.output_span(5))
     ours, theirs = (place(c).read(0, marked([7]), marked([7])) for c in (cache, other))
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)) and other.next_frame == cache.next_frame
 

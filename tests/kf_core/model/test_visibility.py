@@ -16,7 +16,7 @@ def test_the_six_frames_that_a_chunk_sees_are_contiguous():
 
 def test_all_frames_of_a_chunk_see_the_same():
     for chunk in range(4):
-        seen = {tuple(key for key in range(20) if visible(query, key, SETTINGS)) for query in SETTINGS.emitted(chunk)}
+        seen = {tuple(key for key in range(20) if visible(query, key, SETTINGS)) for query in SETTINGS.output_span(chunk)}
         assert len(seen) == 1
 
 

@@ -13,7 +13,7 @@ from kf_core.training.chance import noise_of_rollouts, normal
 from kf_core.training.clips import sample_clip
 from kf_core.training.drawing import render
 from kf_core.training.portraits import sample_identities, sample_motion
-from kf_core.training.self_forcing import OwnRollouts, emitted_loss
+from kf_core.training.self_forcing import OwnRollouts, output_loss
 from kf_core.training.student import StudentTraining
 from kf_core.training.vae import VAETraining
 from kf_core.training.vae_clips import cut, draw
@@ -100,7 +100,7 @@ def test_own_rollouts_learn_there():
     own = OwnRollouts(training)
     rows = own.draw_clips()
     for made in own._stream(rows, own._driving(rows, sees=1.0, knows=0.7), card().rollout):
-        loss = emitted_loss(made, rows)
+        loss = output_loss(made, rows)
         loss.backward()
     training.descend(1.0)
     assert loss.device == META and training.step == 1

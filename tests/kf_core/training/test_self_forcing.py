@@ -15,7 +15,7 @@ from kf_core.training.batches import LEADS, Sampler, layouts
 from kf_core.training.clips import ClipFolder
 from kf_core.training.louder import as_trained
 from kf_core.training.on_the_way import in_file, write_generator
-from kf_core.training.self_forcing import ClipDriving, OwnRollouts, emitted_loss, own_chunks, probe_rollout, train_on_own_rollouts
+from kf_core.training.self_forcing import ClipDriving, OwnRollouts, output_loss, own_chunks, probe_rollout, train_on_own_rollouts
 from kf_core.training.student import MOUTH_WEIGHT, StudentTraining, train_student
 
 from .test_student import card, clips
@@ -58,7 +58,7 @@ def test_half_of_the_streams_of_a_model_that_begins_on_the_portrait_do(first_fra
 
 
 def test_the_anchor_of_a_stream_that_is_judged_as_a_whole_never_moves():
-    own, drawn = OwnRollouts(training()), card().rollout.emitted(3).stop + 1
+    own, drawn = OwnRollouts(training()), card().rollout.output_span(3).stop + 1
     places = [own._still_place(drawn - 1) for _ in range(100)]
     assert all(Ahead(place, 20).place(drawn) == place for place in places) and max(places) == LEADS[1]
 
@@ -71,8 +71,8 @@ def test_a_chunk_carries_gradient_and_the_next_one_does_not_reach_back_into_it()
     assert first.latents.requires_grad and second.latents.requires_grad
     (grad,) = torch.autograd.grad(second.latents.sum(), first.latents, retain_graph=True, allow_unused=True)
     assert grad is None
-    emitted_loss(first, rows).backward()
-    emitted_loss(second, rows).backward()  # each graph stands alone
+    output_loss(first, rows).backward()
+    output_loss(second, rows).backward()  # each graph stands alone
     reads_words = ("text", "cross_attn", "norm3")  # there is one word only
     missing = [n for n, p in made.networks.named_parameters() if p.grad is None and not any(part in n for part in reads_words)]
     assert not missing
@@ -89,10 +89,10 @@ def test_the_emitted_loss_is_zero_on_the_truth_and_counts_the_mouth_as_training_
     rows = clips(1)
     span = LatentSpan(3, 6)
     true = rows.latents[:, :, 3:6]
-    assert emitted_loss(LatentChunk(1, span, true), rows) == 0
+    assert output_loss(LatentChunk(1, span, true), rows) == 0
     off_mouth, on_mouth = torch.zeros_like(true), torch.zeros_like(true)
     on_mouth[..., 2, 1:3], off_mouth[..., 0, 1:3] = 1, 1
-    losses = [emitted_loss(LatentChunk(1, span, true + wrong), rows) for wrong in (off_mouth, on_mouth)]
+    losses = [output_loss(LatentChunk(1, span, true + wrong), rows) for wrong in (off_mouth, on_mouth)]
     assert losses[1] == pytest.approx((4 + MOUTH_WEIGHT) * losses[0].item(), rel=1e-4)
 
 

@@ -55,7 +55,7 @@ def test_every_frame_is_where_the_rollout_would_have_it():
     made = sampler()
     for layout in made.layouts:
         batch = made.batch(16, layout)
-        numbers = torch.cat((batch.past, batch.clean), 2)[:, 0, -layout.settings.drawn :, 0, 0].round()
+        numbers = torch.cat((batch.past, batch.clean), 2)[:, 0, -layout.settings.denoised :, 0, 0].round()
         assert (numbers.diff(dim=1) == 1).all()  # contiguous
         assert (numbers[:, 0] == 0).all() if layout.is_first else (numbers[:, 0] >= max(layout.past, 1)).all()
         assert torch.equal(batch.reference[:, 0, 0, 0, 0], torch.full((16,), FRAMES - 1.0))
