@@ -67,10 +67,23 @@ def test_without_a_host_or_what_its_tests_need_it_says_so_and_passes(ci, host, t
 
 def test_a_step_that_fails_fails_the_whole_and_the_others_are_run(ci, monkeypatch, capfd):
     monkeypatch.setattr(ci, "own", lambda *words, **_: (words[0] != "test" or "slow" in words, " ".join(words)))
+    monkeypatch.setattr(ci, "as_an_old_processor", lambda: (False, "numbers"))
     monkeypatch.setattr(ci, "host_tests", lambda marked: (True, marked))
     assert ci.main() == 1
     report = capfd.readouterr().out.split("in all\n")[1].splitlines()
     assert [line.split()[0] for line in report] == ["passed", "FAILED", "FAILED", "FAILED", "passed", "passed", "passed"]
+
+
+@pytest.mark.parametrize("capability, runs", [("AVX2", False), ("DEFAULT", False), ("AVX512", True), ("", True)])
+def test_a_processor_that_has_no_more_than_avx2_is_not_asked_twice(ci, monkeypatch, tmp_path, capability, runs):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho {capability}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(ci.develop, "PYTHON", python)
+    asked = []
+    monkeypatch.setattr(ci, "own", lambda *words, **environment: (bool(asked.append(environment)) or True, "run"))
+    passed, said = ci.as_an_old_processor()
+    assert passed and (said == "run") == runs and asked == ([ci.OLD_PROCESSOR] if runs else [])
 
 
 def test_pytests_own_count_is_what_is_said_of_a_step(ci, tmp_path):
