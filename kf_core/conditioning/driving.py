@@ -1,19 +1,17 @@
-"""What drives a stream: sound, pose, expression, motion strength, words. A recipe, and what it becomes for one model.
+"""What drives a stream: sound, pose, expression, motion strength, prompts. A recipe, and what it becomes for one model.
 
-`Driving` holds sources and strengths and knows no model. `bind(card)` opens the sources and answers with features in windows,
-made when they are asked for, so a stream of hours starts at once and takes the memory of seconds. Asked again for the same
-frames it gives the same numbers.
+`Driving` holds sources and strengths and knows no model. `bind(card)` opens the sources and returns features in windows, computed
+when they are asked for: a stream of hours starts at once and takes the memory of seconds. The same window gives the same numbers again.
 
-When signals disagree: what is given as such beats what a script says. A pose source covers the script's nods and turns, an
-expression track the script's smiles, a motion track the script's calm and lively; a plain motion number is what the script's
-words stand out from. When a source ends the stream goes on: the sound in silence, the pose unseen (the model is free), tracks
-with their last value. Where there is no sound, a model that hears hears silence, and the mouth rests; it is left without only where
-`audio_strength` is 0.
+Priority: a source beats the script. A pose source replaces the script's nods and turns, an expression track its smiles, a motion
+track its calm and lively; a plain motion number is the base under the script's. When a source ends the stream goes on: sound
+continues as silence, pose as unknown (the model is free), tracks keep their last value. Without sound an audio-driven model gets
+silence, and the mouth rests; it gets no audio at all only where `audio_strength` is 0.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -182,27 +180,47 @@ class BoundDriving:
 
     def window(self, span: LatentSpan) -> ChunkConditioning:
         """Everything that drives the frames of `span`. Blocks while a live source has not come so far."""
-        audio = pose = expression = motion = control = None
-        if self._audio is not None:
-            audio = Signal(self._by_frame(span, self._audio.steps), self.driving.audio_strength)
-        if self._pose is not None:
-            between = lambda steps: self._pose.between(steps, self.card.fps, *self._grid)
-            pose = Signal(self._by_frame(span, between), self.driving.pose_strength)
-        if self._expression and self.driving.expression_strength > 0:
-            values = lambda steps: expression_steps(self._expression, self.card.expression, self._times(steps))
-            expression = Signal(self._by_frame(span, values), self.driving.expression_strength)
-        if self._motion is not None:
-            strength = lambda steps: torch.from_numpy(self._motion.at(self._times(steps)).values.clip(0, STRONGEST))[:, None]
-            motion = Signal(self._by_frame(span, strength).mean(-1, keepdim=True))
-        if self._control is not None:
-            latents = send(self._control.frames(span), self._device, self._dtype)
-            options = self.driving.control_in_clean_pass, self.driving.control_restarts
-            control = Control(latents, self.driving.control_strength, *options)
-        heard = dict(audio=audio, pose=pose, expression=expression, motion=motion, control=control)
-        return ChunkConditioning(span=span, text=self._text(span), **heard)
+        return ChunkConditioning(
+            span=span,
+            text=self._text(span),
+            audio=self._audio_signal(span),
+            pose=self._pose_signal(span),
+            expression=self._expression_signal(span),
+            motion=self._motion_signal(span),
+            control=self._control_signal(span),
+        )
+
+    def _audio_signal(self, span: LatentSpan) -> Signal | None:
+        return None if self._audio is None else Signal(self._by_frame(span, self._audio.steps), self.driving.audio_strength)
+
+    def _pose_signal(self, span: LatentSpan) -> Signal | None:
+        if self._pose is None:
+            return None
+        between = partial(self._pose.between, fps=self.card.fps, latent_h=self._grid[0], latent_w=self._grid[1])
+        return Signal(self._by_frame(span, between), self.driving.pose_strength)
+
+    def _expression_signal(self, span: LatentSpan) -> Signal | None:
+        if not self._expression or self.driving.expression_strength == 0:
+            return None
+        return Signal(self._by_frame(span, self._expression_steps), self.driving.expression_strength)
+
+    def _expression_steps(self, steps: PixelSpan) -> Tensor:
+        return expression_steps(self._expression, self.card.expression, self._times(steps))
+
+    def _motion_signal(self, span: LatentSpan) -> Signal | None:
+        return None if self._motion is None else Signal(self._by_frame(span, self._motion_steps).mean(-1, keepdim=True))
+
+    def _motion_steps(self, steps: PixelSpan) -> Tensor:
+        return torch.from_numpy(self._motion.at(self._times(steps)).values.clip(0, STRONGEST))[:, None]
+
+    def _control_signal(self, span: LatentSpan) -> Control | None:
+        if self._control is None:
+            return None
+        latents = send(self._control.frames(span), self._device, self._dtype)
+        return Control(latents, self.driving.control_strength, self.driving.control_in_clean_pass, self.driving.control_restarts)
 
     def _text(self, span: LatentSpan) -> TextContext | None:
-        """The words that hold when the first frame of `span` is shown."""
+        """The prompt at the time that the first frame of `span` is shown."""
         if self._prompts is None:
             return None
         return self._prompts.context(self.driving.words.prompt_at(timeline.seconds(timeline.pixels(span), self.card.fps)[0]))
