@@ -26,7 +26,7 @@ def draw_shard(path: Path, seed: int, clips: int, frames: int, size: int = 128) 
     eyes = _centres(drawn.eye_boxes)  # [b, f, 2, 2]
     eyes = eyes.gather(2, eyes[..., :1].argsort(2, descending=True).expand(-1, -1, -1, 2))  # the person's left eye is to the right
     points = torch.cat((eyes, _centres(drawn.mouth_box[:, :, None])), 2)
-    pixels = (rearrange(drawn.images, "b f c h w -> b f h w c") * 255).round().clamp(0, 255).byte()
+    pixels = (rearrange(drawn.frames, "b f c h w -> b f h w c") * 255).round().clamp(0, 255).byte()
     about = {"world": "cartoons", "licence": "this repository's, Apache-2.0", "seed": seed, "points": POINTS}
     return write_shard(path, {"frames": pixels.numpy(), "points": points.numpy().astype(np.float32)}, about)
 

@@ -12,7 +12,7 @@ from .benchmarks.card.parts import FILM, FIRST, MEMORY, PEER, PROFILE, parts
 from .benchmarks.card.record import Record
 from .benchmarks.card.scale import TINY
 
-SMALLEST = replace(TINY, wide=(32, 32), square=(16, 16), drawn=3, film=3, firsts=1, held=4, profiled=1)
+SMALLEST = replace(TINY, wide=(32, 32), square=(16, 16), denoised=3, film=3, firsts=1, held=4, profiled=1)
 
 
 @pytest.fixture

@@ -39,33 +39,33 @@ class Context:
     settings: RolloutSettings
 
     @property
-    def output_span(self) -> list[Seen]:
-        """What each *emitted* frame of a chunk was drawn from: where frames are drawn twice and fused, the mean of both drawings."""
+    def output(self) -> list[Seen]:
+        """What each *output* frame of a chunk was drawn from: where frames are drawn twice and fused, the mean of both drawings."""
         chunk, ties = self.settings.chunk, self.settings.knot_length if self.settings.fuse else 0
         before = [_moved(self.seen[chunk + place], -chunk) for place in range(ties)]  # as the knot of the chunk before
         return [_mean(self.seen[place], before[place]) if place < ties else self.seen[place] for place in range(chunk)]
 
     def masses(self, name: str) -> list[float]:
-        """The share that falls on the anchor, the past, .., for each emitted frame."""
-        return [sum(share for key, share in seen.items() if _kind(place, key) == name) for place, seen in enumerate(self.emitted)]
+        """The share that falls on the anchor, the past, .., for each output frame."""
+        return [sum(share for key, share in seen.items() if _kind(place, key) == name) for place, seen in enumerate(self.output)]
 
     @property
     def looked(self) -> list[float]:
-        """How far each emitted frame looks on average: latent frames, below 0 back. The anchor has no distance."""
-        return [_distance(place, seen) for place, seen in enumerate(self.emitted)]
+        """How far each output frame looks on average: latent frames, below 0 back. The anchor has no distance."""
+        return [_distance(place, seen) for place, seen in enumerate(self.output)]
 
     @property
     def overlap(self) -> list[float]:
-        """The part of the attention that each emitted frame has in common with the next one; the last with the first of the next chunk.
+        """The part of the attention that each output frame has in common with the next one; the last with the first of the next chunk.
 
         1: both look at the same frames with the same weight. The paper draws this for masks, as intersection over union."""
-        emitted = self.emitted
-        following = [*emitted[1:], _moved(emitted[0], self.settings.chunk)]
-        return [sum(min(share, b.get(key, 0.0)) for key, share in a.items()) for a, b in zip(emitted, following, strict=True)]
+        output = self.output
+        following = [*output[1:], _moved(output[0], self.settings.chunk)]
+        return [sum(min(share, b.get(key, 0.0)) for key, share in a.items()) for a, b in zip(output, following, strict=True)]
 
     @property
     def jump(self) -> float:
-        """How much the distance looked changes from the last emitted frame of a chunk to the first of the next."""
+        """How much the distance looked changes from the last output frame of a chunk to the first of the next."""
         return abs(self.looked[0] - self.looked[-1])
 
     @property
@@ -164,15 +164,15 @@ def watch(
 
 def _expect(watched: WatchedAttention, state: RolloutState, settings: RolloutSettings) -> None:
     """Tell what the next chunk's keys are, once it has a knot and as much past as it will ever have."""
-    emitted = settings.output_span(state.chunk)
+    output = settings.output_span(state.chunk)
     past = state.cache.frames
     is_settled = (state.knot is not None or settings.knot is None) and (len(past) >= settings.past or settings.window is None)
     if is_settled:
-        watched.watch(settings.anchor is not None, past, range(emitted.start, emitted.stop + settings.knot_length))
+        watched.watch(settings.anchor is not None, past, range(output.start, output.stop + settings.knot_length))
 
 
 def plot(contexts: dict[str, Context]) -> str:
-    """The mean chunk of each, three times in a row: where its emitted frames look. SVG."""
+    """The mean chunk of each, three times in a row: where its output frames look. SVG."""
     panels = [
         _panel(f"{name}: share of the attention", {mass: context.masses(mass) for mass in MASSES}, context.settings.chunk)
         for name, context in contexts.items()
@@ -186,4 +186,4 @@ def plot(contexts: dict[str, Context]) -> str:
 def _panel(title: str, lines: dict[str, list[float]], chunk: int) -> Panel:
     repeated = {name: line * CHUNKS_SHOWN for name, line in lines.items()}
     marks = [chunk * k - 0.5 for k in range(1, CHUNKS_SHOWN)]
-    return Panel(title, repeated, 0, CHUNKS_SHOWN * chunk - 1, "emitted latent frame of three chunks; dashed: a chunk begins", marks)
+    return Panel(title, repeated, 0, CHUNKS_SHOWN * chunk - 1, "output latent frame of three chunks; dashed: a chunk begins", marks)

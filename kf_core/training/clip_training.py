@@ -43,7 +43,7 @@ class Stage:
     name: str
     until: float  # share of the budget at which it ends
     frames: tuple[int, ...]  # frames per clip; one is drawn for each step
-    frames: int  # frames per step, about
+    frames_per_step: int  # about
     rate: tuple[float, float]
     crop: float = 1.0  # side of a random cut, as a share of the frame: more faces for the same work
     mouths: bool = False  # cut around the mouths
@@ -117,7 +117,7 @@ class ClipTraining(ABC):
     def learn(self, stage: Stage, share: float) -> dict[str, float]:
         """One step of `stage` at this share of the budget; returns what the progress bar shows, and how many frames it saw."""
         frames = stage.frames[int(torch.randint(len(stage.frames), (), generator=self.generator))]
-        clips = max(1, round(self.frames_scale * stage.frames / frames))
+        clips = max(1, round(self.frames_scale * stage.frames_per_step / frames))
         rate = learning_rate(share, self.stages)
         return self.train_step(frames, clips, rate, stage.crop, stage.mouths, stage.features) | {"frames": frames * clips}
 

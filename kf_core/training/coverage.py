@@ -39,7 +39,7 @@ def _seen(layout: Layout) -> int:
 def _limit_of_anchor(asked: RolloutSettings) -> str:
     match asked.anchor:
         case Ahead(start=start, stride=stride):
-            lead = max(start - asked.drawn + 1, stride)
+            lead = max(start - asked.denoised + 1, stride)
             return "" if lead <= LEADS[1] else f"leads of up to {LEADS[1]} of {lead} frames"
         case Fixed(position=position):
             return f"while the anchor is not more than {BEHIND[1]} frames behind: the first {_seconds(position + BEHIND[1]):.1f} s"

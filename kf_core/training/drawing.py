@@ -24,7 +24,7 @@ _WHITE, _INK, _MOUTH, _TONGUE, _BLUSH = (0.98, 0.98, 0.97), (0.13, 0.09, 0.10), 
 class Rendering:
     """Images and where things are in them."""
 
-    images: Tensor  # [n, frames, 3, size, size] RGB 0..1
+    frames: Tensor  # [n, f, 3, size, size] RGB 0..1
     keypoints: Keypoints  # [n, frames, ...] image units (-1..1)
     mouth_box: Tensor  # [n, frames, 4] pixels: left, top, right, bottom; holds the open mouth
     eye_boxes: Tensor  # [n, frames, 2, 4] the viewer's left eye, then the right
@@ -32,7 +32,7 @@ class Rendering:
     def weights(self, extra: float = 3.0, softness: float = 1.5) -> Tensor:
         """1 everywhere, 1 + extra in the boxes of mouth and eyes, with soft edges (pixels): [n, frames, 1, size, size]."""
         boxes = torch.cat([self.mouth_box[:, :, None], self.eye_boxes], 2)  # [n, frames, 3, 4]
-        centres = torch.arange(self.images.shape[-1], device=boxes.device) + 0.5
+        centres = torch.arange(self.frames.shape[-1], device=boxes.device) + 0.5
         inside = lambda low, high: (torch.minimum(centres - low[..., None], high[..., None] - centres) / softness + 0.5).clamp(0, 1)
         left, top, right, bottom = boxes.unbind(-1)
         return 1 + extra * (inside(top, bottom)[..., :, None] * inside(left, right)[..., None, :]).amax(2)[:, :, None]

@@ -44,4 +44,4 @@ def test_the_example_drives_a_stream(host):
     prompt["sampler"]["inputs"]["seconds"] = 1.0
     ran = host.run(prompt)
     assert ran.succeeded, ran.messages[-1]
-    assert probe(ran.outputs["decode"][0].get_stream_source()).images == 16
+    assert probe(ran.outputs["decode"][0].get_stream_source()).frames == 16

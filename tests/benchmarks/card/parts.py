@@ -74,7 +74,7 @@ def drawing(names: Accelerators, shape: str, at: Workbench, found: dict, progres
     size = getattr(at.scale, shape)
     stream, exact = at.stream(names, size), at.exact(size)
     off = difference(first_latents(stream, ENOUGH), exact)  # first: what is compiled or captured is that now
-    speed = measure(stream, at.scale.drawn, progress)
+    speed = measure(stream, at.scale.denoised, progress)
     settled = [chunk.denoising for chunk in speed.chunks[1:]]
     limit = bench.limit(stream, speed)
     return {

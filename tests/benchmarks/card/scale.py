@@ -12,7 +12,7 @@ class Scale:
     precision: str
     wide: tuple[int, int]  # width and height
     square: tuple[int, int]
-    drawn: int  # chunks by which each way to draw is timed
+    denoised: int  # chunks by which each way to denoise is timed
     film: int  # chunks that are written to a file
     firsts: int  # first frames
     held: int  # chunks whose memory is read
@@ -28,7 +28,7 @@ CARD = Scale(
     precision="bf16",
     wide=(832, 480),
     square=(512, 512),
-    drawn=24,
+    denoised=24,
     film=200,
     firsts=7,
     held=40,
@@ -43,7 +43,7 @@ TINY = Scale(
     precision="fp32",
     wide=(64, 48),
     square=(32, 32),
-    drawn=5,
+    denoised=5,
     film=6,
     firsts=2,
     held=6,

@@ -61,8 +61,8 @@ def test_the_keys_order_does_not_matter_only_their_frames():
 def test_a_frame_that_is_drawn_twice_was_drawn_from_both_contexts():
     seen = ({0: 1.0}, {0: 1.0}, {0: 1.0}, {-1: 0.5, None: 0.5})  # the fourth, as a knot, is the next chunk's first
     context = Context(seen=seen, settings=kf_tiny().rollout)
-    assert context.emitted[0] == pytest.approx({0: 0.5, -4: 0.25, None: 0.25})
-    assert context.emitted[1:] == [{0: 1.0}, {0: 1.0}]
+    assert context.output[0] == pytest.approx({0: 0.5, -4: 0.25, None: 0.25})
+    assert context.output[1:] == [{0: 1.0}, {0: 1.0}]
     alone = replace(context, settings=replace(context.settings, fuse=False))
     assert alone.looked == [0, -1, -2] and alone.jump == 2 and alone.step == 1
 
@@ -80,7 +80,7 @@ def test_watching_changes_nothing_and_all_mass_is_found(networks, sitters):
     contexts = {}
     for name, changed in (("full", settings), ("without-knot", replace(settings, knot=None, fuse=False))):
         contexts[name] = watch(model, vae, sitters, changed, with_pose=True)
-        assert [sum(seen.values()) for seen in contexts[name].seen] == pytest.approx([1] * changed.drawn)
+        assert [sum(seen.values()) for seen in contexts[name].seen] == pytest.approx([1] * changed.denoised)
         assert torch.tensor([contexts[name].masses(mass) for mass in MASSES]).sum(0).tolist() == pytest.approx([1] * changed.chunk)
     drawn = plot(contexts)
     assert all(drawn.count(f'<g id="{name}">') == 2 for name in (*MASSES, *contexts))

@@ -25,26 +25,26 @@ def test_the_same_seed_is_the_same_face():
     alone = identities(seeds[1:])
     together = identities(seeds)
     moves = still(2, 1)
-    assert torch.equal(render(alone, moves[1:], SIZE).images, render(together, moves, SIZE).images[1:])
+    assert torch.equal(render(alone, moves[1:], SIZE).frames, render(together, moves, SIZE).frames[1:])
 
 
 def test_images_are_rgb_between_0_and_1_and_finite():
-    drawn = render(sample_identities(20, seeded()), sample_motion(20, 2, seeded(), strength=2.0), SIZE).images
+    drawn = render(sample_identities(20, seeded()), sample_motion(20, 2, seeded(), strength=2.0), SIZE).frames
     assert drawn.shape == (20, 2, 3, SIZE, SIZE) and drawn.isfinite().all()
     assert 0 <= drawn.min() and drawn.max() <= 1
 
 
 def test_a_image_does_not_depend_on_the_block_it_is_drawn_in():
     who, moves = sample_identities(3, seeded()), sample_motion(3, 9, seeded(1))
-    whole = render(who, moves, SIZE).images
-    assert torch.allclose(render(who[1:2], moves[1:2, 4:6], SIZE).images[0], whole[1, 4:6], atol=1e-6)
+    whole = render(who, moves, SIZE).frames
+    assert torch.allclose(render(who[1:2], moves[1:2, 4:6], SIZE).frames[0], whole[1, 4:6], atol=1e-6)
 
 
 def test_only_the_mouth_changes_when_only_the_mouth_moves():
     who = sample_identities(6, seeded())
     shut = render(who, still(6, 1), SIZE)
     opened = render(who, with_mouth(still(6, 1), torch.ones(6, 1), torch.zeros(6, 1)), SIZE)
-    changed = (shut.images - opened.images).abs().sum(2)[:, 0]
+    changed = (shut.frames - opened.frames).abs().sum(2)[:, 0]
     for difference, box in zip(changed, shut.mouth_box[:, 0], strict=True):
         inside = crop(difference[None], box).sum()
         assert inside > 20 and inside > 0.9 * difference.sum()
@@ -53,7 +53,7 @@ def test_only_the_mouth_changes_when_only_the_mouth_moves():
 def test_a_mouth_that_is_shut_is_a_line_and_an_open_one_shows_a_dark_room():
     who = sample_identities(12, seeded())
     dark = lambda drawn: torch.stack(
-        [(crop(p, b).amax(0) < 0.4).float().mean() for p, b in zip(drawn.images[:, 0], drawn.mouth_box[:, 0], strict=True)]
+        [(crop(p, b).amax(0) < 0.4).float().mean() for p, b in zip(drawn.frames[:, 0], drawn.mouth_box[:, 0], strict=True)]
     )
     shut = render(who, still(12, 1), 96)
     opened = render(who, with_mouth(still(12, 1), torch.ones(12, 1), torch.zeros(12, 1)), 96)
@@ -78,7 +78,7 @@ def test_nothing_that_a_control_reveals_moves_the_background():
     moves = still(2, 2)
     moves.background_x[:, 1] = 1.0
     drawn = render(who, moves, SIZE)
-    assert (drawn.images[:, 0] - drawn.images[:, 1]).abs().max() > 0.05
+    assert (drawn.frames[:, 0] - drawn.frames[:, 1]).abs().max() > 0.05
     assert torch.equal(drawn.keypoints.face[:, 0], drawn.keypoints.face[:, 1])
 
 
