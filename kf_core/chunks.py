@@ -25,7 +25,6 @@ class Control(Signal):
     """Control frames for a VACE module: `features` are [b, f, 32, h, w], grey latents and the control's, in model space."""
 
     in_clean_pass: bool = False  # whether what is remembered of finished frames has heard the control, too
-    restarts: bool = False  # positions of the module's branch begin at 0 in every pass
 
 
 @dataclass(frozen=True, eq=False)

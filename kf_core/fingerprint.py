@@ -28,6 +28,14 @@ PARTS = 1024  # of a file of weights whose tensors lie in places that are not kn
 NAMES = "_names_in_recipe"  # where a class keeps its frozen names
 LEFT_OUT = None  # stands for the name of a field that does not count
 
+
+@dataclasses.dataclass(frozen=True)
+class Removed:
+    """Stands for the name of a field that is gone. It counts under its old name with the value that it had by default."""
+
+    value: Any
+
+
 Kind = TypeVar("Kind")
 
 
@@ -46,15 +54,16 @@ def unsaid(value: Any) -> list[str]:
     return [field.name for field in fields if field.metadata.get("later") and getattr(value, field.name) == field.default]
 
 
-def frozen_names(kind: str, /, **names: str | None) -> Callable[[type[Kind]], type[Kind]]:
-    """Declares how a dataclass and its fields are called in fingerprints, for ever: field -> name, or LEFT_OUT.
+def frozen_names(kind: str, /, **names: str | Removed | None) -> Callable[[type[Kind]], type[Kind]]:
+    """Declares how a dataclass and its fields are called in fingerprints, for ever: field -> name, or LEFT_OUT, or Removed.
 
     When a field is renamed, its keyword here is renamed with it and the text stays. Raises TypeError where the two do not fit."""
 
     def declare(cls: type[Kind]) -> type[Kind]:
         fields = {field.name for field in dataclasses.fields(cls)}
+        own = {field for field, name in names.items() if not isinstance(name, Removed)}
         said = [name for name in names.values() if name is not LEFT_OUT]
-        if fields != names.keys() or len(set(said)) < len(said):
+        if fields != own or len(set(said)) < len(said):
             raise TypeError(f"{cls.__name__} has the fields {sorted(fields)}, and frozen names for {sorted(names)}: {said}")
         setattr(cls, NAMES, (kind, names))
         return cls
@@ -154,10 +163,11 @@ def _record(value) -> bytes:
     digest = hashlib.sha256()
     _, names = names_of(type(value))
     left_out = unsaid(value)
-    said = {name: field for field, name in names.items() if name is not LEFT_OUT and field not in left_out}
+    said = {name: getattr(value, field) for field, name in names.items() if isinstance(name, str) and field not in left_out}
+    said |= {field: name.value for field, name in names.items() if isinstance(name, Removed)}
     for name in sorted(said):
         digest.update(name.encode())
-        _feed(digest, getattr(value, said[name]))
+        _feed(digest, said[name])
     if is_itself:
         _known[value] = digest.digest()
     return digest.digest()

@@ -99,13 +99,6 @@ def footprint(
     return Footprint(**held, denoising=denoising, decoding=decoding)
 
 
-def weight_bytes(generator: Generator) -> int:
-    """What a generator's own weights take now, in whatever numbers they are kept: `weights` of `footprint`."""
-    parts = [part for part in (generator.modules, generator.adapters) if part is not None]
-    return sum(tensor.nbytes for part in parts for tensor in (*part.parameters(), *part.buffers()))
-
-
-@lru_cache(maxsize=64)
 def _generator(
     forward: type[Generator], card: ModelCard, settings: RolloutSettings, width: int, height: int, dtype: torch.dtype
 ) -> tuple[int, int, int]:

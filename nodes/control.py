@@ -50,15 +50,6 @@ class ControlVideo(io.ComfyNode):
                     tooltip="Whether what is remembered of finished frames has heard the control, too. Off, as in public causal use.",
                 ),
                 DrivingWire.Input("driving", optional=True, tooltip=BEFORE),
-                io.Boolean.Input(
-                    "restarts",
-                    default=False,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Where the module counts time from: on, from 0 in every chunk, as programs do that run it on a chunk alone; "
-                    "off, from the beginning of the video. It sees one chunk at a time and knows distances only, so the frames are the "
-                    "same but for rounding. Turn it on to compare with such a program number by number; else leave it off.",
-                ),
             ],
             outputs=[DrivingWire.Output(display_name="driving", tooltip=DRIVING_OUT)],
         )
@@ -73,13 +64,11 @@ class ControlVideo(io.ComfyNode):
         strength: float,
         in_clean_pass: bool,
         driving: Driver | None = None,
-        restarts: bool = False,
     ) -> io.NodeOutput:
         vaes.refuse_other_vae(vae)
         before = driving or Driver()
         control = ControlFrames(control_images[..., :3], fps)
-        options = dict(control_strength=strength, control_in_clean_pass=in_clean_pass, control_restarts=restarts)
-        led = replace(before.driving, control=control, **options)
+        led = replace(before.driving, control=control, control_strength=strength, control_in_clean_pass=in_clean_pass)
         return io.NodeOutput(replace(before, driving=led, vace=vace.load_vace(module_name), control_vae=vae))
 
 

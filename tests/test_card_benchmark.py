@@ -18,7 +18,7 @@ SMALLEST = replace(TINY, wide=(32, 32), square=(16, 16), denoised=3, film=3, fir
 @pytest.fixture
 def card(tmp_path, monkeypatch):
     """The command in an empty folder; without what needs a compiler, and without the public pipeline."""
-    monkeypatch.setattr(bench, "EACH", ((), ("fp8",)))
+    monkeypatch.setattr(bench, "EACH", ((),))
     monkeypatch.setattr(command, "PUBLIC", ())
     return lambda *words: command.main(["--json", str(tmp_path / "card.json"), "--device", "cpu", *words], SMALLEST)
 
@@ -31,10 +31,10 @@ def the_run(tmp_path) -> dict:
 def test_every_part_leaves_numbers_and_a_second_call_measures_nothing_again(card, tmp_path, capsys):
     assert card() == 0
     run = the_run(tmp_path)
-    assert set(run["parts"]) == {part.name for part in parts(None, "cpu")} >= {FILM, FIRST, MEMORY, PROFILE}
+    assert set(run["parts"]) == {part.name for part in parts(None)} >= {FILM, FIRST, MEMORY, PROFILE}
     assert run["failed"] == {} and set(run["left_out"]) == {PEER}
     hot, film = run["parts"]["wide, hot path"], run["parts"][FILM]
-    assert hot["denoised_per_second"] > 0 and hot["difference"]["largest"] < 1e-5 < run["parts"]["wide, fp8"]["difference"]["largest"]
+    assert hot["denoised_per_second"] > 0 and hot["difference"]["largest"] < 1e-5
     assert film["frames"] == film["wanted"] and film["frames_per_second"] > 0
     assert run["parts"][MEMORY]["last_change"] <= 3
     assert "THE PUBLIC SELF-FORCING PIPELINE IS NOT COMPARED" in capsys.readouterr().err

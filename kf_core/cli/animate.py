@@ -84,12 +84,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--control-in-clean-pass", action="store_true", help="let what is remembered hear the control, too (default: it does not)"
     )
     group.add_argument(
-        "--control-restarts",
-        action="store_true",
-        help="let the control module count time from 0 in every chunk, to compare with programs that run it on a chunk alone; the frames "
-        "are the same but for rounding (default: from the beginning of the video)",
-    )
-    group.add_argument(
         "--idle",
         type=float,
         metavar="0..1",
@@ -318,7 +312,6 @@ def _driving(chosen: argparse.Namespace, audio: AudioSource) -> Driving:
         control=None if chosen.control is None else ControlVideo(chosen.control),
         control_strength=chosen.control_strength,
         control_in_clean_pass=chosen.control_in_clean_pass,
-        control_restarts=chosen.control_restarts,
     )
 
 

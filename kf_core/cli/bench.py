@@ -36,10 +36,9 @@ from . import model as model_arguments
 from .words import given, refuse
 
 FORWARDS_COMPARED = 10  # chunks, at most
-ACCELERATORS = ("compile", "fp8", "graphs")
 OF_FILES = {"checkpoint", "lora", "known_as", "accept_licence", "vae", "decoder", "audio_encoder"}  # or of what is in them
 UNREAD = {"text_encoder", "control_module"}
-EACH = ((), *((name,) for name in ACCELERATORS), ("compile", "graphs"), ACCELERATORS)
+EACH = ((), ("compile",))  # ways to accelerate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="WxH", help="size of the video in pixels: 832x480")
     parser.add_argument("--tiny-vae", action="store_true", help="with --preset: decode by the tiny decoder instead of Wan's")
     parser.add_argument("--plain", action="store_true", help="denoise by the plain forward alone, without the hot path")
-    parser.add_argument("--each", action="store_true", help="each of what accelerates in turn, and together")
+    parser.add_argument("--each", action="store_true", help="as it is, and with --compile")
     model_arguments.add_arguments(parser)
 
 
@@ -107,11 +106,11 @@ def _refuse_unused(chosen: argparse.Namespace) -> None:
     else:
         refuse(words, OF_FILES, "a --preset has random weights and reads no file. Leave it out, or leave out --preset.")
     if chosen.plain:
-        refuse(words, {"each", "compile", "graphs"}, "the plain forward is not compiled or recorded. Leave it out, or leave out --plain.")
+        refuse(words, {"each", "compile"}, "the plain forward is not compiled. Leave it out, or leave out --plain.")
     if chosen.seconds is None:
         refuse(words, {"film"}, "only a run of --seconds writes a video. Say how long: --seconds 60.")
     else:
-        refuse(words, {"each"}, "a run of --seconds is one run. Leave out one of them; --compile, --graphs and --fp8 go with --seconds.")
+        refuse(words, {"each"}, "a run of --seconds is one run. Leave out one of them; --compile goes with --seconds.")
     if chosen.chunks < 1:
         raise KnotForcingError(f"{chosen.chunks} chunks show nothing. Give --chunks 1 or more.")
 
@@ -131,23 +130,12 @@ def _check_outputs(chosen: argparse.Namespace) -> None:
 
 def accelerated(chosen: argparse.Namespace, *accelerators: str) -> argparse.Namespace:
     """The same, with these accelerators and no others."""
-    return argparse.Namespace(**{**vars(chosen), **{name: name in accelerators for name in ACCELERATORS}})
+    return argparse.Namespace(**{**vars(chosen), "compile": "compile" in accelerators})
 
 
 def _combinations(chosen: argparse.Namespace) -> list[tuple[str, ...]]:
     """What is measured, one after the other."""
-    if not chosen.each:
-        return [tuple(name for name in ACCELERATORS if getattr(chosen, name))]
-    if torch.device(chosen.device).type != "cuda":
-        _note([f"There are no CUDA graphs on {chosen.device}, so --each leaves them out: they need an NVIDIA or AMD card."])
-    return each_on(chosen.device)
-
-
-def each_on(device: torch.device | str) -> list[tuple[str, ...]]:
-    """The combinations of what accelerates there."""
-    if torch.device(device).type == "cuda":
-        return list(EACH)
-    return list(dict.fromkeys(tuple(name for name in names if name != "graphs") for names in EACH))
+    return list(EACH) if chosen.each else [("compile",) if chosen.compile else ()]
 
 
 def limit(stream: Stream, speed: Speed) -> dict[str, float]:

@@ -5,7 +5,6 @@ import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,13 +21,11 @@ from ..conditioning.text import TextEncoder
 from ..conditioning.umt5 import UMT5, encoded_ahead
 from ..conditioning.wav2vec2 import read_encoder
 from ..errors import KnotForcingError
-from ..footprint import DecoderKind, weight_bytes
+from ..footprint import DecoderKind
 from ..model.attention import ATTENTIONS, attention_called
 from ..model.card import ModelCard
 from ..model.causal import Generator
 from ..model.compiled import compile_blocks
-from ..model.fp8 import with_float8
-from ..model.graphs import record_passes
 from ..model.hot_path import HotGenerator
 from ..outputs import Files
 from ..precision import PRECISIONS as NAMED
@@ -106,17 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--attention", choices=ATTENTIONS, default=ATTENTIONS[0], help="flash or sage: where that package is installed")
     group.add_argument(
-        "--fp8", action="store_true", help="keep the blocks' weights in 8-bit floats: half the memory, faster on RTX 40 series and later"
-    )
-    group.add_argument(
         "--compile",
         action="store_true",
-        help="compile the blocks: slow to begin with; needs a compiler, and says so without one",
-    )
-    group.add_argument(
-        "--graphs",
-        action="store_true",
-        help="record each pass as a CUDA graph, for cards that wait for the host; goes with --compile and --fp8; says so without a card",
+        help="compile the blocks; slow to begin with, needs a compiler; untested on a graphics card",
     )
     group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: cpu, also where there is a graphics card)")
     group.add_argument(
@@ -200,14 +189,11 @@ def fit(
     """Make the generator as fast as was asked for, and choose by which of `decoders`, the better one first, and how frames are made.
 
     Sentences say what came of it."""
-    rounded = [with_float8(generator)] if chosen.fp8 else []  # first: what fits depends on what the weights take
-    weights = weight_bytes(generator) if chosen.fp8 else None
     kinds = tuple(DecoderKind.of(decoder.vae) for decoder in decoders)
-    words = dict(device=generator.device, dtype=generator.dtype, width=width, height=height, decoders=kinds, weights=weights)
-    tuning = plan(chosen.tune, generator.card, settings, **words)
-    record = partial(record_passes, has_room=tuning.way.is_beside)  # whether a chunk can be denoised and another one decoded at once
-    deeds = ((chosen.compile, compile_blocks), (chosen.graphs, record))
-    accelerated = [*rounded, *(deed(generator) for is_wanted, deed in deeds if is_wanted)]
+    tuning = plan(
+        chosen.tune, generator.card, settings, device=generator.device, dtype=generator.dtype, width=width, height=height, decoders=kinds
+    )
+    accelerated = [compile_blocks(generator)] if chosen.compile else []
     decoder = decoders[kinds.index(tuning.way.decoder)]
     decoder.at_once = tuning.way.at_once
     return decoder, tuning, [*([] if tuning.is_usual else [tuning.why]), *accelerated]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .. import timeline
 from ..chunks import ChunkConditioning, Control, Signal, TextContext
 from ..errors import KnotForcingError
-from ..fingerprint import frozen_names, later
+from ..fingerprint import Removed, frozen_names, later
 from ..model.card import ModelCard
 from ..sending import send
 from ..timeline import PIXELS_PER_LATENT, LatentSpan, PixelSpan
@@ -59,7 +59,7 @@ IGNORED_SHOWN = 8  # words of a script quoted in a remark
     control="control",
     control_strength="control_strength",
     control_in_clean_pass="control_in_clean_pass",
-    control_restarts="control_restarts",
+    control_restarts=Removed(False),
 )
 @dataclass(frozen=True, kw_only=True)
 class Driving:
@@ -79,7 +79,6 @@ class Driving:
     control: ControlSource | None = None  # frames for a VACE module
     control_strength: float = 1.0
     control_in_clean_pass: bool = False  # whether what is remembered of finished frames has heard the control, too
-    control_restarts: bool = False  # positions of the module's branch begin at 0 in every pass; see `model/vace.py`
 
     def __post_init__(self) -> None:
         named = {"audio_strength": self.audio_strength, "pose_strength": self.pose_strength}
@@ -217,7 +216,7 @@ class BoundDriving:
         if self._control is None:
             return None
         latents = send(self._control.frames(span), self._device, self._dtype)
-        return Control(latents, self.driving.control_strength, self.driving.control_in_clean_pass, self.driving.control_restarts)
+        return Control(latents, self.driving.control_strength, self.driving.control_in_clean_pass)
 
     def _text(self, span: LatentSpan) -> TextContext | None:
         """The prompt at the time that the first frame of `span` is shown."""

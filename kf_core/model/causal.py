@@ -231,9 +231,8 @@ def read_words(
 
 
 def _alone(segment: Segment) -> Segment:
-    """The segment as a VACE module's branch sees it: no memory, and positions of its own where it restarts."""
-    positions = torch.arange(segment.frames, dtype=torch.float64) if segment.driving.control.restarts else segment.positions
-    return replace(segment, positions=positions, reads=None, record=None)
+    """The segment as a VACE module's branch sees it: without memory."""
+    return replace(segment, reads=None, record=None)
 
 
 def _text_keys(blocks: Sequence[BlockModules], hidden: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

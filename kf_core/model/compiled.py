@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from . import fp8
 from .hot_path import HotGenerator
 
 SHAPES = 64  # compiled at most of one block's code; PyTorch's own limit of 8 is less than a wide window has fills
@@ -20,7 +19,6 @@ def compile_blocks(generator: HotGenerator, backend="inductor") -> str:
     if (reason := _missing(generator.device, backend)) is not None:
         return f"Nothing is compiled: {reason}. The blocks run as they are."
     generator.around = _switches
-    torch.compiler.assume_constant_result(fp8.multiplies)
     for block in generator.blocks:
         block.compile(backend=backend, dynamic=False)
     return "The blocks are compiled as they are first used: the first chunks take longer, by minutes for a large model."

@@ -6,16 +6,14 @@ where the module tree sees them: its three are views of the one.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import fp8, products
+from . import products
 from .causal import read_words
-from .fp8 import Float8Linear
 from .protocol import Attention, AttentionModules, BlockModules
 
 
@@ -84,7 +82,6 @@ class Fused(nn.Module):
     def __init__(self, own: AttentionModules) -> None:
         super().__init__()
         self.weight, self.bias = (_joined([part.weight for part in self._parts(own)]), _joined([part.bias for part in self._parts(own)]))
-        self.scale = _joined([part.scale for part in self._parts(own)]) if type(own.q) is Float8Linear else None
         wide = torch.promote_types(own.norm_q.weight.dtype, torch.float32)
         self.register_buffer("norms", torch.stack((own.norm_q.weight, own.norm_k.weight)).detach().to(wide), persistent=False)  # [2, dim]
         self.eps = own.norm_q.eps
@@ -94,7 +91,7 @@ class Fused(nn.Module):
     def of(cls, own: AttentionModules) -> "Fused | None":
         """None where the modules are not PyTorch's own: a host's may patch, quantise or move their weights when they are called."""
         kinds = {type(part) for part in cls._parts(own)}
-        are_plain = kinds in ({nn.Linear}, {Float8Linear}) and all(part.bias is not None for part in cls._parts(own))
+        are_plain = kinds == {nn.Linear} and all(part.bias is not None for part in cls._parts(own))
         return cls(own) if are_plain and all(type(norm) is nn.RMSNorm for norm in (own.norm_q, own.norm_k)) else None
 
     def is_of(self, own: AttentionModules) -> bool:
@@ -102,8 +99,7 @@ class Fused(nn.Module):
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """[b, t, dim] -> queries and keys [b, t, 2, dim], values [b, t, dim]."""
-        product = products.linear if self.scale is None else partial(fp8.linear, scale=self.scale)
-        projected = product(hidden, self.weight, bias=self.bias).unflatten(-1, (3, -1))
+        projected = products.linear(hidden, self.weight, self.bias).unflatten(-1, (3, -1))
         wide = projected[:, :, :2].to(self.norms.dtype)
         return functional.rms_norm(wide, wide.shape[-1:], None, self.eps) * self.norms, projected[:, :, 2]
 

@@ -4,13 +4,9 @@ Most of what a pass needs beside its latents is the same in all passes of a chun
 add, modulations of the few times, angles, the answer of a prompt of one word. It is kept with the stream, not with the network: the cache
 that `new_cache` makes holds what lasts a stream, and the memory that it places what lasts a chunk. So `rollout` reads as it does
 with the plain forward, and two streams still share a model.
-
-What a pass is given beside the stream's own buffers is tensors alone, so that it can be recorded and repeated with others (`graphs.py`).
-
 A pass that is not a stream's own (an anchor, several segments, a mask, gradients, control frames) takes the plain forward.
 """
 
-import logging
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,7 +22,6 @@ from .attention import sdpa
 from .causal import Generator, Segment, TextKeys, read_words
 from .hot_block import HotBlock, Room
 from .kv_cache import KVCache, Memory
-from .recordings import Form, Named, NotRecorded, Recorder, Recordings
 from .rope import Grid, rotation
 
 Made = TypeVar("Made")
@@ -43,24 +38,6 @@ class Given:
     ending: Tensor  # [2, b or 1, f or 1, 1, dim]: shift and 1 + scale of the head
     turn: Tensor  # [t, 1, 1, d/2, 2] cosines and sines
     words: list[tuple[Tensor, ...]]  # per layer: the prompt's keys and values, or of a single word the answer itself
-
-    def named(self) -> dict[Hashable, Tensor]:
-        """Every tensor, in an order that is always the same."""
-        named = {("latents",): self.latents, ("modulations",): self.modulations, ("ending",): self.ending, ("turn",): self.turn}
-        if self.additions.tokens is not None:
-            named["tokens",] = self.additions.tokens
-        named |= {("layer", layer): tensor for layer, tensor in self.additions.layers.items()}
-        return named | {("words", layer, i): part for layer, parts in enumerate(self.words) for i, part in enumerate(parts)}
-
-    @classmethod
-    def of(cls, named: Named) -> "Given":
-        layers = {name[1]: tensor for name, tensor in named.items() if name[0] == "layer"}
-        words: list[tuple[Tensor, ...]] = []
-        for name, tensor in named.items():
-            if name[0] == "words":
-                words[name[1] :] = [(*words[name[1]], tensor) if name[2] else (tensor,)]
-        parts = (named["modulations",], named["ending",], named["turn",])
-        return cls(named["latents",], Additions(layers, named.get(("tokens",)), None), *parts, words)
 
 
 NOTHING = Additions({}, None, None)
@@ -107,9 +84,6 @@ class HotCache(KVCache):
             found[name] = make()
         return found[name]
 
-    def forget(self, kind: str) -> None:
-        self._made.pop(kind, None)
-
     def _memory(self, used: int) -> HotMemory:
         return HotMemory(self, self._placed, self._values, used)
 
@@ -118,7 +92,6 @@ class HotGenerator(Generator):
     """A generator over any module tree; over one of PyTorch's own modules it also fuses what is fused best."""
 
     cache_class = HotCache
-    recorder: Callable[[], Recorder] | None = None  # makes who records the passes of a stream; None: they are not recorded
     around: Callable[[], AbstractContextManager] = nullcontext  # what holds while a pass runs
 
     def __init__(self, *args, **words) -> None:
@@ -141,13 +114,6 @@ class HotGenerator(Generator):
             return super().forward(segments, text)
         (segment,) = segments
         given = self._given(segment, text)
-        if self.recorder is not None:
-            try:
-                return [self._repeated(segment, given)]
-            except NotRecorded as problem:
-                self.recorder = None
-                logging.getLogger(__name__).warning("Passes run without CUDA graphs from now on: %s.", str(problem).rstrip("."))
-        segment.reads.cache.forget("recordings")
         keep = None
         if segment.record is not None:
             keep = lambda keys, values: segment.record(keys.to(self.dtype).contiguous(), values.contiguous())
@@ -162,7 +128,7 @@ class HotGenerator(Generator):
         return Given(segment.latents.to(self.device, self.dtype), additions, modulations, ending, turn, words)
 
     def _pass(self, given: Given, rooms: list[Room], keep: Keep | None) -> Tensor:
-        """The flow [b, 16, f, h, w], in float32 or better. Tensors only: a number that the host made would be recorded with it."""
+        """The flow [b, 16, f, h, w], in float32 or better."""
         grid = self.grid(*given.latents.shape[-2:])
         x = self._embed_patches(given.latents, given.additions.tokens).contiguous()
         with self.around():
@@ -178,35 +144,8 @@ class HotGenerator(Generator):
         flow = rearrange(x, "b f (h w) (p q c) -> b c f (h p) (w q)", h=grid.height, w=grid.width, p=p, q=q)
         return flow.to(torch.promote_types(flow.dtype, torch.float32))
 
-    def _repeated(self, segment: Segment, given: Given) -> Tensor:
-        """The flow, by a pass that is recorded. What the segment's record takes stays what it is until the stream's next pass."""
-        rooms, memory = self._rooms(segment), segment.reads
-        recordings = memory.cache.once(lambda: Recordings(self.recorder, self.device), "recordings", self, only_latest=True)
-        batch, _, frames, height, width = given.latents.shape
-        wide = torch.promote_types(self.dtype, torch.float32)
-        results = {"flow": Form((batch, self.card.out_channels, frames, height, width), wide)}
-        if segment.record is not None:
-            results["kept"] = Form((len(rooms), 2, *rooms[0].keys[:, :, rooms[0].remembered :].shape), self.dtype)
-
-        def deed(named: Named, places: Named) -> None:
-            of_layers = iter(places.get("kept", ()))
-            keep = lambda *made: [place.copy_(x) for place, x in zip(next(of_layers), made, strict=True)]
-            places["flow"].copy_(self._pass(Given.of(named), rooms, keep if "kept" in places else None))
-
-        world = memory.once(lambda: self._addresses(rooms), "world")
-        made = recordings.run(deed, given.named(), results, key=rooms[0].remembered, world=world, fresh=(("latents",),))
-        for keys, values in made.get("kept", ()):
-            segment.record(keys, values)
-        return made["flow"].clone()
-
     def _rooms(self, segment: Segment) -> list[Room]:
         return segment.reads.rooms(segment.frames * segment.reads.cache.grid.tokens)
-
-    def _addresses(self, rooms: list[Room]) -> tuple[int, ...]:
-        """Where the weights are, and the stream's buffers. Looked at once a chunk."""
-        fused = [block.fused for block in self.blocks if block.fused is not None]
-        tensors = [tensor for part in (self.modules, *fused) for tensor in (*part.parameters(), *part.buffers())]
-        return tuple(tensor.data_ptr() for tensor in (*tensors, *(place for room in rooms for place in (room.keys, room.values))))
 
     def _modulations(self, segment: Segment, additions: Additions) -> tuple[Tensor, Tensor]:
         """Shift, 1 + scale and gate of every layer [layer, b, f, 6, 1, dim], shift and 1 + scale of the head [2, b, f, 1, dim].

@@ -2,8 +2,7 @@
 
 A branch of blocks like the backbone's own runs beside it on the control's latents, and after every tapped layer one of them adds its
 hint, times a strength. On a causal backbone the branch sees the frames of its own pass and remembers nothing: no cache grows, and a chunk
-depends on its own control alone. Whether its positions continue or restart with each chunk is then one and the same, because attention
-only knows distances (a test says so); they continue, unless it is asked otherwise.
+depends on its own control alone. Its positions continue from chunk to chunk.
 
     context, 96 channels: 16 grey latents (nothing is kept), 16 control latents, 64 of mask, all ones (everything is to be denoised)
     c = before_proj(patches(context)) + x;   c = block_n(c);   x after layer taps[n]  +=  strength * after_proj_n(c)

@@ -9,9 +9,8 @@ from kf_core.chunks import LatentChunk, Step
 from kf_core.conditioning.anchor import Anchor
 from kf_core.conditioning.driving import Driving
 from kf_core.evaluation.random_model import knot_forcing, random_decoder, random_generator
-from kf_core.footprint import Alive, DecoderKind, Footprint, footprint, weight_bytes
+from kf_core.footprint import Alive, DecoderKind, Footprint, footprint
 from kf_core.model.card import TextSpec
-from kf_core.model.fp8 import with_float8
 from kf_core.sampling.noise import SeededNoise
 from kf_core.sampling.rollout import RolloutState, rollout
 from kf_core.timeline import LatentSpan
@@ -27,19 +26,6 @@ BF16, CPU = torch.bfloat16, torch.device("cpu")
 
 def computed(decoder: DecoderKind, at_once: int | None = None, side: int = SIDE) -> Footprint:
     return footprint(CARD, CARD.rollout, decoder, width=side, height=side, dtype=BF16, at_once=at_once)
-
-
-def test_weights_in_8_bit_floats_count_as_what_they_take():
-    generator, decoder = random_generator(CARD, dtype=BF16), DecoderKind(dim=16)
-    wide = weight_bytes(generator)
-    assert wide == computed(decoder).weights
-    with_float8(generator)
-    generator.new_cache(CARD.rollout, 1, SIDE // 8, SIDE // 8)
-    there = [*generator.modules.parameters(), *generator.adapters.parameters()]
-    taken = sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in there}.values())
-    assert weight_bytes(generator) == taken < 0.7 * wide
-    words = dict(width=SIDE, height=SIDE, dtype=BF16)
-    assert computed(decoder).peak(False) - footprint(CARD, CARD.rollout, decoder, weights=taken, **words).peak(False) == wide - taken
 
 
 def test_drawing_takes_what_was_computed():

@@ -66,7 +66,7 @@ def main(words: list[str] | None = None, scale: Scale | None = None) -> int:
     if folder is None:
         print(f"THE PUBLIC SELF-FORCING PIPELINE IS NOT COMPARED: {NO_PEER}.", file=sys.stderr)
         record.leave_out(PEER, NO_PEER + ".")
-    measure(parts(folder, device), Workbench(scale, device), record, 60 * chosen.minutes)
+    measure(parts(folder), Workbench(scale, device), record, 60 * chosen.minutes)
     print(page(record.run))
     return 1 if record.run["failed"] else 0
 

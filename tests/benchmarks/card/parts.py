@@ -25,7 +25,7 @@ from kf_core.media.playback import probe
 from kf_core.timeline import pixel_frames
 
 from .peer import against_the_public_pipeline
-from .workbench import ENOUGH, LOSSY, Accelerators, Workbench, exact_ways, lossy_ways
+from .workbench import ENOUGH, Accelerators, Workbench
 
 Progress = Callable[[object], object]  # called after each chunk
 FILM, FIRST, PEER, MEMORY, PROFILE = "film", "first frame", "public pipeline", "memory", "profile"
@@ -39,14 +39,12 @@ class Part:
     measure: Callable[[Workbench, dict, Progress], dict]
 
 
-def parts(self_forcing: Path | None, device: torch.device) -> list[Part]:
+def parts(self_forcing: Path | None) -> list[Part]:
     """All of them. `self_forcing`: the folder of the public pipeline; None: without it."""
-    found = [Part(wide(names), partial(drawing, names, "wide")) for names in exact_ways(device)]
+    found = [Part(wide(names), partial(drawing, names, "wide")) for names in bench.EACH]
     found += [Part(FILM, film), Part(FIRST, first_frame), Part(square("fastest"), fastest_square)]
     found += [Part(PEER, partial(peer, self_forcing))] if self_forcing is not None else []
     found += [Part(MEMORY, memory), Part(PROFILE, profile)]
-    for names in lossy_ways(device):
-        found += [Part(wide(names), partial(drawing, names, "wide")), Part(square(said(names)), partial(drawing, names, "square"))]
     return found
 
 
@@ -63,8 +61,8 @@ def square(way: str) -> str:
 
 
 def fastest(found: dict) -> Accelerators:
-    """Of the ways to draw that do not round, the fastest that was measured."""
-    measured = [names for names in bench.EACH if not LOSSY & set(names) and wide(names) in found]
+    """Of the ways to denoise, the fastest that was measured."""
+    measured = [names for names in bench.EACH if wide(names) in found]
     return min(measured, key=lambda names: found[wide(names)]["denoising"], default=())
 
 

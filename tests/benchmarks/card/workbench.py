@@ -17,17 +17,8 @@ from kf_core.vae.wan import SPATIAL_STRIDE, Z_DIM
 
 from .scale import Scale
 
-LOSSY = {"fp8"}  # accelerators that round; the others draw the same but for the order of sums
 ENOUGH = 100  # chunks: more than fill any window
 Accelerators = tuple[str, ...]
-
-
-def exact_ways(device: torch.device | str) -> list[Accelerators]:
-    return [names for names in bench.each_on(device) if not LOSSY & set(names)]
-
-
-def lossy_ways(device: torch.device | str) -> list[Accelerators]:
-    return [names for names in bench.each_on(device) if LOSSY & set(names)]
 
 
 class Workbench:

@@ -51,12 +51,11 @@ def test_bench_measures_each_accelerator_with_its_error_by_the_command_that_a_ca
     with fresh_cache(), torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
         assert main([*words, "--decoding", "in-turn", "--json", str(files.folder / "each.json")]) == 0
     printed = capsys.readouterr()
-    assert "off the plain forward, fp8: " in printed.out
-    assert printed.err.count("There are no CUDA graphs on cpu, so --each leaves them out") == 1
+    assert "off the plain forward, compile: " in printed.out and "Nothing is compiled" in printed.err
     numbers = json.loads((files.folder / "each.json").read_text())
     off = {name: numbers[name]["difference"]["root_mean_square"] for name in numbers if name != "machine"}
-    assert list(off) == ["fp32", "fp32 compile", "fp32 fp8", "fp32 compile fp8"]
-    assert off["fp32"] == off["fp32 compile"] < 1e-5 < 1e-3 < off["fp32 fp8"] == off["fp32 compile fp8"] < 0.1
+    assert list(off) == ["fp32", "fp32 compile"]
+    assert off["fp32"] == off["fp32 compile"] < 1e-5
 
 
 def chosen(*words: str) -> argparse.Namespace:

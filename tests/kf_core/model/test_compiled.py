@@ -9,7 +9,6 @@ from torch._inductor.utils import fresh_cache
 
 from kf_core.chunks import LatentChunk
 from kf_core.model.compiled import SHAPES, compile_blocks
-from kf_core.model.fp8 import with_float8
 from kf_core.model.hot_path import HotGenerator
 from kf_core.sampling.rollout import rollout
 from tests.kf_core.tiny import CARD, SETTINGS, Waves, frames, generator, noise, portrait
@@ -67,14 +66,6 @@ def test_a_second_stream_compiles_nothing_again():
     before = counter.frame_count
     draw(model)
     assert counter.frame_count == before
-
-
-def test_8_bit_weights_are_compiled_too():
-    model = hot()
-    with_float8(model)
-    exact = draw(model, 6)
-    compile_blocks(model, "aot_eager")
-    assert float((draw(model, 6) - exact).norm() / exact.norm()) < 0.02
 
 
 def test_what_others_compile_in_the_same_process_is_left_to_them():

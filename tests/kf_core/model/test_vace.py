@@ -90,11 +90,6 @@ def test_segments_with_and_without_control_share_a_pass_and_do_not_disturb_each_
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_positions_that_restart_or_continue_are_the_same_because_attention_knows_distances_only(model):
-    (continued,), (restarted,) = flow(model, segment(300, 303)), flow(model, segment(300, 303, restarts=True))
-    assert (continued - restarted).norm() < 1e-9 * continued.norm()
-
-
 def test_a_chunk_is_drawn_by_its_own_control_alone(model):
     short, changed = emitted(model, Controlled()), emitted(model, Controlled(until=8))
     assert torch.equal(short[:, :, :6], changed[:, :, :6]) and not torch.allclose(short[:, :, 6:9], changed[:, :, 6:9])
