@@ -17,14 +17,16 @@ from tests.host.places import found_host, python_of  # noqa: E402
 
 # Wherever numbers come out of sums that a processor may order or round otherwise. What is left out reads text, files and frames.
 NUMERICAL = [
-    *(f"tests/kf_core/{name}" for name in ("model", "sampling", "vae", "test_precision.py", "test_stream.py", "test_footprint.py")),
-    *(f"tests/kf_core/conditioning/test_{name}.py" for name in ("audio", "control", "umt5", "wav2vec2")),
-    *(f"tests/kf_core/evaluation/test_{name}.py" for name in ("exactness", "held", "work")),
+    *(f"tests/kf_core/{name}" for name in ("models", "sampling", "vae", "encoders", "test_precision.py")),
+    "tests/kf_core/session/test_stream.py",
+    "tests/kf_core/planning/test_memory.py",
+    *(f"tests/kf_core/conditioning/test_{name}.py" for name in ("audio", "control")),
+    *(f"tests/kf_core/metrics/test_{name}.py" for name in ("parity", "memory_probe", "flops")),
     "tests/reference",
 ]
 # Where a training computes in the precision of its machine: one test file for each place that asks for it, and what it wrote.
-TRAINING = [f"tests/kf_core/training/test_{name}.py" for name in ("louder", "precision", "student", "vae_training", "small_decoder")]
-LOADING = [f"tests/kf_core/checkpoints/test_{name}.py" for name in ("alone", "load", "vaes", "vace_file")]
+TRAINING = [f"tests/lab/kf_tiny/test_{name}.py" for name in ("audio_gain", "student", "vae_training", "small_decoder")]
+LOADING = [f"tests/kf_core/checkpoints/test_{name}.py" for name in ("decoder_only", "load", "vaes", "vace_file")]
 OLD_PROCESSOR = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 BF16 = {"KF_PRECISION": "bf16"}  # emulated where the processor has none
 NEEDED_BY_HOST_TESTS = ("pytest", "hypothesis", "skimage", "psutil")

@@ -7,8 +7,8 @@ Lengths are in latent frames. A `ModelCard` carries the settings its model was t
 from dataclasses import dataclass
 from typing import Literal
 
+from .content_id import LEFT_OUT, frozen_names, later
 from .errors import KnotForcingError
-from .fingerprint import LEFT_OUT, frozen_names, later
 from .timeline import LatentSpan
 
 KnotForm = Literal["inpaint", "blend", "pin"]

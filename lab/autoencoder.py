@@ -26,14 +26,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kf_core.training.chance import normal
-from kf_core.training.clip_training import in_half, write_weights
+from kf_core.training.ema import follow
 from kf_core.training.muon import Muon, parameter_groups
-from kf_core.training.running_mean import follow
-from kf_core.training.vae_clips import held_out
-from kf_core.training.vae_measure import psnr
+from kf_core.training.rng import normal
 from kf_core.vae.streaming import DecoderState, decode_latents, encode_clip, prepare
 from kf_core.vae.wan import WanVAE, to_model_space
+from lab.kf_tiny.clip_training import in_half, write_weights
+from lab.kf_tiny.vae_clips import held_out
+from lab.kf_tiny.vae_measure import psnr
 
 from . import judge
 from .avatars import avatars

@@ -1,4 +1,4 @@
-"""Today's cartoons in shards: the procedural portraits that kf-tiny 0.6 learned from, babbling (kf_core/training/portraits.py).
+"""Today's cartoons in shards: the procedural portraits that kf-tiny 0.6 learned from, babbling (lab/kf_tiny/portraits.py).
 
 python -m lab.cartoons --out shards --seed 1 --clips 40
 """
@@ -11,8 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from kf_core.training.drawing import render
-from kf_core.training.portraits import sample_identities, sample_motion
+from lab.kf_tiny.drawing import render
+from lab.kf_tiny.portraits import sample_identities, sample_motion
 
 from .shards import Shard, write_shard
 

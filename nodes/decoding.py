@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from comfy_api.latest import InputImpl, io, ui
 
-from ..kf_core.chunks import FrameChunk, LatentChunk, Replayed, Step, gather
+from ..kf_core.content_id import fingerprint
 from ..kf_core.errors import KnotForcingError
-from ..kf_core.film import Film, film_name
-from ..kf_core.fingerprint import fingerprint
-from ..kf_core.spool import Spool
-from ..kf_core.stream import Stream
+from ..kf_core.session.executor import Worker
+from ..kf_core.session.latent_log import Spool
+from ..kf_core.session.sinks.video_file import Film, film_name
+from ..kf_core.session.stream import Stream
 from ..kf_core.timeline import PixelSpan
-from ..kf_core.worker import Worker
+from ..kf_core.types import FrameChunk, LatentChunk, Replayed, Step, gather
 from .host import folders, live
 from .host.running import in_memory
 from .loaders import CATEGORY

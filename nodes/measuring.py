@@ -1,6 +1,6 @@
 """How fast it is here, and how good the video is: numbers as JSON, and an image of them to look at and to share.
 
-What is measured and how is said in `kf_core.evaluation`; here it is only shown.
+What is measured and how is said in `kf_core.metrics`; here it is only shown.
 """
 
 import json
@@ -12,12 +12,12 @@ from comfy_api.latest import io
 from PIL import Image, ImageDraw
 
 from ..kf_core.errors import KnotForcingError
-from ..kf_core.evaluation.drift import Drift
-from ..kf_core.evaluation.flicker import Flicker
-from ..kf_core.evaluation.seams import Seams
-from ..kf_core.evaluation.speed import machine, measure
 from ..kf_core.media.playback import frames, probe
-from ..kf_core.presets import TINY
+from ..kf_core.metrics.drift import Drift
+from ..kf_core.metrics.flicker import Flicker
+from ..kf_core.metrics.seams import Seams
+from ..kf_core.metrics.speed import machine, measure
+from ..kf_core.planning.presets import TINY
 from ..kf_core.timeline import latent_frames
 from .host import live
 from .host.running import in_memory, peak_vram_mib

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..kf_core.conditioning.idle import NATURAL
 from ..kf_core.errors import KnotForcingError
-from ..kf_core.presets import AUTO, CHOICES
+from ..kf_core.planning.presets import AUTO, CHOICES
 from ..kf_core.sampling.guidance import refuse_unread
 from ..kf_core.schedule import few_steps
 from ..kf_core.settings import STRONGEST_GUIDANCE, Ahead, AnchorRule, Behind, Fixed, RolloutSettings

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from comfy_api.latest import InputImpl, io, ui
 
-from ..kf_core.chunks import FrameChunk, LatentChunk, Step, gather
 from ..kf_core.conditioning.audio import AudioArray
 from ..kf_core.errors import KnotForcingError
-from ..kf_core.film import CHANNELS, SAMPLE_RATE, film_name
 from ..kf_core.media.fragments import num_frames
 from ..kf_core.media.playback import metadata
 from ..kf_core.media.video import Provenance, VideoWriter
 from ..kf_core.memory import give_back
-from ..kf_core.pieces import Pieces, piece_with, sound_between
-from ..kf_core.spool import Spool
+from ..kf_core.session.latent_log import Spool
+from ..kf_core.session.sinks.segments import Pieces, piece_with, sound_between
+from ..kf_core.session.sinks.video_file import CHANNELS, SAMPLE_RATE, film_name
 from ..kf_core.timeline import latent_frames
+from ..kf_core.types import FrameChunk, LatentChunk, Step, gather
 from ..kf_core.vae.wan import from_model_space
 from .host import folders, live
 from .host.running import in_memory

@@ -2,17 +2,17 @@
 
 "auto" keeps the VAE that is connected whatever the memory, so a workflow gives the same frames everywhere; a preset that somebody
 chose takes a tiny decoder where the VAE has no room and the file is there, and for kf-tiny on a CPU its small decoder. What is decided is
-computed in `kf_core/presets.py`.
+computed in `kf_core/planning/presets.py`.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from ..kf_core.model.causal import Generator
-from ..kf_core.presets import AUTO, TINY, Way, plan
-from ..kf_core.stream import Stream
+from ..kf_core.models.causal import Generator
+from ..kf_core.planning.presets import AUTO, TINY, Way, plan
+from ..kf_core.session.executor import Worker, worker_for
+from ..kf_core.session.stream import Stream
 from ..kf_core.vae.wan import SPATIAL_STRIDE
-from ..kf_core.worker import Worker, worker_for
 from .host import folders, models, vaes
 from .host.small_decoder import with_small_decoder
 from .wires import Recipe

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..kf_core.conditioning.anchor import Anchor
 from ..kf_core.conditioning.driving import Driving
-from ..kf_core.presets import AUTO
+from ..kf_core.planning.presets import AUTO
 from ..kf_core.settings import RolloutSettings
 
 AnchorWire = io.Custom("KF_ANCHOR")  # kf_core's Anchor

@@ -15,22 +15,19 @@ ROOT = Path(__file__).parents[1]
 
 # Each layer may import the layers before it, and files of its own.
 LAYERS = [
-    {"timeline", "errors", "fingerprint", "memory", "sending", "worker"},
-    {"kept", "precision", "schedule", "settings", "writing"},
-    {"chunks", "lock", "outputs"},
-    {"model", "vae", "media"},
-    {"conditioning", "checkpoints"},
-    {"sampling", "spool"},
-    {"stream", "footprint"},
-    {"presets"},
-    {"film"},
-    {"pieces"},
-    {"evaluation"},
-    {"training"},  # what is trained is measured
+    {"timeline", "errors", "content_id", "memory", "device"},
+    {"precision", "schedule", "settings", "types", "writing"},
+    {"lock", "outputs"},
+    {"models", "vae", "media"},
+    {"encoders", "checkpoints"},
+    {"conditioning"},
+    {"sampling"},
+    {"session"},
+    {"planning"},
+    {"metrics", "training"},
     {"cli"},
     {"__main__"},
 ]
-NEEDS_SITTERS = {ROOT / "kf_core" / "cli" / "protocols.py"}  # imports training when called, and says so where it is not installed
 FILES, NODES = (sorted(ROOT.glob(f"{folder}/**/*.py")) for folder in ("kf_core", "nodes"))
 
 
@@ -47,7 +44,7 @@ def layer_of(part: str) -> int:
 
 
 def imports(path: Path) -> set[str]:
-    """Names that a file imports: `kf_core.model.card`, `torch`, ..."""
+    """Names that a file imports: `kf_core.models.card`, `torch`, ..."""
     package = path.relative_to(ROOT).parts[:-1]
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -74,23 +71,24 @@ def test_imports_point_one_way():
     assert not wrong, listed(wrong)
 
 
-def test_the_core_knows_no_host_and_no_training():
+def test_the_core_knows_no_host_no_laboratory_and_no_training():
     wrong = []
     for path in FILES:
-        may_train = path.is_relative_to(ROOT / "kf_core" / "training") or path in NEEDS_SITTERS
+        trains = path.is_relative_to(ROOT / "kf_core" / "training")
         for name in sorted(imports(path)):
             is_host = name.startswith(("comfy", "nodes", "server", "folder_paths"))
-            if is_host or (not may_train and name.startswith("kf_core.training")):
+            if is_host or name.split(".")[0] == "lab" or (not trains and name.startswith("kf_core.training")):
                 wrong.append(f"{place(path)} imports {name}")
     assert not wrong, listed(wrong)
 
 
-def test_one_folder_knows_the_host_and_none_knows_training():
+def test_one_folder_knows_the_host_and_none_knows_training_or_the_laboratory():
     wrong = []
     for path in NODES:
         for name in sorted(imports(path)):
             is_host = name.split(".")[0] in ("comfy", "comfy_execution", "folder_paths", "server", "execution")
-            if name.startswith("kf_core.training") or (is_host and path.parent.name != "host"):
+            is_outside = name.startswith("kf_core.training") or name.split(".")[0] == "lab"
+            if is_outside or (is_host and path.parent.name != "host"):
                 wrong.append(f"{place(path)} imports {name}")
     assert not wrong, listed(wrong)
 
@@ -98,7 +96,7 @@ def test_one_folder_knows_the_host_and_none_knows_training():
 def test_importing_does_nothing(tmp_path):
     """No file, no folder, no heavy library that only one command needs."""
     code = (
-        "import sys; import kf_core.stream; heavy = {'transformers', 'librosa', 'diffusers', 'matplotlib'} & set(sys.modules); "
+        "import sys; import kf_core.session.stream; heavy = {'transformers', 'librosa', 'diffusers', 'matplotlib'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
     result = subprocess.run(
@@ -129,15 +127,6 @@ def test_a_file_is_inspected_without_pytorch(file, said, tmp_path):
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert said in result.stdout
-
-
-def test_the_command_line_starts_without_training():
-    code = (
-        "import sys; sys.modules['kf_core.training'] = None; from kf_core.cli.main import main; "
-        "assert main(['evaluate', '--ablation', 'nowhere', '--threads', '1']) == 1"
-    )
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0 and "from a checkout" in result.stderr and not (ROOT / "nowhere").exists(), result.stderr
 
 
 def test_every_file_opens_by_stating_its_idea():

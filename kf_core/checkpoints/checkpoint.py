@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..content_id import fingerprint
 from ..errors import KnotForcingError
-from ..fingerprint import fingerprint
-from ..model.card import ModelCard
-from ..model.shapes import shapes_of
+from ..models.card import ModelCard
+from ..models.shapes import shapes_of
+from .detect import Recognised, Shapes, recognise
 from .key_maps import ENTRIES, Parts, gathered
-from .known import KNOWN
+from .known_models import KNOWN
 from .read import TensorFile
-from .recognise import Recognised, Shapes, recognise
 
 NAMES_SHOWN = 4
 FP8 = ("F8_E4M3", "F8_E5M2")

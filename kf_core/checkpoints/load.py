@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import KnotForcingError
-from ..model.adapters import Adapters
-from ..model.attention import sdpa
-from ..model.card import ModelCard
-from ..model.hot_path import HotGenerator
-from ..model.protocol import Attention
-from ..model.shapes import shapes_of
-from ..model.wan import WanModel
+from ..models.adapters import Adapters
+from ..models.attention import sdpa
+from ..models.card import ModelCard
+from ..models.optimized_forward import HotGenerator
+from ..models.protocol import Attention
+from ..models.shapes import shapes_of
+from ..models.wan import WanModel
 from ..precision import fast_dtype
 from .checkpoint import Checkpoint, open_checkpoint
 from .weights import whole

@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..content_id import fingerprint_of_weights
 from ..errors import KnotForcingError
-from ..fingerprint import fingerprint_of_weights
 from .archive import ordinary
 from .header import FileFacts, TensorFacts, is_pytorch, safetensors_header
 from .shards import files_of

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..content_id import fingerprint
 from ..errors import KnotForcingError
-from ..fingerprint import fingerprint
 from .key_maps import MARKER
-from .stored import StoredTensors, read_beside
+from .lazy_tensors import StoredTensors, read_beside
 
 if TYPE_CHECKING:
     from transformers import UMT5EncoderModel

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from ..errors import KnotForcingError
-from ..model.card import ModelCard
-from ..model.shapes import CONTEXT_CHANNELS
-from ..model.vace import Vace
+from ..models.card import ModelCard
+from ..models.shapes import CONTEXT_CHANNELS
+from ..models.vace import Vace
 from ..precision import fast_dtype
+from .lazy_tensors import StoredTensors, read_beside
 from .load import fill
-from .marks import VACE_KEY
-from .stored import StoredTensors, read_beside
+from .signatures import VACE_KEY
 
 HEAD_DIM = 128  # of every published Wan model; nothing in the tensors tells it
 GET = "Use Wan2_1-VACE_module_1_3B_bf16.safetensors."

@@ -14,12 +14,12 @@ from ..errors import KnotForcingError
 from ..precision import fast_dtype
 from ..vae.latents import Z_DIM, Space
 from ..vae.streaming import VideoDecoder, prepare
-from ..vae.tiny import TinyDecoder, TinyVAE
+from ..vae.taehv import TinyDecoder, TinyVAE
 from ..vae.wan import WanVAE
-from .alone import is_alone, load_alone
+from .decoder_only import is_alone, load_alone
+from .lazy_tensors import StoredTensors, read_beside
 from .load import bundled, fill
-from .marks import DIFFUSERS_KEY, ENCODER_KEY, LEVELS, TINY_KEY, WAN_KEY, space_of
-from .stored import StoredTensors, read_beside
+from .signatures import DIFFUSERS_KEY, ENCODER_KEY, LEVELS, TINY_KEY, WAN_KEY, space_of
 from .vae_names import diffusers_name
 
 LEVELS_IN_TIME = tuple(f"decoder.{place}.conv.weight" for place in (7, 13, 19))

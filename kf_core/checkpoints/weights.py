@@ -6,7 +6,7 @@ So a model of this pack computes in bf16 or float32; a host that computes in fp8
 import torch
 from torch import Tensor
 
-from ..model.shapes import shapes_of
+from ..models.shapes import shapes_of
 from .checkpoint import Checkpoint
 from .key_maps import wan_name
 

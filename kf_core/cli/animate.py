@@ -19,26 +19,26 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..chunks import FrameChunk, LatentChunk, Replayed
 from ..conditioning.anchor import Anchor
-from ..conditioning.audio import AudioFile, AudioSource, Silence
+from ..conditioning.audio import AudioFile, Silence
 from ..conditioning.control import ControlVideo
 from ..conditioning.driving import Driving
 from ..conditioning.idle import NATURAL
 from ..conditioning.portrait import advice_on, livetalk_portrait, prepare_portrait
 from ..conditioning.pose import PoseVideo
 from ..errors import KnotForcingError
-from ..evaluation.speed import computed_on
-from ..film import Film
 from ..lock import lock_of, locked, log_of
 from ..media.image import read_image
+from ..metrics.speed import computed_on
 from ..outputs import Files, refuse_inputs, refuse_place
-from ..presets import Plan
+from ..planning.presets import Plan
 from ..sampling.guidance import negative_prompt, refuse_unread
+from ..session.latent_log import Spool, is_log
+from ..session.sinks.video_file import Film
+from ..session.stream import Stream, is_state
 from ..settings import RolloutSettings
-from ..spool import Spool, is_log
-from ..stream import Stream, is_state
 from ..timeline import latent_frames, pixel_frames_in
+from ..types import AudioSource, FrameChunk, LatentChunk, Replayed
 from ..vae.streaming import encode_clip
 from ..writing import beside, unwritable
 from . import model as model_arguments

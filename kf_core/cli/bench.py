@@ -16,23 +16,23 @@ from ..conditioning.anchor import Anchor
 from ..conditioning.audio import Silence
 from ..conditioning.driving import Driving
 from ..errors import KnotForcingError
-from ..evaluation.exactness import as_plain, difference, first_latents
-from ..evaluation.laps import frames_per_second, laps
-from ..evaluation.random_model import PRESETS, random_decoder, random_generator
-from ..evaluation.speed import Speed, denoised_in_turn, machine, measure
-from ..evaluation.work import chunk_work, measure_limits
-from ..model.attention import attention_called
+from ..metrics.chunk_timing import frames_per_second, laps
+from ..metrics.flops import chunk_work, measure_limits
+from ..metrics.parity import as_plain, difference, first_latents
+from ..metrics.random_model import PRESETS, random_decoder, random_generator
+from ..metrics.speed import Speed, denoised_in_turn, machine, measure
+from ..models.attention import attention_called
 from ..outputs import refuse_outputs
+from ..planning.presets import Plan
 from ..precision import fast_dtype
-from ..presets import Plan
-from ..stream import Stream
+from ..session.executor import InTurn
+from ..session.stream import Stream
 from ..timeline import pixel_frames
 from ..vae.streaming import encode_clip
 from ..vae.wan import SPATIAL_STRIDE, Z_DIM
-from ..worker import InTurn
 from ..writing import write_text
-from . import hours
 from . import model as model_arguments
+from . import soak as hours
 from .words import given, refuse
 
 FORWARDS_COMPARED = 10  # chunks, at most

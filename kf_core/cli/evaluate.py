@@ -1,4 +1,4 @@
-"""`evaluate`: measure a finished video, with what is at hand of its portrait, its sound and the truth; or run a protocol on a model."""
+"""`evaluate`: measure a finished video, with what is at hand of its portrait, its sound and the truth."""
 
 import argparse
 import json
@@ -9,28 +9,27 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..conditioning.audio import SAMPLE_RATE, AudioFile
+from ..conditioning.audio import AudioFile
 from ..conditioning.portrait import prepare_portrait
 from ..errors import KnotForcingError
-from ..evaluation.contact_sheet import contact_sheet
-from ..evaluation.lip_sync import fewest_frames, opening_from_sound
-from ..evaluation.reader import load_reader
-from ..evaluation.report import evaluate
-from ..evaluation.vbench import vbench
 from ..media.image import read_image
 from ..media.playback import VideoFacts, frames, probe
+from ..metrics.contact_sheet import contact_sheet
+from ..metrics.lip_sync import fewest_frames, opening_from_sound
+from ..metrics.reader import load_reader
+from ..metrics.report import evaluate
+from ..metrics.vbench import vbench
 from ..outputs import refuse_outputs
 from ..settings import RolloutSettings
+from ..types import SAMPLE_RATE
 from ..writing import replacing, write_text
-from . import protocols
-from .words import given, option, refuse
 
 SHEET_COLUMNS = 10
 READ = ("portrait", "audio", "truth")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("video", type=Path, nargs="?", metavar="VIDEO", help="the video to measure")
+    parser.add_argument("video", type=Path, metavar="VIDEO", help="the video to measure")
     parser.add_argument("--portrait", type=Path, metavar="FILE", help="its portrait: does it still look like that? (cartoons only)")
     parser.add_argument("--audio", type=Path, metavar="FILE", help="its voice: does the mouth follow? (cartoons only)")
     parser.add_argument("--truth", type=Path, metavar="VIDEO", help="what it should have been, frame by frame")
@@ -38,12 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vbench", type=Path, metavar="PYTHON", help="also VBench's own dimensions, by a Python that has it installed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number here")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="write a contact sheet here, a PNG")
-    protocols.add_arguments(parser)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    if (protocol := _protocol(chosen)) is not None:
-        return protocols.run(protocol, chosen)
     _check_outputs(chosen)
     facts = probe(chosen.video)
     _refuse_unmeasurable(chosen, facts)
@@ -86,24 +82,6 @@ def _check_outputs(chosen: argparse.Namespace) -> None:
 def _image_suffixes() -> set[str]:
     """The endings that Pillow can write."""
     return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.SAVE}
-
-
-def _protocol(chosen: argparse.Namespace) -> str | None:
-    """The protocol that is asked for; None: a video is measured. Raises KnotForcingError for what would not be used."""
-    words = given(chosen, add_arguments)
-    asked = [name for name in protocols.TAKES if name in words]
-    if not asked and chosen.video is None:
-        raise KnotForcingError("There is nothing to measure. Give a video, or a protocol with its folder, such as --ablation DIR.")
-    if not asked:
-        refuse(words, set().union(*protocols.TAKES.values()), "only a protocol uses it. Leave it out, or give one, such as --mouth DIR.")
-        return None
-    if len(asked) > 1:
-        raise KnotForcingError(f"{', '.join(map(option, asked))}: each is a run of its own. Give one at a time.")
-    protocol = asked[0]
-    if chosen.video is not None:
-        raise KnotForcingError(f"{chosen.video}: {option(protocol)} draws what it measures. Leave out the video, or {option(protocol)}.")
-    refuse(words, words.keys() - protocols.TAKES[protocol] - {protocol}, f"{option(protocol)} does not use it. Leave it out.")
-    return protocol
 
 
 def _refuse_unmeasurable(chosen: argparse.Namespace, facts: VideoFacts) -> None:

@@ -4,13 +4,13 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..checkpoints.beside import beside
+from ..checkpoints.auxiliary import beside
 from ..checkpoints.checkpoint import Checkpoint, identify, nearest
 from ..checkpoints.decoder_card import DecoderCard
 from ..checkpoints.read import read_header
 from ..errors import KnotForcingError
-from ..model.card import ModelCard
-from ..model.shapes import shapes_of
+from ..models.card import ModelCard
+from ..models.shapes import shapes_of
 from ..settings import RolloutSettings
 
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".m4v"}
@@ -79,9 +79,9 @@ def _belonging(metadata: Mapping[str, str]) -> list[str]:
     card = DecoderCard.of(metadata)
     if card is None or not card.encoder:
         return []
-    from ..checkpoints.alone import VAE_FILE, encoder_name  # only here: for a model file the header is enough
+    from ..checkpoints.decoder_only import VAE_FILE, encoder_name  # only here: for a model file the header is enough
+    from ..checkpoints.lazy_tensors import read_beside
     from ..checkpoints.load import bundled
-    from ..checkpoints.stored import read_beside
 
     is_own = card.encoder == encoder_name(read_beside(bundled(VAE_FILE)))
     return [f"belongs to   {'the bundled' if is_own else 'another VAE than the bundled'} {VAE_FILE}"]

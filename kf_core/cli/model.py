@@ -9,34 +9,34 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoints.alone import small_decoder_file, small_decoder_for
 from ..checkpoints.checkpoint import Checkpoint, open_checkpoint
-from ..checkpoints.known import KNOWN
+from ..checkpoints.decoder_only import small_decoder_file, small_decoder_for
+from ..checkpoints.known_models import KNOWN
 from ..checkpoints.load import bundled, generator_of
 from ..checkpoints.shards import files_of
 from ..checkpoints.umt5 import read_umt5
 from ..checkpoints.vace import load_vace
 from ..checkpoints.vaes import load_decoder, load_vae
-from ..conditioning.text import TextEncoder
-from ..conditioning.umt5 import UMT5, encoded_ahead
-from ..conditioning.wav2vec2 import read_encoder
+from ..encoders.text import TextEncoder
+from ..encoders.umt5 import UMT5, encoded_ahead
+from ..encoders.wav2vec2 import read_encoder
 from ..errors import KnotForcingError
-from ..footprint import DecoderKind
-from ..model.attention import ATTENTIONS, attention_called
-from ..model.card import ModelCard
-from ..model.causal import Generator
-from ..model.compiled import compile_blocks
-from ..model.hot_path import HotGenerator
+from ..models.attention import ATTENTIONS, attention_called
+from ..models.card import ModelCard
+from ..models.causal import Generator
+from ..models.compiled import compile_blocks
+from ..models.optimized_forward import HotGenerator
 from ..outputs import Files
+from ..planning.memory import DecoderKind
+from ..planning.presets import AUTO, CHOICES, Plan, plan, reads_on_device
 from ..precision import PRECISIONS as NAMED
 from ..precision import fast_dtype
-from ..presets import AUTO, CHOICES, Plan, plan, reads_on_device
 from ..schedule import few_steps
+from ..session.executor import Beside, InTurn, Worker, worker_for
+from ..session.stream import Stream
 from ..settings import RolloutSettings
-from ..stream import Stream
 from ..vae.streaming import VideoDecoder, prepare
 from ..vae.wan import SPATIAL_STRIDE, WanVAE
-from ..worker import Beside, InTurn, Worker, worker_for
 
 PRECISIONS = {"auto": None, **NAMED}
 OWN = "kf-tiny"  # the model that brings its VAE along

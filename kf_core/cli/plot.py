@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import KnotForcingError
-from ..evaluation.hours import LongRun
+from ..metrics.soak import LongRun
 from ..outputs import refuse_outputs
 from ..writing import write_text
 

@@ -4,9 +4,9 @@ import argparse
 
 import torch
 
-from ..evaluation.random_model import PRESETS as MODELS
-from ..footprint import DecoderKind
-from ..presets import GIB, PRESETS, TINY, plan, usable
+from ..metrics.random_model import PRESETS as MODELS
+from ..planning.memory import DecoderKind
+from ..planning.presets import GIB, PRESETS, TINY, plan, usable
 
 SIZES = ((512, 512), (832, 480))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..fingerprint import frozen_names
+from ..content_id import frozen_names
 
 
 @frozen_names("portrait", latent="latent")

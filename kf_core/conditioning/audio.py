@@ -12,43 +12,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import soxr
 
+from ..content_id import LEFT_OUT, frozen_names
 from ..errors import KnotForcingError
-from ..fingerprint import LEFT_OUT, frozen_names
 from ..media.channels import Mixer, finite, unknown, unreal
 from ..media.loudness import remark, voice_level
 from ..media.resampling import resampled
 from ..media.sound import SoundFile
+from ..types import SAMPLE_RATE, Listener
 
-SAMPLE_RATE = 16_000
 KEPT_SECONDS = 10.0  # what a listener remembers; asked for something older, it begins again
-
-
-class Listener(Protocol):
-    """Hears one source at 16 kHz mono."""
-
-    def samples(self, start: int, stop: int) -> np.ndarray:
-        """float32 [stop - start], -1..1; zeros before 0 and beyond the end. A live source blocks until it has them."""
-        ...
-
-
-class AudioSource(Protocol):
-    @property
-    def seconds(self) -> float | None:
-        """How long it plays; None: nobody knows yet, or for ever."""
-        ...
-
-    def open(self) -> Listener: ...
-
-    def blocks(self, sample_rate: int, channels: int = 1, *, start: int = 0) -> Iterator[np.ndarray]:
-        """The sound itself for the finished video: float32 [n, channels], in blocks from sample `start` until it ends.
-
-        A late start gives the same samples, to 1e-6, and does not read all that comes before."""
-        ...
 
 
 @frozen_names("sound file", path="content")

@@ -20,8 +20,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..content_id import frozen_names
 from ..errors import KnotForcingError
-from ..fingerprint import frozen_names
 from ..media.playback import VideoFacts, probe, shown
 from ..timeline import LatentSpan, frame_shown, pixels
 from ..vae.streaming import EncoderState, encode_frames

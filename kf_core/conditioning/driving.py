@@ -19,25 +19,25 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .. import timeline
-from ..chunks import ChunkConditioning, Control, Signal, TextContext
+from ..content_id import Removed, frozen_names, later
+from ..device import send
+from ..encoders.log_mel import LogMel
+from ..encoders.text import Prompts, TextEncoder
+from ..encoders.wav2vec2 import Wav2Vec2
 from ..errors import KnotForcingError
-from ..fingerprint import Removed, frozen_names, later
-from ..model.card import ModelCard
-from ..sending import send
+from ..models.card import ModelCard
 from ..timeline import PIXELS_PER_LATENT, LatentSpan, PixelSpan
+from ..types import AudioSource, ChunkConditioning, Control, Signal, TextContext
 from ..vae.wan import WanVAE
-from .audio import AudioArray, AudioFile, AudioSource, Silence
+from .audio import AudioArray, AudioFile, Silence
 from .control import ControlLatents, ControlSource
 from .expression import ExpressionTrack, expression_steps, merged
 from .idle import NATURAL, Idle
-from .log_mel import LogMel
 from .pose import PoseSource
 from .script import Script, parse_script
 from .scripted_head import ScriptedHead
-from .text import Prompts, TextEncoder
 from .track import Keyframes, Layers, Track, constant
 from .vocabulary import MOTION_AT_REST
-from .wav2vec2 import Wav2Vec2
 
 STRONGEST = 2.0
 IGNORED_SHOWN = 8  # words of a script quoted in a remark

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..content_id import frozen_names
 from ..errors import KnotForcingError
-from ..fingerprint import frozen_names
 from .track import Keyframes, Layers, Track, constant
 
 EXPRESSION = ("smile", "brows", "gaze_x", "gaze_y", "blink")  # what kf-tiny obeys, in order

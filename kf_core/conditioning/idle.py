@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..fingerprint import frozen_names
+from ..content_id import frozen_names
 from .expression import ExpressionTrack
 from .track import At, Layers, Track, smoothstep
 

@@ -15,8 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..content_id import frozen_names
 from ..errors import KnotForcingError
-from ..fingerprint import frozen_names
 from ..media.playback import VideoFacts, probe, shown
 from ..timeline import PixelSpan, frame_shown
 from .openpose import draw_pose, keypoints_from_angles, reduce_pose

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fingerprint import LEFT_OUT, frozen_names
+from ..content_id import LEFT_OUT, frozen_names
 from ..timeline import PixelSpan
 from .openpose import draw_pose, keypoints_from_angles
 from .pose import BLINK_EVERY, blinks

@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from ..content_id import frozen_names
 from ..errors import KnotForcingError
-from ..fingerprint import frozen_names
 
 EASE_SECONDS = 0.3
 

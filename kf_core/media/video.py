@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..chunks import FrameChunk
 from ..errors import KnotForcingError
+from ..types import FrameChunk
 from ..writing import why
 from .finish import finish, unfinish
 from .fragments import read_fragments, write_fragment

@@ -17,15 +17,15 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from ..chunks import TextContext
 from ..conditioning.driving import Driving
 from ..errors import KnotForcingError
-from ..model.card import ModelCard
-from ..model.causal import Generator, Segment, TextKeys
-from ..model.kv_cache import KVCache, Memory, Record
-from ..model.rope import Grid
+from ..models.card import ModelCard
+from ..models.causal import Generator, Segment, TextKeys
+from ..models.kv_cache import KVCache, Memory, Record
+from ..models.rope import Grid
 from ..settings import RolloutSettings
 from ..timeline import LatentSpan
+from ..types import TextContext
 
 Kind = TypeVar("Kind")
 

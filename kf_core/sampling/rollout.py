@@ -13,14 +13,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..chunks import ChunkConditioning, LatentChunk, Step
 from ..conditioning.anchor import Anchor
-from ..model.causal import Generator, Segment, TextKeys
-from ..model.channels import with_image_channels
-from ..model.kv_cache import KVCache, Memory
-from ..sending import send
+from ..device import send
+from ..models.causal import Generator, Segment, TextKeys
+from ..models.image_channels import with_image_channels
+from ..models.kv_cache import KVCache, Memory
 from ..settings import Ahead, Behind, RolloutSettings
 from ..timeline import LatentSpan
+from ..types import ChunkConditioning, LatentChunk, Step
 from .guidance import guided
 from .knot import enter, tie
 from .noise import Noise

@@ -1,1 +1,1 @@
-"""How kf-tiny is made. Nothing imports it, and it is left out of the packed node."""
+"""What trains any model: optimiser, moving average, mixed precision, random numbers by name."""

@@ -12,8 +12,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..chunks import FrameChunk, LatentChunk
 from ..timeline import PIXELS_PER_LATENT, pixels
+from ..types import FrameChunk, LatentChunk
 from . import optimized_decoder
 from .wan import SPATIAL_STRIDE, Past, WanDecoder, WanVAE, from_model_space, to_model_space
 

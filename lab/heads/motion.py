@@ -1,14 +1,14 @@
 """What a face does over time, as a few tracks with the product's meanings, and these tracks as ARKit weights.
 
 Signs as in kf_core/conditioning/head.py: yaw > 0 turns to the viewer's right, pitch > 0 looks down, roll > 0 tips clockwise; gaze x > 0
-looks to the viewer's right, y > 0 down. Mouth as in kf_core/training/visemes.py: open 0..1, wide -1 (round) .. 1, bite 0..1.
+looks to the viewer's right, y > 0 down. Mouth as in lab/kf_tiny/visemes.py: open 0..1, wide -1 (round) .. 1, bite 0..1.
 """
 
 from dataclasses import dataclass, fields
 
 import numpy as np
 
-from kf_core.training.visemes import visemes
+from lab.kf_tiny.visemes import visemes
 
 FPS = 16
 _PHONEMES = list("mbpfvaæʌɔouyɛiəwjszʃɹtdnlkɡ") + [""]  # the last: a pause

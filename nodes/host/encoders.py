@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import pad
 
-from ...kf_core.conditioning.text import TextEncoder
+from ...kf_core.content_id import fingerprint
+from ...kf_core.encoders.text import TextEncoder
 from ...kf_core.errors import KnotForcingError
-from ...kf_core.fingerprint import fingerprint
-from ...kf_core.model.card import ModelCard
+from ...kf_core.models.card import ModelCard
 from ...kf_core.sampling.guidance import negative_prompt
 from ...kf_core.settings import RolloutSettings
 from ..wires import Driver

@@ -7,8 +7,8 @@ from pathlib import Path
 import folder_paths
 
 from ...kf_core.errors import KnotForcingError
-from ...kf_core.kept import KeptStreams, limit_from
 from ...kf_core.outputs import refuse_inputs
+from ...kf_core.session.kept_streams import KeptStreams, limit_from
 
 KEY = "knot_forcing"
 BUNDLED, BUNDLED_SMALL = "kf-tiny (bundled)", "kf-tiny, small decoder (bundled)"

@@ -14,8 +14,8 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ...kf_core.chunks import FrameChunk, Step
 from ...kf_core.timeline import pixels
+from ...kf_core.types import FrameChunk, Step
 
 SHOWN_SIZE = 512  # pixels, the longer side
 

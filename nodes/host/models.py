@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from ...kf_core.checkpoints.checkpoint import open_checkpoint, refuse_without_consent
-from ...kf_core.checkpoints.known import KNOWN
+from ...kf_core.checkpoints.detect import recognise
+from ...kf_core.checkpoints.known_models import KNOWN
 from ...kf_core.checkpoints.load import bundled
-from ...kf_core.checkpoints.recognise import recognise
 from ...kf_core.checkpoints.weights import as_stored
 from ...kf_core.errors import KnotForcingError
-from ...kf_core.model.adapters import Adapters
-from ...kf_core.model.card import ModelCard
-from ...kf_core.model.wan import WanModel
+from ...kf_core.models.adapters import Adapters
+from ...kf_core.models.card import ModelCard
+from ...kf_core.models.wan import WanModel
 from ...kf_core.precision import fast_dtype
 from .folders import BUNDLED, KEY, lora_path, model_path
 from .weights import name_of_weights, shape_of

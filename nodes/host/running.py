@@ -10,17 +10,17 @@ from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
 from ...kf_core.conditioning.anchor import Anchor
-from ...kf_core.fingerprint import fingerprint
+from ...kf_core.content_id import fingerprint
 from ...kf_core.memory import give_back
-from ...kf_core.model.card import ModelCard
-from ...kf_core.model.causal import Generator
-from ...kf_core.model.kv_cache import KVCache
-from ...kf_core.model.protocol import Attention
-from ...kf_core.model.rope import Grid
+from ...kf_core.models.card import ModelCard
+from ...kf_core.models.causal import Generator
+from ...kf_core.models.kv_cache import KVCache
+from ...kf_core.models.protocol import Attention
+from ...kf_core.models.rope import Grid
+from ...kf_core.planning.presets import Way
 from ...kf_core.precision import fast_dtype
-from ...kf_core.presets import Way
+from ...kf_core.session.stream import Stream
 from ...kf_core.settings import RolloutSettings
-from ...kf_core.stream import Stream
 from ..wires import Recipe
 from .encoders import encoders_for
 from .folders import KEY

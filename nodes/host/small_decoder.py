@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ...kf_core.checkpoints.alone import load_alone, small_decoder_for
+from ...kf_core.checkpoints.decoder_only import load_alone, small_decoder_for
 from ...kf_core.vae.wan import WanDecoder
 
 KEY = "knot_forcing_decoder"

@@ -1,6 +1,6 @@
 """A VACE module in the host: its own patcher beside the MODEL's, so that loading and offloading are the host's business.
 
-What the module does is `kf_core/model/vace.py`'s. Its file is read once, when the node runs; nothing is kept here.
+What the module does is `kf_core/models/vace.py`'s. Its file is read once, when the node runs; nothing is kept here.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ import comfy.ops
 import torch
 
 from ...kf_core.checkpoints.load import fill
-from ...kf_core.checkpoints.marks import VACE_KEY
+from ...kf_core.checkpoints.signatures import VACE_KEY
 from ...kf_core.checkpoints.vace import module_tensors, refuse_other_size, vace_of
-from ...kf_core.model.card import ModelCard
-from ...kf_core.model.vace import Vace
+from ...kf_core.models.card import ModelCard
+from ...kf_core.models.vace import Vace
 from ..wires import Driver
 from .folders import vace_path
 

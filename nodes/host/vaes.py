@@ -10,17 +10,17 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...kf_core.checkpoints.alone import is_alone, small_decoder_file
+from ...kf_core.checkpoints.decoder_only import is_alone, small_decoder_file
 from ...kf_core.checkpoints.load import bundled
-from ...kf_core.checkpoints.marks import space_of
+from ...kf_core.checkpoints.signatures import space_of
 from ...kf_core.checkpoints.vaes import tiny_vae, wans_names
 from ...kf_core.conditioning.anchor import Anchor
 from ...kf_core.errors import KnotForcingError
-from ...kf_core.footprint import DecoderKind
-from ...kf_core.presets import TINY
+from ...kf_core.planning.memory import DecoderKind
+from ...kf_core.planning.presets import TINY
 from ...kf_core.vae.latents import Space
 from ...kf_core.vae.streaming import VideoDecoder, prepare
-from ...kf_core.vae.tiny import TinyDecoder
+from ...kf_core.vae.taehv import TinyDecoder
 from ...kf_core.vae.wan import WanVAE, to_model_space
 from .folders import BUNDLED, BUNDLED_SMALL, vae_path
 from .small_decoder import decoder_beside, with_decoder

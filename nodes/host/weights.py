@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...kf_core.fingerprint import SAMPLED_VALUES, fingerprint, places
+from ...kf_core.content_id import SAMPLED_VALUES, fingerprint, places
 
 
 def name_of_weights(patcher) -> str:

@@ -21,10 +21,10 @@ from statistics import median
 
 import torch
 
-from kf_core.evaluation.speed import machine
-from kf_core.model.attention import sdpa
-from kf_core.model.card import ModelCard, TextSpec
-from kf_core.model.wan import WanModel
+from kf_core.metrics.speed import machine
+from kf_core.models.attention import sdpa
+from kf_core.models.card import ModelCard, TextSpec
+from kf_core.models.wan import WanModel
 from kf_core.schedule import warped
 from kf_core.settings import Ahead, RolloutSettings
 

@@ -33,7 +33,7 @@ VARIANTS = {
 def serve(threads: int | None) -> None:
     """Makes a chunk for each line that comes, and answers with its frames and the seconds it took."""
     from kf_core.cli import bench
-    from kf_core.evaluation.speed import machine
+    from kf_core.metrics.speed import machine
 
     parser = argparse.ArgumentParser()
     bench.add_arguments(parser)

@@ -17,9 +17,10 @@ import torch
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from kf_core.checkpoints.load import bundled
-from kf_core.conditioning import wav2vec2
-from kf_core.conditioning.audio import SAMPLE_RATE, AudioArray, AudioFile
+from kf_core.conditioning.audio import AudioArray, AudioFile
+from kf_core.encoders import wav2vec2
 from kf_core.timeline import PixelSpan
+from kf_core.types import SAMPLE_RATE
 
 FPS = 16
 SMALL = dict(hidden_size=64, num_hidden_layers=4, num_attention_heads=4, intermediate_size=128, conv_dim=(32,) * 7)

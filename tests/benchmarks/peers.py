@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from kf_core.chunks import ChunkConditioning, LatentChunk, TextContext
 from kf_core.conditioning.anchor import Anchor
-from kf_core.model.card import ModelCard
-from kf_core.model.causal import Generator
-from kf_core.model.wan import WanModel
+from kf_core.models.card import ModelCard
+from kf_core.models.causal import Generator
+from kf_core.models.wan import WanModel
 from kf_core.sampling.noise import SeededNoise
 from kf_core.sampling.rollout import RolloutState, rollout
 from kf_core.schedule import warped
 from kf_core.settings import RolloutSettings
+from kf_core.types import ChunkConditioning, LatentChunk, TextContext
 
 CHUNK, STEPS, WORDS, WIDTH = 3, 4, 512, 64  # WIDTH: of the prompt's words, where nothing else is said
 
@@ -87,7 +87,7 @@ def our_chunks(
     setting: Setting, settings: RolloutSettings, start: int, chunks: int, *, hot: bool, attention: Callable | None = None
 ) -> Iterator[tuple[float, Tensor]]:
     """Our rollout chunk by chunk: the seconds that each took, its latents. Draws only when it is asked."""
-    from kf_core.model.hot_path import HotGenerator
+    from kf_core.models.optimized_forward import HotGenerator
 
     words = dict(dtype=setting.dtype, device=setting.device) | ({} if attention is None else dict(attention=attention))
     model = (HotGenerator if hot else Generator)(replace(setting.card, rollout=settings), setting.modules, **words)

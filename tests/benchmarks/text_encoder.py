@@ -17,7 +17,7 @@ import torch
 from transformers import UMT5Config, UMT5EncoderModel
 
 from kf_core.checkpoints.umt5 import TABLE, read_umt5
-from kf_core.conditioning.umt5 import UMT5
+from kf_core.encoders.umt5 import UMT5
 from kf_core.errors import KnotForcingError
 from kf_core.memory import give_back
 

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import torch
 
-from kf_core.checkpoints.known import self_forcing
+from kf_core.checkpoints.known_models import self_forcing
 from kf_core.checkpoints.load import load_generator
-from kf_core.chunks import ChunkConditioning, LatentChunk
 from kf_core.conditioning.anchor import Anchor
-from kf_core.model.shapes import shapes_of
+from kf_core.models.shapes import shapes_of
 from kf_core.sampling.noise import SeededNoise
 from kf_core.sampling.rollout import rollout
 from kf_core.schedule import few_steps
+from kf_core.types import ChunkConditioning, LatentChunk
 
 KINDS = {torch.bfloat16: "BF16", torch.float16: "F16"}
 

@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from kf_core.checkpoints import known
+from kf_core.checkpoints import known_models as known
 from kf_core.checkpoints.vae_names import diffusers_name
-from kf_core.model.adapters import Adapters
-from kf_core.model.card import CARD_KEY, AudioSpec, ModelCard, PoseSpec, TextSpec
-from kf_core.model.wan import WanModel
+from kf_core.models.adapters import Adapters
+from kf_core.models.card import CARD_KEY, AudioSpec, ModelCard, PoseSpec, TextSpec
+from kf_core.models.wan import WanModel
 from kf_core.schedule import warped
 from kf_core.settings import Ahead, RolloutSettings
-from kf_core.vae.tiny import TinyVAE
+from kf_core.vae.taehv import TinyVAE
 from kf_core.vae.wan import WanVAE
 
 from .place import PACK, enter_host, pack_folder

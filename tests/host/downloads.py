@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kf_core.checkpoints import known
-from kf_core.model.card import ModelCard
-from kf_core.model.shapes import shapes_of
+from kf_core.checkpoints import known_models as known
+from kf_core.models.card import ModelCard
+from kf_core.models.shapes import shapes_of
 from kf_core.vae.wan import WanVAE
 
 from ..kf_core.checkpoints import containers

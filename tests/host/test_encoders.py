@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kf_core.checkpoints import known
-from kf_core.conditioning import wav2vec2
-from kf_core.model.adapters import Adapters
-from kf_core.model.card import CARD_KEY
-from kf_core.model.wan import WanModel
+from kf_core.checkpoints import known_models as known
+from kf_core.encoders import wav2vec2
+from kf_core.models.adapters import Adapters
+from kf_core.models.card import CARD_KEY
+from kf_core.models.wan import WanModel
 
 from .conftest import SIZE, also, talking
 from .encoders import NARROW, umt5_tensors, write_wav2vec2

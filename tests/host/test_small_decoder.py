@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from kf_core.checkpoints.alone import load_alone
+from kf_core.checkpoints.decoder_only import load_alone
 from kf_core.checkpoints.vaes import load_vae
 from kf_core.precision import fast_dtype
 from kf_core.vae.streaming import DecoderState, VideoDecoder

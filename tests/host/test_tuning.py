@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kf_core.checkpoints.known import kf_tiny, self_forcing
-from kf_core.footprint import DecoderKind, footprint
-from kf_core.worker import InTurn
+from kf_core.checkpoints.known_models import kf_tiny, self_forcing
+from kf_core.planning.memory import DecoderKind, footprint
+from kf_core.session.executor import InTurn
 
 from .conftest import talking
 

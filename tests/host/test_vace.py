@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kf_core.model.vace import Vace
+from kf_core.models.vace import Vace
 
 from .conftest import CARD, also, talking
 

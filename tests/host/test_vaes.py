@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kf_core.vae.streaming import DecoderState
-from kf_core.vae.tiny import TinyDecoder, TinyVAE
+from kf_core.vae.taehv import TinyDecoder, TinyVAE
 from kf_core.vae.wan import to_model_space
 
 from .conftest import also, talking

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kf_core.model.card import CARD_KEY
+from kf_core.models.card import CARD_KEY
 
 from .conftest import CARD, also, self_forcing_of_one_layer, talking
 from .weights import as_fp8, as_scaled_fp8, plain, write_gguf

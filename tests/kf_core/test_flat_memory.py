@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from kf_core.chunks import FrameChunk
-from kf_core.film import Film
-from kf_core.spool import Spool
-from kf_core.worker import Beside, InTurn
+from kf_core.session.executor import Beside, InTurn
+from kf_core.session.latent_log import Spool
+from kf_core.session.sinks.video_file import Film
+from kf_core.types import FrameChunk
 
 from ..held import counted
-from .test_stream import speech, stream  # noqa: F401  a fixture
+from .session.test_stream import speech, stream  # noqa: F401  a fixture
 
 SETTLED, CHUNKS = 5, 12
 FRAME_BYTES = 4 * 3 * 32 * 48  # float32

@@ -15,22 +15,22 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.functional import interpolate
 
-from kf_core.checkpoints.known import livetalk
+from kf_core.checkpoints.known_models import livetalk
 from kf_core.checkpoints.load import load_generator
 from kf_core.checkpoints.vaes import load_vae
-from kf_core.chunks import ChunkConditioning, LatentChunk, Signal, TextContext
 from kf_core.cli.main import main
 from kf_core.conditioning.anchor import Anchor
 from kf_core.conditioning.portrait import livetalk_portrait
 from kf_core.media.image import read_image
 from kf_core.media.playback import frames, probe
-from kf_core.model.adapters import Adapters
-from kf_core.model.card import AudioSpec, TextSpec
-from kf_core.model.wan import WanModel
+from kf_core.models.adapters import Adapters
+from kf_core.models.card import AudioSpec, TextSpec
+from kf_core.models.wan import WanModel
 from kf_core.sampling.noise import SeededNoise
 from kf_core.sampling.rollout import rollout
-from kf_core.spool import Spool
+from kf_core.session.latent_log import Spool
 from kf_core.timeline import LatentSpan
+from kf_core.types import ChunkConditioning, LatentChunk, Signal, TextContext
 from kf_core.vae.streaming import encode_clip
 from kf_core.vae.wan import WanVAE
 

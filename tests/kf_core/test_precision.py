@@ -10,7 +10,7 @@ import torch
 
 from kf_core import precision
 from kf_core.errors import KnotForcingError
-from kf_core.model import products
+from kf_core.models import products
 from kf_core.precision import fast_dtype
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def test_no_product_is_asked_of_onednn_that_it_refuses(monkeypatch):
 
 def test_under_the_instructions_of_an_old_processor_every_processor_computes_in_float32():
     code = (
-        "import torch; from kf_core.model.products import linear; from kf_core.precision import fast_dtype; "
+        "import torch; from kf_core.models.products import linear; from kf_core.precision import fast_dtype; "
         "x = torch.ones(3, 64, dtype=torch.bfloat16); torch.set_grad_enabled(False); "
         "assert linear(x, x, None).unique().tolist() == [64]; print(fast_dtype('cpu'))"
     )

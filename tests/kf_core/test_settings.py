@@ -3,9 +3,9 @@ from dataclasses import make_dataclass, replace
 
 import pytest
 
+from kf_core.content_id import fingerprint, frozen_names, names_of, unsaid
 from kf_core.errors import KnotForcingError
-from kf_core.fingerprint import fingerprint, frozen_names, names_of, unsaid
-from kf_core.model.card import ModelCard
+from kf_core.models.card import ModelCard
 from kf_core.schedule import few_steps, warped
 from kf_core.settings import Ahead, Behind, Fixed, RolloutSettings
 from kf_core.timeline import LatentSpan

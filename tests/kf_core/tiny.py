@@ -9,19 +9,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kf_core.checkpoints.alone import encoder_name
 from kf_core.checkpoints.decoder_card import ALONE_KEY
-from kf_core.chunks import ChunkConditioning, LatentChunk, Signal, TextContext
+from kf_core.checkpoints.decoder_only import encoder_name
 from kf_core.conditioning.anchor import Anchor
-from kf_core.model.adapters import Adapters
-from kf_core.model.card import AudioSpec, ModelCard, PoseSpec, TextSpec
-from kf_core.model.causal import Generator
-from kf_core.model.wan import WanModel
+from kf_core.models.adapters import Adapters
+from kf_core.models.card import AudioSpec, ModelCard, PoseSpec, TextSpec
+from kf_core.models.causal import Generator
+from kf_core.models.wan import WanModel
 from kf_core.sampling.noise import SeededNoise
 from kf_core.sampling.rollout import rollout
 from kf_core.schedule import warped
 from kf_core.settings import Ahead, RolloutSettings
 from kf_core.timeline import LatentSpan
+from kf_core.types import ChunkConditioning, LatentChunk, Signal, TextContext
 from kf_core.vae.wan import WanDecoder
 
 HEIGHT, WIDTH = 4, 6

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 import lab
-from kf_core.training.vae_goals import initialise
 from kf_core.vae.wan import WanVAE
 from lab.autoencoder import DIM
+from lab.kf_tiny.vae_losses import initialise
 from lab.shards import write_shard
 
 ROOT = Path(lab.__file__).parents[1]

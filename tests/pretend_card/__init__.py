@@ -4,7 +4,7 @@ Mistakes that only a card shows (a mask made in the wrong place, an encoder that
 computes no faster or otherwise than the processor, and it knows nothing of streams, graphs, half-finished copies or CUDA's own kernels.
 
     python -m tests.pretend_card kf_core animate --portrait me.png --audio voice.wav --out talk.mp4 --device pretend
-    python -m tests.pretend_card kf_core.training kf-tiny --size 32 --minutes 4 --grow-from kf_core/assets --device pretend ...
+    python -m tests.pretend_card lab kf-tiny --size 32 --minutes 4 --grow-from kf_core/assets --device pretend ...
     python -m pytest -p tests.pretend_card.host tests/host/test_streams.py      (a ComfyUI that takes it for its graphics card)
 
 Needs a C++ compiler and ninja; built once for each version of PyTorch, in about a minute.

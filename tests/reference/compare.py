@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from kf_core.checkpoints.load import load_generator
-from kf_core.chunks import ChunkConditioning, Signal, TextContext
 from kf_core.conditioning.anchor import Anchor
 from kf_core.sampling.rollout import rollout
 from kf_core.timeline import LatentSpan, groups
+from kf_core.types import ChunkConditioning, Signal, TextContext
 
 from ..kf_core.checkpoints import containers
 from .recordings import relative_error, take
@@ -208,7 +208,7 @@ def _ours_against(key, ours_as, card, theirs, latents, noise, drawn, given, port
 
 
 def _row_card(key: str):
-    from kf_core.checkpoints.recognise import row_of
+    from kf_core.checkpoints.detect import row_of
 
     return row_of(key).card()
 

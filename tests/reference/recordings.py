@@ -57,7 +57,7 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 def take(rollout, frames: int) -> Tensor:
     """The first `frames` emitted latent frames."""
-    from kf_core.chunks import LatentChunk
+    from kf_core.types import LatentChunk
 
     chunks = []
     for out in rollout:

@@ -6,15 +6,15 @@ from itertools import islice
 import pytest
 import torch
 
-from kf_core.chunks import ChunkConditioning, LatentChunk, TextContext
 from kf_core.conditioning.anchor import Anchor
-from kf_core.model.card import ModelCard, TextSpec
-from kf_core.model.causal import Generator, Segment
-from kf_core.model.wan import WanModel
+from kf_core.models.card import ModelCard, TextSpec
+from kf_core.models.causal import Generator, Segment
+from kf_core.models.wan import WanModel
 from kf_core.sampling.rollout import rollout
 from kf_core.schedule import warped
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan
+from kf_core.types import ChunkConditioning, LatentChunk, TextContext
 
 from .recordings import relative_error
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from kf_core.checkpoints.load import load_generator
-from kf_core.chunks import TextContext
 from kf_core.conditioning.anchor import Anchor
-from kf_core.model.causal import Generator
+from kf_core.models.causal import Generator
 from kf_core.sampling.rollout import prefill, rollout
+from kf_core.types import TextContext
 
 from ..kf_core.checkpoints import containers
 from .recordings import Recording, relative_error, take

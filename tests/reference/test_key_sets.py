@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from kf_core.checkpoints.checkpoint import identify
-from kf_core.checkpoints.known import KNOWN, WAN_14B, livetalk, self_forcing, unknown_wan
-from kf_core.checkpoints.recognise import recognise
+from kf_core.checkpoints.detect import recognise
+from kf_core.checkpoints.known_models import KNOWN, WAN_14B, livetalk, self_forcing, unknown_wan
 from kf_core.errors import KnotForcingError
-from kf_core.model.shapes import shapes_of
+from kf_core.models.shapes import shapes_of
 
 from ..wrong import listed
 from .recordings import FOLDER

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from kf_core.chunks import ChunkConditioning, Signal, TextContext
 from kf_core.conditioning.anchor import Anchor
-from kf_core.model.adapters import Adapters
-from kf_core.model.card import AudioSpec, ModelCard, TextSpec
-from kf_core.model.causal import Generator
-from kf_core.model.hot_path import HotGenerator
-from kf_core.model.wan import WanModel
+from kf_core.models.adapters import Adapters
+from kf_core.models.card import AudioSpec, ModelCard, TextSpec
+from kf_core.models.causal import Generator
+from kf_core.models.optimized_forward import HotGenerator
+from kf_core.models.wan import WanModel
 from kf_core.sampling.rollout import prefill, rollout
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan, groups
+from kf_core.types import ChunkConditioning, Signal, TextContext
 
 from .recordings import Recording, relative_error, take
 

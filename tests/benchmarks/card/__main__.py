@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from kf_core.errors import KnotForcingError
-from kf_core.evaluation.speed import machine
+from kf_core.metrics.speed import machine
 
 from .page import page
 from .parts import PEER, Part, parts

@@ -15,13 +15,13 @@ import torch
 
 from kf_core.cli import bench
 from kf_core.conditioning.audio import Silence
-from kf_core.evaluation.exactness import difference, first_latents
-from kf_core.evaluation.held import held_after_chunks, last_change
-from kf_core.evaluation.laps import Lap, frames_per_second, laps
-from kf_core.evaluation.profile import profiled
-from kf_core.evaluation.speed import measure
-from kf_core.film import Film
 from kf_core.media.playback import probe
+from kf_core.metrics.chunk_timing import Lap, frames_per_second, laps
+from kf_core.metrics.memory_probe import held_after_chunks, last_change
+from kf_core.metrics.parity import difference, first_latents
+from kf_core.metrics.profile import profiled
+from kf_core.metrics.speed import measure
+from kf_core.session.sinks.video_file import Film
 from kf_core.timeline import pixel_frames
 
 from .peer import against_the_public_pipeline

@@ -12,9 +12,9 @@ from statistics import median
 
 import torch
 
-from kf_core.evaluation.random_model import random_generator
-from kf_core.evaluation.speed import denoised_in_turn
-from kf_core.stream import Stream
+from kf_core.metrics.random_model import random_generator
+from kf_core.metrics.speed import denoised_in_turn
+from kf_core.session.stream import Stream
 from kf_core.vae.wan import SPATIAL_STRIDE
 
 from ..against_peers import EVERY, KNOT_FORCING, SIX, agreement, contestants, table, times

@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kf_core.fingerprint import fingerprint
+from kf_core.content_id import fingerprint
 
 ROOT = Path(__file__).parents[3]
 SAME = ("sources", "machine", "scale")  # what two calls must share to be one run

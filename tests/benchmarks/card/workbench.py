@@ -11,8 +11,8 @@ from torch import Tensor
 
 from kf_core.cli import bench
 from kf_core.conditioning.anchor import Anchor
-from kf_core.evaluation.exactness import as_plain, first_latents
-from kf_core.stream import Stream
+from kf_core.metrics.parity import as_plain, first_latents
+from kf_core.session.stream import Stream
 from kf_core.vae.wan import SPATIAL_STRIDE, Z_DIM
 
 from .scale import Scale

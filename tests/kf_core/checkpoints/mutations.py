@@ -28,9 +28,9 @@ from typing import get_args
 import torch
 from safetensors.torch import save
 
-from kf_core.checkpoints.known import self_forcing
-from kf_core.model.card import CARD_KEY
-from kf_core.model.wan import WanModel
+from kf_core.checkpoints.known_models import self_forcing
+from kf_core.models.card import CARD_KEY
+from kf_core.models.wan import WanModel
 
 from . import containers
 from .outcome import SPARE, Outcome, limit_memory, outcome

@@ -7,20 +7,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kf_core.checkpoints import recognise
+from kf_core.checkpoints import detect as recognise
 from kf_core.checkpoints.checkpoint import identify
 from kf_core.checkpoints.key_maps import wan_name
-from kf_core.checkpoints.known import KNOWN, self_forcing
+from kf_core.checkpoints.known_models import KNOWN, self_forcing
 from kf_core.checkpoints.load import load_generator
 from kf_core.checkpoints.vaes import load_vae
 from kf_core.checkpoints.weights import as_stored, whole
 from kf_core.errors import KnotForcingError
-from kf_core.model.card import CARD_KEY, ModelCard
-from kf_core.model.wan import WanModel
+from kf_core.models.card import CARD_KEY, ModelCard
+from kf_core.models.wan import WanModel
 from kf_core.settings import Ahead
 from kf_core.vae.wan import WanVAE
 
-from ..model.test_causal import segment
+from ..models.test_causal import segment
 from ..tiny import CARD, generator
 from . import containers
 

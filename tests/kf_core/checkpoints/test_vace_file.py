@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kf_core.checkpoints.known import livetalk, self_forcing
+from kf_core.checkpoints.known_models import livetalk, self_forcing
 from kf_core.checkpoints.vace import load_vace, vace_of
 from kf_core.errors import KnotForcingError
-from kf_core.model.vace import Vace
+from kf_core.models.vace import Vace
 
 from ..tiny import CARD
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kf_core.checkpoints.marks import space_of
+from kf_core.checkpoints.signatures import space_of
 from kf_core.checkpoints.vae_names import diffusers_name
 from kf_core.checkpoints.vaes import load_decoder, load_vae
 from kf_core.errors import KnotForcingError
 from kf_core.vae.streaming import DecoderState, decode_latents
-from kf_core.vae.tiny import TinyDecoder, TinyVAE
+from kf_core.vae.taehv import TinyDecoder, TinyVAE
 from kf_core.vae.wan import WanVAE
 
 LATENTS = torch.randn(1, 16, 3, 2, 2, generator=torch.Generator().manual_seed(3))

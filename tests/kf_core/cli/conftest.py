@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from skimage import data
 
-from kf_core.model.card import CARD_KEY
+from kf_core.models.card import CARD_KEY
 from kf_core.vae.wan import WanVAE
 
 from .. import tiny

@@ -10,14 +10,14 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from kf_core.checkpoints.known import self_forcing, wan_t2v
+from kf_core.checkpoints.known_models import self_forcing, wan_t2v
 from kf_core.cli.model import settings_for
 from kf_core.media.playback import probe
-from kf_core.model.card import CARD_KEY
-from kf_core.model.vace import Vace
+from kf_core.models.card import CARD_KEY
+from kf_core.models.vace import Vace
 from kf_core.schedule import few_steps
-from kf_core.spool import Spool
-from kf_core.vae.tiny import TinyVAE
+from kf_core.session.latent_log import Spool
+from kf_core.vae.taehv import TinyVAE
 
 from .commands import CARD, Files, made, write_voice
 

@@ -10,8 +10,8 @@ from torch._inductor.utils import fresh_cache
 
 from kf_core.cli import bench
 from kf_core.cli.main import main
-from kf_core.evaluation.random_model import PRESETS
 from kf_core.media.playback import probe
+from kf_core.metrics.random_model import PRESETS
 from kf_core.schedule import few_steps
 
 SMALL = ["--preset", "small", "--size", "32x32", "--tiny-vae"]

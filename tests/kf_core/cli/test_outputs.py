@@ -160,7 +160,6 @@ def test_the_other_commands_do_not_write_over_what_they_read(files, capsys):
         ["plot", folder / "numbers.json", folder / "numbers.json"],
         ["bench", "--seconds", "1", "--checkpoint", folder / "tiny.safetensors", "--json", folder / "tiny.safetensors"],
         ["bench", "--seconds", "1", "--film", folder / "b.mp4", "--json", folder / "b.mp4"],
-        ["evaluate", "--ablation", folder / "run", "--checkpoint", folder / "tiny.safetensors", "--page", folder / "tiny.safetensors"],
     ):
         capsys.readouterr()
         assert main([str(word) for word in words]) == 1

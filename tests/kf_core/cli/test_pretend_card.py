@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kf_core.cli.main import main
-from kf_core.cli.protocols import FIRST_SEED
-from kf_core.training.sitters import seat
+from lab.__main__ import main as laboratory
+from lab.kf_tiny.subjects import seat
+from lab.protocols.command import FIRST_SEED
 
 from ...pretend_card import skip_where_it_cannot_be_built
 from .commands import made
@@ -63,9 +63,9 @@ def test_protocols_measure_on_another_device(files, monkeypatch):
     words += ["--seconds", "2", "--identities", "2", "--variants", "full", "--conditions", "sound only"]
     monkeypatch.setenv("KF_PRECISION", "fp32")  # on both, whatever the processor would choose
     runs = {name: files.folder / name for name in ("there", "here")}
-    run("-m", "tests.pretend_card", "kf_core", "evaluate", "--ablation", str(runs["there"]), *words, "--device", "pretend")
+    run("-m", "tests.pretend_card", "lab", "ablation", str(runs["there"]), *words, "--device", "pretend")
     assert "float32 on pretend, " in (runs["there"] / "ablation.md").read_text(encoding="utf-8")
-    assert main(["evaluate", "--ablation", str(runs["here"]), *words]) == 0
+    assert laboratory(["ablation", str(runs["here"]), *words]) == 0
     there, here = (json.loads((folder / "ablation.json").read_text(encoding="utf-8"))["results"] for folder in runs.values())
     assert len(there) == len(here) == 4
     for one, other in zip(there, here, strict=True):  # correlations over so few frames hang on the last digit, and are not compared

@@ -5,7 +5,7 @@ import time
 import torch
 from safetensors.torch import load_file
 
-from kf_core.checkpoints import alone
+from kf_core.checkpoints import decoder_only as alone
 from kf_core.vae.streaming import VideoDecoder
 from kf_core.vae.wan import WanVAE
 

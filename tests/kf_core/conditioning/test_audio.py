@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kf_core.conditioning.audio import SAMPLE_RATE, AudioArray, AudioFile, LiveAudio, Silence
-from kf_core.conditioning.log_mel import FFT, HIGHEST_HZ, LOWEST_HZ, MELS, WIDTH, LogMel, mel_bands, mel_frequencies
+from kf_core.conditioning.audio import AudioArray, AudioFile, LiveAudio, Silence
+from kf_core.encoders.log_mel import FFT, HIGHEST_HZ, LOWEST_HZ, MELS, WIDTH, LogMel, mel_bands, mel_frequencies
 from kf_core.errors import KnotForcingError
 from kf_core.timeline import PixelSpan
+from kf_core.types import SAMPLE_RATE
 
 from ...held import counted
 

@@ -10,17 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kf_core.chunks import ChunkConditioning
-from kf_core.conditioning.audio import SAMPLE_RATE, AudioArray, AudioFile, LiveAudio, Silence
+from kf_core.conditioning.audio import AudioArray, AudioFile, LiveAudio, Silence
 from kf_core.conditioning.driving import Driving
 from kf_core.conditioning.expression import EXPRESSION, ExpressionTrack
-from kf_core.conditioning.log_mel import LogMel
 from kf_core.conditioning.pose import HeadAngles, PoseFrames
 from kf_core.conditioning.track import Keyframes
+from kf_core.encoders.log_mel import LogMel
 from kf_core.errors import KnotForcingError
-from kf_core.model.card import AudioSpec, ModelCard, PoseSpec, TextSpec
+from kf_core.models.card import AudioSpec, ModelCard, PoseSpec, TextSpec
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan, PixelSpan
+from kf_core.types import SAMPLE_RATE, ChunkConditioning
 
 from ...held import counted
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from kf_core.checkpoints.known import kf_tiny
+from kf_core.checkpoints.known_models import kf_tiny
 from kf_core.conditioning.driving import Driving
 from kf_core.conditioning.expression import ExpressionTrack
 from kf_core.conditioning.idle import BLINK_GAPS, FIRST_BLINK, Blinks, Glances, Idle, Sway
 from kf_core.conditioning.pose import HeadAngles
+from kf_core.content_id import fingerprint
 from kf_core.errors import KnotForcingError
-from kf_core.fingerprint import fingerprint
 from kf_core.timeline import LatentSpan
 
 FPS = 16

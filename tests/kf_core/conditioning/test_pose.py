@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from kf_core.chunks import FrameChunk
 from kf_core.conditioning.head import HeadPose, keypoints, mean_shape
 from kf_core.conditioning.openpose import JOINTS, LIMBS, draw_pose, reduce_pose
 from kf_core.conditioning.pose import HeadAngles, PoseFrames, PoseVideo
 from kf_core.errors import KnotForcingError
 from kf_core.media.video import VideoWriter
 from kf_core.timeline import PixelSpan
+from kf_core.types import FrameChunk
 
 SIDE = 512  # the size the standard is stated at
 

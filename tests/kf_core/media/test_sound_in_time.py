@@ -7,7 +7,7 @@ import soxr
 from kf_core.conditioning.audio import AudioArray, AudioFile
 from kf_core.media.sound import SoundFile
 from kf_core.media.stamps import Stamped, placed
-from kf_core.pieces import sound_between
+from kf_core.session.sinks.segments import sound_between
 
 from ...cases import case
 from .synth import RATE, Film, Sound, joined, sweep, write

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kf_core.chunks import LatentChunk, TextContext
 from kf_core.errors import KnotForcingError
-from kf_core.model.causal import Segment
-from kf_core.model.hot_path import HotGenerator
-from kf_core.model.kv_cache import KVCache
+from kf_core.models.causal import Segment
+from kf_core.models.kv_cache import KVCache
+from kf_core.models.optimized_forward import HotGenerator
 from kf_core.sampling.guidance import guided, refuse_unread, remark_on_guidance
 from kf_core.sampling.rollout import RolloutState, commit, prefill, rollout
 from kf_core.schedule import few_steps
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan
+from kf_core.types import LatentChunk, TextContext
 
 from ..tiny import CARD, SETTINGS, Waves, chunks, frames, generator, noise, portrait
 

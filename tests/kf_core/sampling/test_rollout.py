@@ -6,14 +6,14 @@ from itertools import islice
 import pytest
 import torch
 
-from kf_core.chunks import LatentChunk, Step
 from kf_core.conditioning.anchor import Anchor
-from kf_core.model.causal import Segment
+from kf_core.models.causal import Segment
 from kf_core.sampling.knot import tie
 from kf_core.sampling.rollout import RolloutState, anchor_position, commit, prefill, rollout
 from kf_core.schedule import warped
 from kf_core.settings import Behind, Fixed, RolloutSettings
 from kf_core.timeline import LatentSpan
+from kf_core.types import LatentChunk, Step
 
 from ...held import tensor_bytes
 from ..tiny import CARD, HEIGHT, SETTINGS, WIDTH, Waves, chunks, frames, generator, noise, portrait
@@ -256,7 +256,7 @@ class Cat:
         self.model, self.parts = model, parts
 
     def read(self, layer, keys, values):
-        from kf_core.model.rope import rotation
+        from kf_core.models.rope import rotation
 
         grid, head_dim = self.model.grid(HEIGHT, WIDTH), keys.shape[-1]
         turned = [rotation(torch.tensor(p), grid, head_dim, keys.dtype)(kv[layer][0]) for kv, p in self.parts]
@@ -264,7 +264,7 @@ class Cat:
 
 
 def record_keys(model, segment: Segment, text, parts=()):
-    from kf_core.model.kv_cache import Record
+    from kf_core.models.kv_cache import Record
 
     record = Record()
     model.forward([replace(segment, record=record, reads=Cat(model, parts) if parts else None)], text)
@@ -324,7 +324,7 @@ def test_ten_thousand_chunks_have_flat_memory_and_positions_past_thirty_thousand
 
     class Silence:
         def window(self, span):
-            from kf_core.chunks import ChunkConditioning
+            from kf_core.types import ChunkConditioning
 
             return ChunkConditioning(span=span)
 

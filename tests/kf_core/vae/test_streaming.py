@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from kf_core.chunks import LatentChunk
 from kf_core.timeline import LatentSpan, PixelSpan
+from kf_core.types import LatentChunk
 from kf_core.vae.streaming import DecoderState, EncoderState, VideoDecoder, decode_latents, encode_clip, encode_frames, prepare
 from kf_core.vae.wan import Decoder, Encoder, Upsample, WanDecoder, WanVAE, extend, from_model_space, to_model_space
 

@@ -1,0 +1,1 @@
+"""Measures that nodes and command line report; one measure a file."""

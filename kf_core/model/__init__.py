@@ -1,1 +1,0 @@
-"""Tensors in, tensors out: networks hold weights only. No file, no loop over time."""

@@ -1,0 +1,1 @@
+"""Wan's modules, the causal forward over segments, the cache. No file, no loop over time."""

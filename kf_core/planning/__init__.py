@@ -1,0 +1,1 @@
+"""What fits into a machine's memory: computed on the meta device, decided by presets."""

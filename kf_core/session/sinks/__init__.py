@@ -1,0 +1,1 @@
+"""Where a session's frames go: a video file, segments."""

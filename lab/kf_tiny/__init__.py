@@ -1,0 +1,1 @@
+"""kf-tiny's worlds (faces, speech) and its recipe."""
