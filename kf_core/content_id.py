@@ -3,7 +3,7 @@
     media     files and arrays: every byte counts. A file is read once per process; it is read again when its size or time changed
     networks  the sum of all their bits, and samples of each tensor, which tell the order
     records   dataclasses by `frozen_names`: names that are written down, so that renaming a class or a field renames nothing here
-    others    say their own name (`name_for_recipe`)
+    others    say their own name (`content_id`)
 
 What cannot be repeated (a live source without a name) has no fingerprint. A field that came `later` than the first names counts only
 where it is used, so that names given before still hold. Files of weights are sampled: see `fingerprint_of_weights`.
@@ -43,12 +43,12 @@ class Unrepeatable(ValueError):
     """The value is not one that another run could have again."""
 
 
-def later(default: Any) -> Any:
+def added_later(default: Any) -> Any:
     """A dataclass field with this default that came when values of its class had names already."""
     return dataclasses.field(default=default, metadata={"later": True})
 
 
-def unsaid(value: Any) -> list[str]:
+def unused_fields(value: Any) -> list[str]:
     """The fields of a dataclass's value that came later and are not used."""
     fields = dataclasses.fields(value)
     return [field.name for field in fields if field.metadata.get("later") and getattr(value, field.name) == field.default]
@@ -118,7 +118,7 @@ def places(count: int, of: int) -> list[int]:
 def _feed(digest, value) -> None:
     """Adds a value between marks. Its kind is a word that is written down, so that no class's name gets into a fingerprint."""
     kind = "NoneType" if value is None else next((word for plain, word in PLAIN.items() if isinstance(value, plain)), None)
-    own_name = getattr(value, "name_for_recipe", None) if kind is None else None
+    own_name = getattr(value, "content_id", None) if kind is None else None
     if kind in ("NoneType", "bool", "int", "str"):
         _add(digest, kind, repr(value).encode())
     elif kind == "float":
@@ -162,7 +162,7 @@ def _record(value) -> bytes:
         return _known[value]
     digest = hashlib.sha256()
     _, names = names_of(type(value))
-    left_out = unsaid(value)
+    left_out = unused_fields(value)
     said = {name: getattr(value, field) for field, name in names.items() if isinstance(name, str) and field not in left_out}
     said |= {field: name.value for field, name in names.items() if isinstance(name, Removed)}
     for name in sorted(said):

@@ -11,7 +11,7 @@ from torch import Tensor
 GOES_ON = ("cuda", "meta")  # the latter copies nothing; on it tests see that nobody waits
 
 
-def send(tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
     """The tensor there, in that type. The host does not wait for a GPU to take it, so what was asked of it before may still be running."""
     tensor, device = tensor.to(dtype), torch.device(device)
     if device.type == "cuda" and tensor.device.type == "cpu":

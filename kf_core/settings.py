@@ -7,7 +7,7 @@ Lengths are in latent frames. A `ModelCard` carries the settings its model was t
 from dataclasses import dataclass
 from typing import Literal
 
-from .content_id import LEFT_OUT, frozen_names, later
+from .content_id import LEFT_OUT, added_later, frozen_names
 from .errors import KnotForcingError
 from .timeline import LatentSpan
 
@@ -29,7 +29,7 @@ class Ahead:
                 f"The anchor runs ahead from {self.start} in strides of {self.stride} latent frames; both must be at least 1."
             )
 
-    def place(self, stop: int) -> int:
+    def position(self, stop: int) -> int:
         """The anchor's position while frames up to `stop - 1` are denoised: always beyond them."""
         if stop <= self.start:
             return self.start
@@ -43,7 +43,7 @@ class Behind:
 
     gap: int = 4
 
-    def place(self, start: int) -> int:
+    def position(self, start: int) -> int:
         return start - self.gap
 
 
@@ -95,9 +95,9 @@ class RolloutSettings:
     schedule: tuple[tuple[float, float], ...]  # (sigma, t) of each step; t is what the network is told
     first_schedule: tuple[tuple[float, float], ...] | None = None  # for the first chunk, where it differs (Causal-Forcing++)
     max_frames: int | None = None  # only with an unlimited window: its cache is allocated once
-    renoise: bool = later(True)  # between steps: the estimate under fresh noise (few-step students), or an Euler step along the flow
-    shift: float = later(5.0)  # how the steps of the schedule are spaced, for one of another length
-    guidance: float = later(1.0)  # how far the flow goes from the negative prompt's to the prompt's; 1: there, without asking both
+    renoise: bool = added_later(True)  # between steps: the estimate under fresh noise (few-step students), or an Euler step along the flow
+    shift: float = added_later(5.0)  # how the steps of the schedule are spaced, for one of another length
+    guidance: float = added_later(1.0)  # how far the flow goes from the negative prompt's to the prompt's; 1: there, without asking both
 
     def __post_init__(self) -> None:
         if self.chunk < 1:

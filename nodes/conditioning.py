@@ -15,7 +15,7 @@ from ..kf_core.conditioning.portrait import advice_on, livetalk_portrait, prepar
 from ..kf_core.conditioning.pose import HeadAngles, PoseFrames
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.vae.wan import SPATIAL_STRIDE
-from .host import live, models, vaes
+from .host import models, preview, vaes
 from .loaders import CATEGORY
 from .wires import AnchorWire, Driver, DrivingWire
 
@@ -70,7 +70,7 @@ class EncodeReferenceAnchor(io.ComfyNode):
         image = one_image(portrait)
         cut = livetalk_portrait if card.image_channels == "portrait" else prepare_portrait
         prepared = cut(image, width, height)
-        live.say(cls.hidden.unique_id, "\n".join(advice_on(image, width, height)))
+        preview.set_status(cls.hidden.unique_id, "\n".join(advice_on(image, width, height)))
         return io.NodeOutput(vaes.encode_portrait(vae, prepared), prepared[0, :, 0].movedim(0, -1)[None])
 
 

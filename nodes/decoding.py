@@ -13,13 +13,13 @@ from comfy_api.latest import InputImpl, io, ui
 
 from ..kf_core.content_id import fingerprint
 from ..kf_core.errors import KnotForcingError
-from ..kf_core.session.executor import Worker
-from ..kf_core.session.latent_log import Spool
-from ..kf_core.session.sinks.video_file import Film, film_name
+from ..kf_core.session.executor import Executor
+from ..kf_core.session.latent_log import LatentLog
+from ..kf_core.session.sinks.video_file import VideoFile, film_name
 from ..kf_core.session.stream import Stream
 from ..kf_core.timeline import PixelSpan
 from ..kf_core.types import FrameChunk, LatentChunk, Replayed, Step, gather
-from .host import folders, live
+from .host import folders, preview
 from .host.running import in_memory
 from .loaders import CATEGORY
 from .tuning import tuned
@@ -71,8 +71,8 @@ class StreamingDecode(io.ComfyNode):
     @classmethod
     def execute(cls, stream: Recipe, vae, filename_prefix: str, keep_frames: bool, max_frames: int) -> io.NodeOutput:
         how = tuned(stream, vae)
-        live.say(cls.hidden.unique_id, how.said)
-        with in_memory(stream, how.vae, how.way) as running, folders.kept_streams().use(running.recipe()) as folder:
+        preview.set_status(cls.hidden.unique_id, how.said)
+        with in_memory(stream, how.vae, how.decode_plan) as running, folders.kept_streams().use(running.recipe()) as folder:
             if keep_frames:
                 refuse_too_many(running.num_frames, max_frames, running.anchor.latent.shape)
             film, subfolder = film_of(running, filename_prefix, partial(how.worker, running), folder)
@@ -80,21 +80,21 @@ class StreamingDecode(io.ComfyNode):
                 folders.refuse_read(film.path, cls.hidden.prompt)
             frames = make(film, cls.hidden.unique_id, keep_frames, how.said)
         if not keep_frames:
-            frames = live.withheld("Streaming Decode gave no frames, because `keep_frames` is off. Switch it on, or use its VIDEO.")
+            frames = preview.blocked("Streaming Decode gave no frames, because `keep_frames` is off. Switch it on, or use its VIDEO.")
         shown = ui.PreviewVideo([ui.SavedResult(film.path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(InputImpl.VideoFromFile(str(film.path)), frames, ui=shown)
 
 
-def film_of(running: Stream, prefix: str, worker: Callable[[], Worker], folder: Path) -> tuple[Film, str]:
+def film_of(running: Stream, prefix: str, worker: Callable[[], Executor], folder: Path) -> tuple[VideoFile, str]:
     """The file that a stream belongs in, and its subfolder. `worker`: who makes its frames; `folder`: where streams are kept."""
     recipe = running.recipe()
     height, width = (8 * size for size in running.anchor.latent.shape[-2:])
     path, subfolder = folders.output_file(prefix, film_name(running, recipe), width, height)
     state_file = folder / f"{recipe}-{fingerprint(str(path))[:8]}.state"
-    return Film(stream=running, path=path, state_file=state_file, spool=Spool(folder, recipe), worker=worker), subfolder
+    return VideoFile(stream=running, path=path, state_file=state_file, spool=LatentLog(folder, recipe), worker=worker), subfolder
 
 
-def make(film: Film, node_id: str, keep_frames: bool, said: str = "") -> torch.Tensor | None:
+def make(film: VideoFile, node_id: str, keep_frames: bool, said: str = "") -> torch.Tensor | None:
     """Record the film, showing it; the frames [f, h, w, 3] if they are to be kept. Ends at once when the user cancels.
 
     `said`: how its frames are made."""
@@ -103,31 +103,31 @@ def make(film: Film, node_id: str, keep_frames: bool, said: str = "") -> torch.T
     remarks = " ".join(filter(None, (said, lost, *stream.remarks())))
     if film.is_whole() and not keep_frames:
         film.finish()
-        live.say(node_id, f"{there / stream.fps:.1f} s were there already: {film.path}. {remarks}".rstrip())
+        preview.set_status(node_id, f"{there / stream.fps:.1f} s were there already: {film.path}. {remarks}".rstrip())
         return None
-    live.say(node_id, lost)
+    preview.set_status(node_id, lost)
     try:
-        with live.Show(node_id, stream.num_frames, there, stream.fps) as show, closing(film.record(keep_frames)) as happening:
+        with preview.Preview(node_id, stream.num_frames, there, stream.fps) as show, closing(film.record(keep_frames)) as happening:
             for item in happening:
                 if isinstance(item, Step):
                     show.step(item)
                 elif isinstance(item, Replayed):
-                    live.say(node_id, f"Taking up what was denoised before: {item.index + 1} of {item.total} chunks. {lost}")
+                    preview.set_status(node_id, f"Taking up what was denoised before: {item.index + 1} of {item.total} chunks. {lost}")
                 elif isinstance(item, FrameChunk):
                     show.show(item)
                     if keep_frames:
                         kept = gather(kept, item, PixelSpan(0, stream.num_frames))
                 if not isinstance(item, LatentChunk):
-                    live.stop_if_cancelled()
+                    preview.stop_if_cancelled()
     finally:
         if not film.is_whole():
-            live.say(node_id, _stopped(film))
-    show.make_room()
-    live.say(node_id, f"{film.frames / stream.fps:.1f} s in {film.path}, {show.speed:.1f} FPS. {remarks}".rstrip())
+            preview.set_status(node_id, _stopped(film))
+    show.clear()
+    preview.set_status(node_id, f"{film.frames / stream.fps:.1f} s in {film.path}, {show.speed:.1f} FPS. {remarks}".rstrip())
     return kept
 
 
-def _stopped(film: Film) -> str:
+def _stopped(film: VideoFile) -> str:
     """What a run that was cancelled leaves."""
     if not film.frames:
         return "Stopped before there was an image. Queue again to go on."

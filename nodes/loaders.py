@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..kf_core.errors import KnotForcingError
-from .host import folders, live, models, vaes
+from .host import folders, models, preview, vaes
 
 CATEGORY = "Knot Forcing"
 NONE = "none"
@@ -89,7 +89,7 @@ class LoadKFModel(io.ComfyNode):
                 f"{card.name} draws for Wan 2.1's own VAE, and kf-tiny's was chosen. "
                 f"Put wan_2.1_vae.safetensors in models/vae and choose it in `vae_name`."
             )
-        live.say(cls.hidden.unique_id, " ".join(filter(None, (card.note, card.restricted, *remarks))))
+        preview.set_status(cls.hidden.unique_id, " ".join(filter(None, (card.note, card.restricted, *remarks))))
         return io.NodeOutput(model, vae)
 
 

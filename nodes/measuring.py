@@ -19,7 +19,7 @@ from ..kf_core.metrics.seams import Seams
 from ..kf_core.metrics.speed import machine, measure
 from ..kf_core.planning.presets import TINY
 from ..kf_core.timeline import latent_frames
-from .host import live
+from .host import preview
 from .host.running import in_memory, peak_vram_mib
 from .loaders import CATEGORY
 from .tuning import tuned
@@ -56,15 +56,15 @@ class PerformanceCard(io.ComfyNode):
     @classmethod
     def execute(cls, stream: Recipe, vae, chunks: int) -> io.NodeOutput:
         how = tuned(stream, vae)
-        with in_memory(stream, how.vae, how.way) as running:
+        with in_memory(stream, how.vae, how.decode_plan) as running:
             possible = 1 + running.settings.chunk_of(latent_frames(running.num_frames) - 1)
             chunks = min(chunks, possible)
-            speed = measure(running, chunks, progress=lambda time: live.stop_if_cancelled())
+            speed = measure(running, chunks, progress=lambda time: preview.stop_if_cancelled())
             facts = {
                 "model": running.model.card.name,
                 "size": f"{running.anchor.latent.shape[-1] * 8}x{running.anchor.latent.shape[-2] * 8}",
                 "precision": str(running.model.dtype).removeprefix("torch."),
-                "frames": "by a tiny decoder" if how.way.decoder == TINY else "by the VAE",
+                "frames": "by a tiny decoder" if how.decode_plan.decoder == TINY else "by the VAE",
                 "frames per second": round(speed.frames_per_second, 2),
                 "times real time": round(speed.times_real_time, 3),
                 "first frame after, s": round(speed.first_frame, 3),
@@ -73,7 +73,7 @@ class PerformanceCard(io.ComfyNode):
                 "chunks": chunks,
                 "machine": machine(),
             }
-        live.say(cls.hidden.unique_id, f"{speed.frames_per_second:.1f} FPS, first frame after {speed.first_frame:.2f} s")
+        preview.set_status(cls.hidden.unique_id, f"{speed.frames_per_second:.1f} FPS, first frame after {speed.first_frame:.2f} s")
         return io.NodeOutput(_image_of(_card(facts)), json.dumps(facts, indent=1))
 
 
@@ -127,12 +127,12 @@ class SeamAndDriftMeter(io.ComfyNode):
             **{f"flicker_{name}": value for name, value in asdict(flicker).items()},
         }
         ratio = "no seam" if seam.ratio is None else f"seam ratio {seam.ratio:.2f}"
-        live.say(cls.hidden.unique_id, f"{ratio}, drift {drift.per_minute:.3f} a minute, flicker {flicker.score:.1f}")
+        preview.set_status(cls.hidden.unique_id, f"{ratio}, drift {drift.per_minute:.3f} a minute, flicker {flicker.score:.1f}")
         return io.NodeOutput(_image_of(_plot(np.array(colours), fps, facts)), json.dumps(facts, indent=1))
 
 
 def _feed(meters, block: list[torch.Tensor], colours: list) -> None:
-    live.stop_if_cancelled()
+    preview.stop_if_cancelled()
     if block:
         frames = torch.stack(block)
         colours += frames.mean((1, 2)).tolist()

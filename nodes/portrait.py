@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..kf_core.conditioning.portrait import HEAD_AND_SHOULDERS, advice_on, advice_on_face, refuse_hopeless
+from ..kf_core.conditioning.portrait import HEAD_AND_SHOULDERS, advice_on, advice_on_face, validate_portrait
 from ..kf_core.errors import KnotForcingError
 from .conditioning import one_image
-from .host import live, models
+from .host import models, preview
 from .loaders import CATEGORY
 
 FACE_AT = 0.45  # of the crop's height, from the top: where the middle of the face comes
@@ -62,11 +62,11 @@ class PortraitCrop(io.ComfyNode):
             image, name = cropped(image, box, margin, card.width / card.height), "cut"
             found = f"Face: {box[2]}x{box[3]} pixels, {box[3] / image.shape[0]:.0%} of the cut's height."
             advice = advice_on_face(box[3], card.height)
-        refuse_hopeless(image)
+        validate_portrait(image)
         advice += advice_on(image, card.width, card.height, name)
         said = [found, *(advice or ["Nothing is wrong with size, shape, contrast and sharpness."])]
         report = "\n".join(said)
-        live.say(cls.hidden.unique_id, report)
+        preview.set_status(cls.hidden.unique_id, report)
         return io.NodeOutput(image[None], report)
 
 

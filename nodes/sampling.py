@@ -11,13 +11,13 @@ from comfy_api.latest import io
 from ..kf_core.conditioning.idle import NATURAL
 from ..kf_core.errors import KnotForcingError
 from ..kf_core.planning.presets import AUTO, CHOICES
-from ..kf_core.sampling.guidance import refuse_unread
+from ..kf_core.sampling.guidance import require_text_encoder
 from ..kf_core.schedule import few_steps
 from ..kf_core.settings import STRONGEST_GUIDANCE, Ahead, AnchorRule, Behind, Fixed, RolloutSettings
 from ..kf_core.timeline import latent_frames, pixel_frames_in
-from .host import live, models
-from .host.encoders import refuse_deaf
-from .host.vace import refuse_misled
+from .host import models, preview
+from .host.encoders import require_audio_encoder
+from .host.vace import require_vace
 from .loaders import CATEGORY
 from .wires import AnchorWire, Driver, DrivingWire, Recipe, StreamWire
 
@@ -162,15 +162,15 @@ class Sampler(io.ComfyNode):
         driver, card = driving or Driver(), models.card_of(model)
         if "blink" in card.expression:
             driver = replace(driver, driving=replace(driver.driving, idle=idle))
-        refuse_deaf(card, driver)
-        refuse_misled(card, driver)
+        require_audio_encoder(card, driver)
+        require_vace(card, driver)
         seconds = seconds or driver.driving.seconds
         if not seconds:
             raise KnotForcingError("How long should the video be? Connect Audio Conditioning to `driving`, or set `seconds`.")
-        live.say(cls.hidden.unique_id, remark_on_length(driver, seconds))
+        preview.set_status(cls.hidden.unique_id, remark_on_length(driver, seconds))
         own = card.under_knot_forcing() if method == KNOT_FORCING else card.rollout
         settings = chosen(own, latent_frames(pixel_frames_in(seconds, card.fps)), guidance=guidance, **switches)
-        refuse_unread(card, settings, has_reader=driver.clip is not None)
+        require_text_encoder(card, settings, has_text_encoder=driver.clip is not None)
         return io.NodeOutput(Recipe(model=model, anchor=anchor, driver=driver, settings=settings, seed=seed, seconds=seconds, tune=tune))
 
 

@@ -18,13 +18,13 @@ from ..kf_core.media.fragments import num_frames
 from ..kf_core.media.playback import metadata
 from ..kf_core.media.video import Provenance, VideoWriter
 from ..kf_core.memory import give_back
-from ..kf_core.session.latent_log import Spool
-from ..kf_core.session.sinks.segments import Pieces, piece_with, sound_between
+from ..kf_core.session.latent_log import LatentLog
+from ..kf_core.session.sinks.segments import Segments, segment_with, sound_between
 from ..kf_core.session.sinks.video_file import CHANNELS, SAMPLE_RATE, film_name
 from ..kf_core.timeline import latent_frames
 from ..kf_core.types import FrameChunk, LatentChunk, Step, gather
 from ..kf_core.vae.wan import from_model_space
-from .host import folders, live
+from .host import folders, preview
 from .host.running import in_memory
 from .loaders import CATEGORY
 from .tuning import tuned
@@ -72,22 +72,22 @@ class NextSegment(io.ComfyNode):
     @classmethod
     def execute(cls, stream: Recipe, vae, index: int, seconds: float) -> io.NodeOutput:
         how = tuned(stream, vae)
-        live.say(cls.hidden.unique_id, how.said)
-        with in_memory(stream, how.vae, how.way) as running, folders.kept_streams().use(running.recipe()) as folder:
+        preview.set_status(cls.hidden.unique_id, how.said)
+        with in_memory(stream, how.vae, how.decode_plan) as running, folders.kept_streams().use(running.recipe()) as folder:
             recipe = running.recipe()
-            spool = Spool(folder, recipe)
-            pieces = Pieces(stream=running, seconds=seconds, folder=folder, spool=spool, worker=partial(how.worker, running))
+            spool = LatentLog(folder, recipe)
+            pieces = Segments(stream=running, seconds=seconds, folder=folder, spool=spool, worker=partial(how.worker, running))
             span = pieces.span(index)
             frames = None
-            with live.Show(cls.hidden.unique_id, span.stop, span.start, running.fps) as show, closing(pieces.take(index)) as happening:
-                for item in happening:
+            with preview.Preview(cls.hidden.unique_id, span.stop, span.start, running.fps) as show, closing(pieces.take(index)) as events:
+                for item in events:
                     if isinstance(item, Step):
                         show.step(item)
                     elif isinstance(item, FrameChunk):
                         show.show(item)
                         frames = gather(frames, item, span)
                     if not isinstance(item, LatentChunk):
-                        live.stop_if_cancelled()
+                        preview.stop_if_cancelled()
             segment = Segment(
                 stream=f"{film_name(running, recipe)}-{seconds:g}s",
                 model=running.model.card.name,
@@ -101,7 +101,7 @@ class NextSegment(io.ComfyNode):
                 driver=stream.driver,
             )
             sound = torch.from_numpy(pieces.sound(index, SAMPLE_RATE, CHANNELS))[None]
-        live.say(cls.hidden.unique_id, f"Segment {index} of 0 .. {pieces.count - 1}, {show.speed:.1f} FPS. {how.said}".rstrip())
+        preview.set_status(cls.hidden.unique_id, f"Segment {index} of 0 .. {pieces.count - 1}, {show.speed:.1f} FPS. {how.said}".rstrip())
         return io.NodeOutput(frames, {"waveform": sound, "sample_rate": SAMPLE_RATE}, segment)
 
 
@@ -171,7 +171,7 @@ class AppendSegment(io.ComfyNode):
                 video.write(missing, _sound(segment, audio, start, stop, before).T)
         give_back()  # of what others made of the frames
         done = f"{_frames_in(path) / segment.fps:.1f} of {segment.of / segment.fps:.1f} s in {path}"
-        live.say(cls.hidden.unique_id, f"{done}. {_left_out(segment, len(images) - len(missing))}".removesuffix(". "))
+        preview.set_status(cls.hidden.unique_id, f"{done}. {_left_out(segment, len(images) - len(missing))}".removesuffix(". "))
         shown = ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), ui=shown)
 
@@ -210,13 +210,13 @@ class StreamToLatent(io.ComfyNode):
                     f"Shorten the stream, raise `max_latents`, or use Streaming Decode, which needs no memory for them."
                 )
             latents = []
-            with live.Show(cls.hidden.unique_id, running.num_frames, 0, running.fps) as show:
-                for item in running.latents(Spool(folder, running.recipe())):
+            with preview.Preview(cls.hidden.unique_id, running.num_frames, 0, running.fps) as show:
+                for item in running.latents(LatentLog(folder, running.recipe())):
                     if isinstance(item, Step):
                         show.step(item)
                     elif isinstance(item, LatentChunk):
                         latents.append(item.latents.cpu())
-                    live.stop_if_cancelled()
+                    preview.stop_if_cancelled()
         return io.NodeOutput({"samples": from_model_space(torch.cat(latents, dim=2)[:, :, :needed])})
 
 
@@ -239,7 +239,7 @@ def _frames_before(segment: Segment, path: Path) -> int:
     """How many frames the file has that the segment is to go on with. Raises KnotForcingError where one before it is missing."""
     there = 0 if segment.index == 0 else _frames_in(path)
     if segment.start > there:
-        missing = piece_with(there, segment.seconds, segment.fps)
+        missing = segment_with(there, segment.seconds, segment.fps)
         raise KnotForcingError(
             f"Segment {segment.index} begins at frame {segment.start}, and {path.name} has {there}: a segment before it is missing. "
             f"Set `index` of Next Segment to {missing} and queue again from there{', or to 0 to begin again' if missing else ''}."

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..kf_core.models.causal import Generator
-from ..kf_core.planning.presets import AUTO, TINY, Way, plan
-from ..kf_core.session.executor import Worker, worker_for
+from ..kf_core.planning.presets import AUTO, TINY, DecodePlan, plan
+from ..kf_core.session.executor import Executor, executor_for
 from ..kf_core.session.stream import Stream
 from ..kf_core.vae.wan import SPATIAL_STRIDE
 from .host import folders, models, vaes
@@ -22,13 +22,13 @@ from .wires import Recipe
 class Tuned:
     """How a stream's frames are made."""
 
-    way: Way
+    decode_plan: DecodePlan
     vae: Any  # the host's VAE that makes them
     said: str  # what was chosen, and why; empty where there is nothing to choose
 
-    def worker(self, stream: Stream) -> Worker:
+    def worker(self, stream: Stream) -> Executor:
         """Who makes the frames."""
-        return worker_for(stream.model.device, decoder_device=stream.decoder.device, has_room=self.way.is_beside)
+        return executor_for(stream.model.device, decoder_device=stream.decoder.device, has_room=self.decode_plan.overlap_decode)
 
 
 def tuned(recipe: Recipe, vae) -> Tuned:
@@ -54,13 +54,13 @@ def tuned(recipe: Recipe, vae) -> Tuned:
         forward=Generator,
     )
     said = "" if found.is_usual else found.why
-    if found.way.decoder != connected and small is not None:
-        return Tuned(way=found.way, vae=small, said=said)
-    if may_change and found.way.decoder == TINY:
-        return Tuned(way=found.way, vae=vaes.load_vae(tiny), said=f"{said} {tiny} makes the frames.")
+    if found.decode_plan.decoder != connected and small is not None:
+        return Tuned(way=found.decode_plan, vae=small, said=said)
+    if may_change and found.decode_plan.decoder == TINY:
+        return Tuned(way=found.decode_plan, vae=vaes.load_vae(tiny), said=f"{said} {tiny} makes the frames.")
     if tiny is not None and not found.fits:
         said += f" {tiny} is there: choose {found.preset} in `tune`, and it makes the frames, faster and softer."
-    return Tuned(way=found.way, vae=vae, said=said)
+    return Tuned(way=found.decode_plan, vae=vae, said=said)
 
 
 def _weight_bytes(recipe: Recipe) -> int:

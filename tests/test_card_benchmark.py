@@ -33,7 +33,7 @@ def test_every_part_leaves_numbers_and_a_second_call_measures_nothing_again(card
     run = the_run(tmp_path)
     assert set(run["parts"]) == {part.name for part in parts(None)} >= {FILM, FIRST, MEMORY, PROFILE}
     assert run["failed"] == {} and set(run["left_out"]) == {PEER}
-    hot, film = run["parts"]["wide, hot path"], run["parts"][FILM]
+    hot, film = run["parts"]["wide, optimized forward"], run["parts"][FILM]
     assert hot["denoised_per_second"] > 0 and hot["difference"]["largest"] < 1e-5
     assert film["frames"] == film["wanted"] and film["frames_per_second"] > 0
     assert run["parts"][MEMORY]["last_change"] <= 3
@@ -41,7 +41,7 @@ def test_every_part_leaves_numbers_and_a_second_call_measures_nothing_again(card
 
     assert card() == 0 and the_run(tmp_path)["parts"] == run["parts"]
     page = (tmp_path / "card.md").read_text()
-    assert page in capsys.readouterr().out and "hot path" in page
+    assert page in capsys.readouterr().out and "optimized forward" in page
 
 
 def test_what_there_is_no_time_for_is_left_out_and_done_by_the_next_call(card, tmp_path):

@@ -56,7 +56,7 @@ class Checkpoint:
         return _shapes(self.file, self.parts)
 
     @property
-    def name_for_recipe(self) -> str:
+    def content_id(self) -> str:
         """A name for the weights that come of this: of the file, or of both files."""
         own = self.file.facts.fingerprint
         return own if self.lora is None else fingerprint(own, self.lora.file.facts.fingerprint)

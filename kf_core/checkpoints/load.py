@@ -13,7 +13,7 @@ from ..errors import KnotForcingError
 from ..models.adapters import Adapters
 from ..models.attention import sdpa
 from ..models.card import ModelCard
-from ..models.optimized_forward import HotGenerator
+from ..models.optimized_forward import OptimizedGenerator
 from ..models.protocol import Attention
 from ..models.shapes import shapes_of
 from ..models.wan import WanModel
@@ -43,7 +43,7 @@ def load_generator(
     device: torch.device | str = "cpu",
     attention: Attention = sdpa,
     layers=nn,
-) -> HotGenerator:
+) -> OptimizedGenerator:
     """Load a generator; None: the bundled kf-tiny. `dtype` None: bfloat16 where the device has it in hardware, else float32.
 
     The other words are `open_checkpoint`'s. Raises KnotForcingError when the file is not a generator this version knows, or does not fit
@@ -60,7 +60,7 @@ def generator_of(
     device: torch.device | str = "cpu",
     attention: Attention = sdpa,
     layers=nn,
-) -> HotGenerator:
+) -> OptimizedGenerator:
     """Load the generator of an opened file. Raises KnotForcingError when it does not fit its card."""
     dtype = dtype or fast_dtype(device)
     opened.refuse_misfit(shapes_of(opened.card))
@@ -69,7 +69,7 @@ def generator_of(
     for network in (modules, adapters):
         network.load_state_dict(weights(opened, list(network.state_dict()), dtype, device), strict=True, assign=True)
         network.eval().requires_grad_(False)
-    return HotGenerator(opened.card, modules, adapters, attention=attention, dtype=dtype, device=device)
+    return OptimizedGenerator(opened.card, modules, adapters, attention=attention, dtype=dtype, device=device)
 
 
 def weights(opened: Checkpoint, names: list[str], dtype: torch.dtype, device: torch.device | str = "cpu") -> dict[str, Tensor]:

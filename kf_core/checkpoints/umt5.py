@@ -39,7 +39,7 @@ class NamedTokenizer:
     """A tokenizer that says which one it is."""
 
     tokenize: Tokenize
-    name_for_recipe: str
+    content_id: str
 
     def __call__(self, text: str) -> list[int]:
         return self.tokenize(text)

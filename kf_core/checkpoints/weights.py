@@ -26,8 +26,8 @@ def whole(opened: Checkpoint, name: str, dtype: torch.dtype) -> Tensor:
     for source, lora in corrections:
         down, up = (source.read(side).to(tensor.dtype) for side in (lora.down, lora.up))
         rank = down.shape[0]
-        unsaid = _alpha(opened, rank) if source is opened.file else rank  # what is known of a model holds for its own corrections
-        alpha = source.read(lora.alpha).item() if lora.alpha else unsaid
+        unused_fields = _alpha(opened, rank) if source is opened.file else rank  # what is known of a model holds for its own corrections
+        alpha = source.read(lora.alpha).item() if lora.alpha else unused_fields
         tensor += alpha / rank * (up @ down)
     return tensor.to(dtype)
 

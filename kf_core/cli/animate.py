@@ -32,9 +32,9 @@ from ..media.image import read_image
 from ..metrics.speed import computed_on
 from ..outputs import Files, refuse_inputs, refuse_place
 from ..planning.presets import Plan
-from ..sampling.guidance import negative_prompt, refuse_unread
-from ..session.latent_log import Spool, is_log
-from ..session.sinks.video_file import Film
+from ..sampling.guidance import negative_prompt, require_text_encoder
+from ..session.latent_log import LatentLog, is_log
+from ..session.sinks.video_file import VideoFile
 from ..session.stream import Stream, is_state
 from ..settings import RolloutSettings
 from ..timeline import latent_frames, pixel_frames_in
@@ -112,7 +112,7 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.idle is None and "blink" in opened.card.expression:
         driving = replace(driving, idle=NATURAL)
     settings = model_arguments.settings_for(chosen, opened.card)
-    refuse_unread(opened.card, settings, has_reader=chosen.text_encoder is not None)
+    require_text_encoder(opened.card, settings, has_text_encoder=chosen.text_encoder is not None)
     against = negative_prompt(opened.card, driving, settings)
     prompts = [*(line.words for line in driving.words.prompts()), *([] if against is None else [against])]
     text_encoder = model_arguments.read_prompts(chosen, prompts)
@@ -145,7 +145,7 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _stopped(film: Film, took: "_Took") -> str:
+def _stopped(film: VideoFile, took: "_Took") -> str:
     if not took.frames and not os.path.lexists(film.path):
         return f"Stopped before there was an image. {film.path} was not begun."
     if film.replaces and not took.frames:
@@ -164,7 +164,7 @@ class _Took:
     frames: int = 0  # made now
 
 
-def _record(film: Film, began: float, is_quiet: bool) -> _Took:
+def _record(film: VideoFile, began: float, is_quiet: bool) -> _Took:
     """The loop: frames go to the file until it is whole, or until someone asks for the end."""
     there, fps = 0 if film.replaces else film.frames, film.stream.fps
     total = film.stream.num_frames
@@ -196,7 +196,7 @@ def _speed(took: _Took) -> float:
     return took.frames / (took.last_frame - took.loading) if took.frames else 0.0
 
 
-def _summary(film: Film, loaded: model_arguments.LoadedModel, took: _Took) -> str:
+def _summary(film: VideoFile, loaded: model_arguments.LoadedModel, took: _Took) -> str:
     frames, fps = max(film.stream.num_frames, took.there + took.frames), film.stream.fps
     lines = [f"file         {film.path}: {frames / fps:.2f} s, {frames} frames of {loaded.width}x{loaded.height}, with sound"]
     if not took.frames:
@@ -211,12 +211,12 @@ def _summary(film: Film, loaded: model_arguments.LoadedModel, took: _Took) -> st
     return "\n".join(lines)
 
 
-def _film(chosen: argparse.Namespace, stream: Stream, tuning: Plan) -> Film:
-    spool = None if chosen.spool is None else Spool(chosen.spool, stream.recipe())
+def _film(chosen: argparse.Namespace, stream: Stream, tuning: Plan) -> VideoFile:
+    spool = None if chosen.spool is None else LatentLog(chosen.spool, stream.recipe())
     if spool is not None and not len(spool):  # what is there already can be read from a disk that cannot be written
         _make_folder(chosen.spool)
         refuse_place(spool.path, "--spool")
-    film = Film(
+    film = VideoFile(
         stream=stream,
         path=chosen.out,
         state_file=_state_file(chosen.out),

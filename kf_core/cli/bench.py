@@ -20,12 +20,12 @@ from ..metrics.chunk_timing import frames_per_second, laps
 from ..metrics.flops import chunk_work, measure_limits
 from ..metrics.parity import as_plain, difference, first_latents
 from ..metrics.random_model import PRESETS, random_decoder, random_generator
-from ..metrics.speed import Speed, denoised_in_turn, machine, measure
+from ..metrics.speed import Speed, denoised_alternately, machine, measure
 from ..models.attention import attention_called
 from ..outputs import refuse_outputs
 from ..planning.presets import Plan
 from ..precision import fast_dtype
-from ..session.executor import InTurn
+from ..session.executor import InlineExecutor
 from ..session.stream import Stream
 from ..timeline import pixel_frames
 from ..vae.streaming import encode_clip
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead of a model file: nothing to download")
     parser.add_argument("--size", metavar="WxH", help="size of the video in pixels: 832x480")
     parser.add_argument("--tiny-vae", action="store_true", help="with --preset: decode by the tiny decoder instead of Wan's")
-    parser.add_argument("--plain", action="store_true", help="denoise by the plain forward alone, without the hot path")
+    parser.add_argument("--plain", action="store_true", help="denoise by the plain forward alone, without the optimized forward")
     parser.add_argument("--each", action="store_true", help="as it is, and with --compile")
     model_arguments.add_arguments(parser)
 
@@ -154,9 +154,9 @@ def limit(stream: Stream, speed: Speed) -> dict[str, float]:
 
 
 def _forwards(stream: Stream, chunks: int) -> dict[str, float]:
-    """Says, and returns, what a chunk takes under the plain forward and under the hot path, in turn."""
-    plain, hot = denoised_in_turn([dataclasses.replace(stream, model=stream.model.plain()), stream], chunks)
-    times = f"plain forward {plain * 1000:.0f} ms, hot path {hot * 1000:.0f} ms"
+    """Says, and returns, what a chunk takes under the plain forward and under the optimized forward, in turn."""
+    plain, hot = denoised_alternately([dataclasses.replace(stream, model=stream.model.plain()), stream], chunks)
+    times = f"plain forward {plain * 1000:.0f} ms, optimized forward {hot * 1000:.0f} ms"
     print(f"{times} to generate a chunk: {plain / hot:.2f} x (medians of {chunks}, in turn)")
     return {"plain": plain, "hot": hot}
 
@@ -164,7 +164,7 @@ def _forwards(stream: Stream, chunks: int) -> dict[str, float]:
 def _beside(stream: Stream, speed: Speed, chosen: argparse.Namespace, tuning: Plan) -> float | None:
     """Says, and returns, the frames a second where they are made while the next chunk is denoised; None where that is not done."""
     with model_arguments.worker(chosen, stream, tuning) as worker:
-        if isinstance(worker, InTurn):
+        if isinstance(worker, InlineExecutor):
             return None
         end = pixel_frames(stream.settings.output_span(chosen.chunks - 1).stop)
         found = frames_per_second(laps(stream.steps(worker=worker, until=end)))

@@ -25,14 +25,14 @@ from ..models.attention import ATTENTIONS, attention_called
 from ..models.card import ModelCard
 from ..models.causal import Generator
 from ..models.compiled import compile_blocks
-from ..models.optimized_forward import HotGenerator
+from ..models.optimized_forward import OptimizedGenerator
 from ..outputs import Files
 from ..planning.memory import DecoderKind
 from ..planning.presets import AUTO, CHOICES, Plan, plan, reads_on_device
 from ..precision import PRECISIONS as NAMED
 from ..precision import fast_dtype
 from ..schedule import few_steps
-from ..session.executor import Beside, InTurn, Worker, worker_for
+from ..session.executor import BackgroundExecutor, Executor, InlineExecutor, executor_for
 from ..session.stream import Stream
 from ..settings import RolloutSettings
 from ..vae.streaming import VideoDecoder, prepare
@@ -160,7 +160,7 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
     generator = generator_of(opened, dtype=dtype, device=device, attention=attention)
     card = generator.card
     if chosen.control_module is not None:
-        generator = generator.led_by(load_vace(chosen.control_module, card, dtype=dtype, device=device))
+        generator = generator.with_vace(load_vace(chosen.control_module, card, dtype=dtype, device=device))
     width, height = size_of(chosen, generator)
     settings = settings_for(chosen, card)
     encoder = None
@@ -179,7 +179,7 @@ def load_model(chosen: argparse.Namespace, opened: Checkpoint | None = None) -> 
 
 def fit(
     chosen: argparse.Namespace,
-    generator: HotGenerator,
+    generator: OptimizedGenerator,
     settings: RolloutSettings,
     decoders: Sequence[VideoDecoder],
     *,
@@ -194,19 +194,20 @@ def fit(
         chosen.tune, generator.card, settings, device=generator.device, dtype=generator.dtype, width=width, height=height, decoders=kinds
     )
     accelerated = [compile_blocks(generator)] if chosen.compile else []
-    decoder = decoders[kinds.index(tuning.way.decoder)]
-    decoder.at_once = tuning.way.at_once
+    decoder = decoders[kinds.index(tuning.decode_plan.decoder)]
+    decoder.at_once = tuning.decode_plan.at_once
     return decoder, tuning, [*([] if tuning.is_usual else [tuning.why]), *accelerated]
 
 
-def worker(chosen: argparse.Namespace, stream: Stream, tuning: Plan | None = None) -> Worker:
+def worker(chosen: argparse.Namespace, stream: Stream, tuning: Plan | None = None) -> Executor:
     """Who makes the frames."""
     match chosen.decoding:
         case "beside":
-            return Beside(stream.model.device)
+            return BackgroundExecutor(stream.model.device)
         case "in-turn":
-            return InTurn()
-    return worker_for(stream.model.device, decoder_device=stream.decoder.device, has_room=tuning is None or tuning.way.is_beside)
+            return InlineExecutor()
+    has_room = tuning is None or tuning.decode_plan.overlap_decode
+    return executor_for(stream.model.device, decoder_device=stream.decoder.device, has_room=has_room)
 
 
 def read_prompts(chosen: argparse.Namespace, prompts: Sequence[str]) -> TextEncoder | None:

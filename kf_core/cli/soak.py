@@ -16,10 +16,10 @@ from ..errors import KnotForcingError
 from ..metrics.chunk_timing import laps
 from ..metrics.soak import LongRun, follow
 from ..metrics.speed import machine
-from ..models.optimized_forward import HotGenerator
+from ..models.optimized_forward import OptimizedGenerator
 from ..planning.presets import Plan
-from ..session.executor import InTurn
-from ..session.sinks.video_file import Film
+from ..session.executor import InlineExecutor
+from ..session.sinks.video_file import VideoFile
 from ..session.stream import Stream
 from ..types import FrameChunk, LatentChunk, Step
 from ..vae.wan import SPATIAL_STRIDE
@@ -37,8 +37,8 @@ def run(chosen: argparse.Namespace, endless: Stream, tuning: Plan) -> LongRun:
     stream = replace(endless, seconds=chosen.seconds, driving=replace(endless.driving, audio=Silence(chosen.seconds)))
     height, width = (side * SPATIAL_STRIDE for side in stream.anchor.latent.shape[-2:])
     with model_arguments.worker(chosen, stream, tuning) as worker:
-        order = "in turn" if isinstance(worker, InTurn) else "beside the denoising"
-    how = "" if isinstance(stream.model, HotGenerator) else ", by the plain forward"
+        order = "in turn" if isinstance(worker, InlineExecutor) else "beside the denoising"
+    how = "" if isinstance(stream.model, OptimizedGenerator) else ", by the plain forward"
     facts = {
         "model": f"{stream.model.card.name}, {width}x{height}, {str(stream.model.dtype).removeprefix('torch.')}{how}",
         "frames": f"made {order}, {'written to an MP4' if chosen.film else 'thrown away'}",
@@ -54,7 +54,7 @@ def run(chosen: argparse.Namespace, endless: Stream, tuning: Plan) -> LongRun:
 def _items(chosen: argparse.Namespace, stream: Stream, tuning: Plan) -> Iterator[Step | LatentChunk | FrameChunk]:
     worker = partial(model_arguments.worker, chosen, stream, tuning)
     if chosen.film is not None:
-        film = Film(stream=stream, path=chosen.film, state_file=state_of(chosen.film), worker=worker, replaces=True)
+        film = VideoFile(stream=stream, path=chosen.film, state_file=state_of(chosen.film), worker=worker, replaces=True)
         film.discard()  # what a run that was killed had denoised must be denoised again
         yield from film.record()
     else:

@@ -142,7 +142,7 @@ class LiveAudio:
     """
 
     def __init__(self, sample_rate: int = SAMPLE_RATE, *, kept_seconds: float = 60.0, patience_seconds: float = 30.0) -> None:
-        self.name_for_recipe = f"live {uuid.uuid4().hex}"
+        self.content_id = f"live {uuid.uuid4().hex}"
         self.sample_rate = sample_rate
         self.kept_seconds = kept_seconds
         self.patience_seconds = patience_seconds

@@ -19,8 +19,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .. import timeline
-from ..content_id import Removed, frozen_names, later
-from ..device import send
+from ..content_id import Removed, added_later, frozen_names
+from ..device import to_device
 from ..encoders.log_mel import LogMel
 from ..encoders.text import Prompts, TextEncoder
 from ..encoders.wav2vec2 import Wav2Vec2
@@ -71,8 +71,8 @@ class Driving:
     motion: float | Track | None = None  # 0 still .. 1 usual .. 2 lively; None: the model's choice
     prompt: str = ""  # holds for ever
     script: str = ""  # lines with times, see `script.py`
-    negative_prompt: str | None = later(None)  # what guidance leads away from, for ever; None: what the model's card says
-    idle: float = later(0.0)  # 0..1 of natural life in lids, eyes and head, where no pose is given; under all that is, see `idle.py`
+    negative_prompt: str | None = added_later(None)  # what guidance leads away from, for ever; None: what the model's card says
+    idle: float = added_later(0.0)  # 0..1 of natural life in lids, eyes and head, where no pose is given; under all that is, see `idle.py`
     audio_strength: float = 1.0
     pose_strength: float = 1.0
     expression_strength: float = 1.0
@@ -215,7 +215,7 @@ class BoundDriving:
     def _control_signal(self, span: LatentSpan) -> Control | None:
         if self._control is None:
             return None
-        latents = send(self._control.frames(span), self._device, self._dtype)
+        latents = to_device(self._control.frames(span), self._device, self._dtype)
         return Control(latents, self.driving.control_strength, self.driving.control_in_clean_pass)
 
     def _text(self, span: LatentSpan) -> TextContext | None:
@@ -230,7 +230,7 @@ class BoundDriving:
         first = max(0, wanted.start)
         found = steps(PixelSpan(first, max(wanted.stop, first)))
         found = torch.cat((found[:1].expand(first - wanted.start, *found.shape[1:]), found))
-        return rearrange(send(found, self._device, self._dtype), "(f p) c ... -> 1 f (p c) ...", p=PIXELS_PER_LATENT)
+        return rearrange(to_device(found, self._device, self._dtype), "(f p) c ... -> 1 f (p c) ...", p=PIXELS_PER_LATENT)
 
     def _times(self, steps: PixelSpan) -> np.ndarray:
         return np.arange(steps.start, steps.stop) / self.card.fps

@@ -28,7 +28,7 @@ def prepare_portrait(image: Tensor, width: int, height: int) -> Tensor:
 
     Covers the whole frame; what is cut goes evenly left and right, and rather below than above. Raises KnotForcingError when the image
     cannot serve at all."""
-    refuse_hopeless(image)
+    validate_portrait(image)
     source_height, source_width = image.shape[:2]
     scale = max(width / source_width, height / source_height)
     cut_width, cut_height = min(source_width, round(width / scale)), min(source_height, round(height / scale))
@@ -38,7 +38,7 @@ def prepare_portrait(image: Tensor, width: int, height: int) -> Tensor:
 
 def livetalk_portrait(image: Tensor, width: int, height: int) -> Tensor:
     """The same for LiveTalk, to the pixel as it was trained: [1, 3, 1, height, width] RGB 0..1."""
-    refuse_hopeless(image)
+    validate_portrait(image)
     source_height, source_width = image.shape[:2]
     scale = max(width / source_width, height / source_height)
     whole = _resized(image, max(width, int(source_width * scale)), max(height, int(source_height * scale)), "bilinear")
@@ -46,7 +46,7 @@ def livetalk_portrait(image: Tensor, width: int, height: int) -> Tensor:
     return whole[..., top : top + height, left : left + width]
 
 
-def refuse_hopeless(image: Tensor) -> None:
+def validate_portrait(image: Tensor) -> None:
     """Raises KnotForcingError where nothing good can come of the image."""
     if image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(f"an image [h, w, 3] was expected, got {list(image.shape)}")

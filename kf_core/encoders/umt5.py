@@ -50,7 +50,7 @@ class UMT5:
         return padded
 
     @cached_property
-    def name_for_recipe(self) -> str:
+    def content_id(self) -> str:
         """The same weights under another tokenizer read other words. Raises Unrepeatable where the tokenizer has no name."""
         return fingerprint(self.model, self.tokenize)
 
@@ -60,7 +60,7 @@ class EncodedPrompts:
     """Prompts that were encoded before the stream began. Raises ValueError for any other."""
 
     embeddings: Mapping[str, Tensor]
-    name_for_recipe: str  # of the encoder that made them
+    content_id: str  # of the encoder that made them
 
     def __call__(self, prompt: str) -> Tensor:
         if prompt not in self.embeddings:
@@ -73,7 +73,7 @@ def encoded_ahead(encoder: UMT5, prompts: Sequence[str]) -> TextEncoder:
     prompts = list(dict.fromkeys(prompts))
     if len(prompts) > MOST_AHEAD:
         return encoder
-    return EncodedPrompts({prompt: encoder(prompt) for prompt in prompts}, encoder.name_for_recipe)
+    return EncodedPrompts({prompt: encoder(prompt) for prompt in prompts}, encoder.content_id)
 
 
 def cleaned(prompt: str) -> str:

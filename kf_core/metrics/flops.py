@@ -98,7 +98,7 @@ def _adapters(card: ModelCard, frames: int, tokens: int) -> float:
     dim, operations = card.dim, 0.0
     if card.audio is not None:
         projections = card.audio.last_layer - card.audio.first_layer + 1
-        operations += frames * 2 * card.audio.code * (PIXELS_PER_LATENT * card.audio.heard + projections * dim)
+        operations += frames * 2 * card.audio.code * (PIXELS_PER_LATENT * card.audio.features_width + projections * dim)
         ear = sum(inward * outward for inward, outward in pairwise((card.audio.width, *card.audio.ear)))
         operations += frames * 2 * PIXELS_PER_LATENT * ear
     if card.pose is not None:
@@ -123,14 +123,14 @@ def measure_limits(device: torch.device | str, dtype: torch.dtype, rounds: int =
     return Limits(2 * side**3 / product, 2 * source.numel() / copy)
 
 
-def _best(deed, device: torch.device, rounds: int) -> float:
+def _best(task, device: torch.device, rounds: int) -> float:
     """Seconds of the fastest round; the first is not counted."""
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     times = []
     for _ in range(rounds + 1):
         wait()
         start = perf_counter()
-        deed()
+        task()
         wait()
         times.append(perf_counter() - start)
     return min(times[1:])

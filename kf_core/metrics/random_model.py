@@ -10,7 +10,7 @@ from ..checkpoints.known_models import WAN_1_3B
 from ..models.adapters import Adapters
 from ..models.attention import sdpa
 from ..models.card import ModelCard, TextSpec
-from ..models.optimized_forward import HotGenerator
+from ..models.optimized_forward import OptimizedGenerator
 from ..models.protocol import Attention
 from ..models.wan import WanModel
 from ..schedule import warped
@@ -49,12 +49,12 @@ PRESETS = {
 @torch.no_grad()
 def random_generator(
     card: ModelCard, *, dtype: torch.dtype, device: torch.device | str = "cpu", attention: Attention = sdpa
-) -> HotGenerator:
+) -> OptimizedGenerator:
     """A generator of this card whose hidden states neither grow nor fade."""
     with torch.device("meta"):
         modules, adapters = WanModel(card), Adapters(card)
     modules, adapters = (_filled(network, dtype, device) for network in (modules, adapters))
-    return HotGenerator(card, modules, adapters, attention=attention, dtype=dtype, device=device)
+    return OptimizedGenerator(card, modules, adapters, attention=attention, dtype=dtype, device=device)
 
 
 @torch.no_grad()

@@ -128,7 +128,7 @@ def measure(stream: Stream, chunks: int, progress: Callable[[ChunkTime], object]
     return Speed(tuple(times), first_frame, stream.fps, (settled, held()) if len(times) > SETTLED else None)
 
 
-def denoised_in_turn(streams: Sequence[Stream], chunks: int) -> list[float]:
+def denoised_alternately(streams: Sequence[Stream], chunks: int) -> list[float]:
     """Median seconds that each stream takes to draw a settled chunk. They take turns, so what else the machine does meets all."""
     running = [stream.steps(StreamState.start(stream)) for stream in streams]
     seconds: list[list[float]] = [[] for _ in streams]

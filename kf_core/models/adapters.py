@@ -75,7 +75,7 @@ class AudioProjection(nn.Module):
     def __init__(self, spec: AudioSpec, layers=nn) -> None:
         super().__init__()
         self.ear = make_ear(spec, layers)
-        self.proj = layers.Linear(PIXELS_PER_LATENT * spec.heard, spec.code)
+        self.proj = layers.Linear(PIXELS_PER_LATENT * spec.features_width, spec.code)
         self.norm_out = layers.LayerNorm(spec.code)
 
     def forward(self, features: Tensor) -> Tensor:

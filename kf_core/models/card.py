@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..content_id import LEFT_OUT, frozen_names, later, unsaid
+from ..content_id import LEFT_OUT, added_later, frozen_names, unused_fields
 from ..errors import KnotForcingError
 from ..settings import Ahead, Behind, Fixed, KnotForm, RolloutSettings
 
@@ -27,13 +27,13 @@ class AudioSpec:
 
     kind: Literal["log-mel", "wav2vec2"]
     width: int  # numbers per frame
-    ear: tuple[int, ...] = later(())  # widths of the layers that listen to one frame's numbers first; none: they are used as they are
+    ear: tuple[int, ...] = added_later(())  # widths of the layers that listen to one frame's numbers first; none: they are used as they are
     code: int = 32  # width of the code between projection and layers
     first_layer: int = 2  # the code is added before layers first_layer .. last_layer
     last_layer: int = 15
 
     @property
-    def heard(self) -> int:
+    def features_width(self) -> int:
         """How many numbers of a frame's sound reach the projection."""
         return self.ear[-1] if self.ear else self.width
 
@@ -107,7 +107,7 @@ class ModelCard:
     width: int = 832
     height: int = 480
     licence: str = "Apache-2.0"
-    negative_prompt: str = later("")  # what guidance leads away from where the user names nothing
+    negative_prompt: str = added_later("")  # what guidance leads away from where the user names nothing
     restricted: str = ""  # what the licence forbids or leaves unclear, a sentence: must be agreed to before the model is loaded
     note: str = ""  # shown to the user on loading: a warning about its limits
     source: str = ""  # where the file comes from, and where its constants stand
@@ -142,7 +142,7 @@ class ModelCard:
         if self.rollout.anchor is not None:
             data["rollout"]["anchor"]["rule"] = type(self.rollout.anchor).__name__
         for value, written in ((self, data), (self.rollout, data["rollout"]), (self.audio, data["audio"])):
-            for name in unsaid(value) if value is not None else ():
+            for name in unused_fields(value) if value is not None else ():
                 del written[name]  # so that versions without it can read the card
         data[IMAGE_CHANNELS_KEY] = data.pop("image_channels")
         return json.dumps(data)

@@ -12,12 +12,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..device import send
+from ..device import to_device
 from ..types import ChunkConditioning, TextContext
 from .adapters import Adapters, Additions, scaled
 from .attention import sdpa
 from .card import ModelCard
-from .kv_cache import KVCache, Memory, Record
+from .kv_cache import KVCache, KVCapture, KVView
 from .protocol import Attention, AttentionModules, BlockModules, Module, WanModules
 from .rope import Grid, Rotation, rotation
 from .vace import Vace
@@ -31,8 +31,8 @@ class Segment:
     positions: Tensor  # [f], or [b, f]: where the frames stand in time
     t: Tensor  # [f], or [b, f]: float, 0 = clean .. 1000 = noise
     driving: ChunkConditioning | None = None
-    reads: Memory | None = None
-    record: Record | None = None  # takes the keys and values of this pass
+    reads: KVView | None = None
+    record: KVCapture | None = None  # takes the keys and values of this pass
     mask: Tensor | None = None  # bool [f, f], or [b, f, f]: may the row's frame see the column's?
 
     @property
@@ -69,7 +69,7 @@ class Generator:
         self.card, self.modules, self.adapters, self.vace, self.attention = card, modules, adapters, vace, attention
         self.dtype, self.device = dtype, torch.device(device)
 
-    def led_by(self, vace: Vace) -> "Generator":
+    def with_vace(self, vace: Vace) -> "Generator":
         """The same generator with a VACE module beside it."""
         words = dict(attention=self.attention, dtype=self.dtype, device=self.device)
         return type(self)(self.card, self.modules, self.adapters, vace=vace, **words)
@@ -95,13 +95,13 @@ class Generator:
             device=self.device,
         )
 
-    def read_text(self, context: TextContext | None) -> TextKeys:
+    def encode_text(self, context: TextContext | None) -> TextKeys:
         """Keys and values of a prompt for every layer. None: the null context, one zero vector per token of the card."""
         if context is None:
             embedding = torch.zeros(1, self.card.text.tokens, self.card.text.width)
         else:
             embedding = context.embedding
-        hidden = self.modules.text_embedding(send(embedding, self.device, self.dtype))
+        hidden = self.modules.text_embedding(to_device(embedding, self.device, self.dtype))
         branch = None if self.vace is None else TextKeys(context, *_text_keys(self.vace.vace_blocks, hidden))
         return TextKeys(context, *_text_keys(self.modules.blocks, hidden), branch)
 
@@ -118,13 +118,13 @@ class Generator:
             [self._embed_patches(s.latents, a and a.tokens) for s, a in zip(segments, additions, strict=True)], dim=1
         )  # [b, f, t, dim]
 
-        taps = self.vace.taps(len(self.modules.blocks)) if self.vace is not None else ()
+        injection_layers = self.vace.injection_layers(len(self.modules.blocks)) if self.vace is not None else ()
         hints = self._hints(segments, x, modulation, counts, grid, text)
         views = [_View(s, grid, self.modules.blocks[0].self_attn.head_dim, self.device) for s in segments]
         for layer, block in enumerate(self.modules.blocks):
             x = _add_per_layer(x, [a.layers.get(layer) if a else None for a in additions], counts)
             x = self._block(layer, block, x, modulation, views, counts, text)
-            if layer in taps:
+            if layer in injection_layers:
                 x = _add_per_layer(x, next(hints), counts)
 
         shift, scale = _chunk(self.modules.head.modulation, time[:, :, None], 2)
@@ -147,7 +147,7 @@ class Generator:
         seen = torch.cat([view.attend(self.attention, layer, *qkv) for view, *qkv in parts], dim=2)
         x = x + attention.o(rearrange(seen, "b n (f t) d -> b f t (n d)", f=x.shape[1])) * gate_a
 
-        x = x + read_words(self.attention, block, x, text.keys[layer], text.values[layer])
+        x = x + cross_attend(self.attention, block, x, text.keys[layer], text.values[layer])
 
         return x + block.ffn(block.norm2(x) * (1 + scale_f) + shift_f) * gate_f
 
@@ -187,7 +187,7 @@ class Generator:
         half = self.modules.freq_dim // 2
         frequencies = 10000 ** -(torch.arange(half, dtype=torch.float64) / half)
         angles = t.cpu().double()[..., None] * frequencies
-        time = self.modules.time_embedding(send(torch.cat((angles.cos(), angles.sin()), dim=-1), self.device, self.dtype))
+        time = self.modules.time_embedding(to_device(torch.cat((angles.cos(), angles.sin()), dim=-1), self.device, self.dtype))
         extra = [a.time if a else None for a in additions]
         if all(e is None for e in extra):
             return time
@@ -218,7 +218,7 @@ def _call(module: Module, x: Tensor) -> Tensor:
     return module(x)
 
 
-def read_words(
+def cross_attend(
     attention: Attention, block: BlockModules, x: Tensor, keys: Tensor, values: Tensor, call: Callable[[Module, Tensor], Tensor] = _call
 ) -> Tensor:
     """What the tokens `x` [b, f, t, dim] take from the prompt: the same shape, or [1, 1, 1, dim] where it is one and the same for all."""

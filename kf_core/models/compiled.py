@@ -1,4 +1,4 @@
-"""The hot path's blocks through `torch.compile`: element-wise work between the products becomes a few kernels.
+"""The optimized forward's blocks through `torch.compile`: element-wise work between the products becomes a few kernels.
 
 Wanted by those who run long: the first chunks wait while each shape is compiled once (a pass and a commit, for each fill of the window),
 then nothing is compiled again. A compiler is needed, and a machine without one denoises as before and says so. A shape that cannot be
@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from .optimized_forward import HotGenerator
+from .optimized_forward import OptimizedGenerator
 
 SHAPES = 64  # compiled at most of one block's code; PyTorch's own limit of 8 is less than a wide window has fills
 
 
-def compile_blocks(generator: HotGenerator, backend="inductor") -> str:
+def compile_blocks(generator: OptimizedGenerator, backend="inductor") -> str:
     """Compiles the generator's blocks as they are first called. A sentence says what will be, or why it is not."""
     if (reason := _missing(generator.device, backend)) is not None:
         return f"Nothing is compiled: {reason}. The blocks run as they are."

@@ -1,4 +1,4 @@
-"""One Wan block as the hot path runs it: the numbers of `causal.Generator._block` for one segment, in fewer and cheaper operations.
+"""One Wan block of the optimized forward: the numbers of `causal.Generator._block` for one segment, in fewer and cheaper operations.
 
 Shift, scale and gate come ready; queries, keys and values are one product where their weights are plain ones, are normalised together and
 turned together; keys and values go straight to their room in the stream's buffers; sums are made in place. Weights that are fused stay
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from . import products
-from .causal import read_words
+from .causal import cross_attend
 from .protocol import Attention, AttentionModules, BlockModules
 
 
 @dataclass(frozen=True, eq=False)
-class Room:
+class KVSlot:
     """Where one layer's attention reads: remembered tokens first, then those of this pass. Views of the stream's buffers."""
 
     keys: Tensor  # [b, n, t, d], turned
@@ -26,7 +26,7 @@ class Room:
     remembered: int  # tokens
 
 
-class HotBlock(nn.Module):
+class FusedBlock(nn.Module):
     """Runs a block of the module tree, which stays the owner of the weights."""
 
     def __init__(self, block: BlockModules, attention: Attention) -> None:
@@ -55,7 +55,7 @@ class HotBlock(nn.Module):
         seen = self.attention(q.to(keys.dtype), keys, values)
         x.addcmul_(products.apply(attention.o, rearrange(seen, "b n (f t) d -> b f t (n d)", f=x.shape[1])), gate_a)
 
-        x += words[0] if len(words) == 1 else read_words(self.attention, self.block, x, *words, products.apply)
+        x += words[0] if len(words) == 1 else cross_attend(self.attention, self.block, x, *words, products.apply)
 
         hidden = torch.addcmul(shift_f, self.block.norm2(x), scale_f)
         return x.addcmul_(feed_forward(self.block.ffn, hidden), gate_f), queries_keys[:, :, 1].transpose(1, 2), v.transpose(1, 2)

@@ -52,14 +52,14 @@ class KVCache:
 
         self._keys = tokens(slots)  # [layer, b, n, t, d] before RoPE
         # What attention reads: remembered frames first, then room for the frames being denoised.
-        self._placed = tokens(slots + settings.denoised)
+        self._rotated_keys = tokens(slots + settings.denoised)
         self._values = tokens(slots + settings.denoised)
-        self._standing: dict[int, float] = {}  # slot -> the position its placed keys stand at
-        self._placements = 0
+        self._rope_positions: dict[int, float] = {}  # slot -> the position its placed keys stand at
+        self._rope_version = 0
 
     @property
     def num_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (self._keys, self._placed, self._values))
+        return sum(t.numel() * t.element_size() for t in (self._keys, self._rotated_keys, self._values))
 
     @property
     def frames(self) -> list[int]:
@@ -69,17 +69,17 @@ class KVCache:
         return pinned + sorted(window, key=self._slot)
 
     @contextmanager
-    def set_anchor(self) -> Iterator["Record"]:
+    def set_anchor(self) -> Iterator["KVCapture"]:
         """Record the one frame that stands for the portrait, replacing an earlier one."""
         if not self._anchor_slots:
             raise ValueError("these settings have no anchor")
-        record = Record()
+        record = KVCapture()
         yield record
         self._write(record, {0: 0})
         self._has_anchor = True
 
     @contextmanager
-    def commit(self, span: LatentSpan) -> Iterator["Record"]:
+    def commit(self, span: LatentSpan) -> Iterator["KVCapture"]:
         """Record the frames of `span`; they are remembered when the block ends without an error."""
         if span.start != self.next_frame:
             raise ValueError(f"commit out of order: the cache expects frame {self.next_frame}, got {span}")
@@ -88,30 +88,30 @@ class KVCache:
                 f"This stream has an unlimited window with room for {self.settings.past} latent frames, and frame {span.stop - 1} does not "
                 f"fit. Raise `max_frames`, or set a `window` for a stream without end."
             )
-        record = Record()
+        record = KVCapture()
         yield record
         kept = [f for f in span if f < self.settings.pinned or f >= span.stop - self.settings.past]
         self._write(record, {f - span.start: self._slot(f) for f in kept})
         self.next_frame = span.stop
 
-    def place(self, anchor_position: int | None = None) -> "Memory":
-        """Turn keys to where they stand now, those that moved or are new; valid until the next `place`. Done once per chunk."""
+    def apply_rope(self, anchor_position: int | None = None) -> "KVView":
+        """Turn keys to where they stand now, those that moved or are new; valid until the next `apply_rope`. Done once per chunk."""
         if self._anchor_slots and not self._has_anchor:
             raise ValueError("the anchor was never recorded")
         if bool(self._anchor_slots) != (anchor_position is not None):
             raise ValueError(f"anchor position {anchor_position} does not fit settings with anchor rule {self.settings.anchor}")
         frames = self.frames
         positions = [anchor_position] * self._anchor_slots + self._positions(frames)
-        self._placements += 1
-        moved = [slot for slot, position in enumerate(positions) if self._standing.pop(slot, None) != position]
+        self._rope_version += 1
+        moved = [slot for slot, position in enumerate(positions) if self._rope_positions.pop(slot, None) != position]
         for slots in _runs(moved):
             places = torch.tensor(positions[slots.start : slots.stop], dtype=torch.float64)
             turn = rotation(places, self.grid, self.head_dim, self._keys.dtype, self._keys.device)
             tokens = slice(slots.start * self.grid.tokens, slots.stop * self.grid.tokens)
             for layer in range(self._keys.shape[0]):
-                self._placed[layer, :, :, tokens] = turn(self._keys[layer, :, :, tokens])
-        self._standing = dict(enumerate(positions))
-        return self._memory(len(positions) * self.grid.tokens)
+                self._rotated_keys[layer, :, :, tokens] = turn(self._keys[layer, :, :, tokens])
+        self._rope_positions = dict(enumerate(positions))
+        return self._view(len(positions) * self.grid.tokens)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is remembered, for saving. The counterpart is `restore`."""
@@ -134,10 +134,10 @@ class KVCache:
             raise ValueError(f"a saved cache of shape {tuple(keys.shape)} does not fit one of {expected}")
         self._keys[..., :used, :] = keys.to(self._keys)
         self._values[..., :used, :] = values.to(self._values)
-        self._standing.clear()
+        self._rope_positions.clear()
 
-    def _memory(self, used: int) -> "Memory":
-        return Memory(self, self._placed, self._values, used)
+    def _view(self, used: int) -> "KVView":
+        return KVView(self, self._rotated_keys, self._values, used)
 
     def _used(self) -> int:
         return (self._anchor_slots * self._has_anchor + len(self.frames)) * self.grid.tokens
@@ -154,20 +154,20 @@ class KVCache:
         window = min((f for f in frames if f >= self.settings.pinned), default=self.next_frame)
         return [window - pinned + f if f < self.settings.pinned else f for f in frames]
 
-    def _write(self, record: "Record", slots: dict[int, int]) -> None:
+    def _write(self, record: "KVCapture", slots: dict[int, int]) -> None:
         """Copy recorded frames (by their place in the record) into slots. Nothing is written unless every layer was recorded."""
         if len(record.keys) != self._keys.shape[0]:
             raise ValueError(f"{len(record.keys)} of {self._keys.shape[0]} layers were recorded")
         t = self.grid.tokens
         for slot in slots.values():
-            self._standing.pop(slot, None)
+            self._rope_positions.pop(slot, None)
         for layer, (keys, values) in enumerate(zip(record.keys, record.values, strict=True)):
             for frame, slot in slots.items():
                 self._keys[layer, :, :, slot * t : (slot + 1) * t] = keys[:, :, frame * t : (frame + 1) * t]
                 self._values[layer, :, :, slot * t : (slot + 1) * t] = values[:, :, frame * t : (frame + 1) * t]
 
 
-class Record:
+class KVCapture:
     """The keys (before RoPE) and values of one pass, layer by layer. Detached: gradients stay within a chunk."""
 
     def __init__(self) -> None:
@@ -179,12 +179,12 @@ class Record:
         self.values.append(values.detach())
 
 
-class Memory:
+class KVView:
     """The cache as one chunk reads it: every remembered frame at its place."""
 
     def __init__(self, cache: KVCache, placed: Tensor, values: Tensor, used: int) -> None:
-        self._cache, self._placed, self._values, self._used = cache, placed, values, used
-        self._placement = cache._placements
+        self._cache, self._rotated_keys, self._values, self._used = cache, placed, values, used
+        self._rope_version = cache._rope_version
 
     def read(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Remembered keys and values followed by those of the frames being denoised: [b, n, t, d] each.
@@ -194,17 +194,17 @@ class Memory:
         if torch.is_grad_enabled():  # a graph holds on to what it reads, and these buffers will be written again
             remembered = slice(None, self._used)
             return (
-                torch.cat((self._placed[layer, :, :, remembered], keys), dim=2),
+                torch.cat((self._rotated_keys[layer, :, :, remembered], keys), dim=2),
                 torch.cat((self._values[layer, :, :, remembered], values), dim=2),
             )
         end = self._used + keys.shape[2]
-        self._placed[layer, :, :, self._used : end] = keys
+        self._rotated_keys[layer, :, :, self._used : end] = keys
         self._values[layer, :, :, self._used : end] = values
-        return self._placed[layer, :, :, :end], self._values[layer, :, :, :end]
+        return self._rotated_keys[layer, :, :, :end], self._values[layer, :, :, :end]
 
     def refuse_stale(self) -> None:
         """Raises ValueError when the cache was placed anew since."""
-        if self._placement != self._cache._placements:
+        if self._rope_version != self._cache._rope_version:
             raise ValueError("this memory is stale: the cache was placed anew since")
 
 

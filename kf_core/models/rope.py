@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..device import send
+from ..device import to_device
 
 THETA = 10000.0
 
@@ -60,7 +60,7 @@ def rotation(
         return rows if positions.dim() == 1 else rows[:, None]
 
     tables = [*(axis.cos() for axis in angles), *(axis.sin() for axis in angles)]
-    sent = send(torch.cat([table.flatten() for table in tables]), device, dtype).split([table.numel() for table in tables])
+    sent = to_device(torch.cat([table.flatten() for table in tables]), device, dtype).split([table.numel() for table in tables])
     there = [part.view(table.shape) for part, table in zip(sent, tables, strict=True)]
     return Rotation(every_token(*there[:3]), every_token(*there[3:]))
 

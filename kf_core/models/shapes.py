@@ -42,7 +42,7 @@ def _adapters(card: ModelCard) -> Shapes:
     if card.audio is not None:
         for index, widths in enumerate(pairwise((card.audio.width, *card.audio.ear))):
             shapes |= _under(f"audio_proj.ear.{2 * index}", _linear(*widths))
-        shapes |= _under("audio_proj.proj", _linear(PIXELS_PER_LATENT * card.audio.heard, card.audio.code))
+        shapes |= _under("audio_proj.proj", _linear(PIXELS_PER_LATENT * card.audio.features_width, card.audio.code))
         shapes |= _under("audio_proj.norm_out", _norm(card.audio.code))
         for index in range(card.audio.last_layer - card.audio.first_layer + 1):
             shapes |= _under(f"audio_cond_projs.{index}", _linear(card.audio.code, card.dim))

@@ -28,7 +28,7 @@ class Vace(nn.Module):
         self.vace_patch_embedding = layers.Conv3d(CONTEXT_CHANNELS, dim, kernel_size=PATCH, stride=PATCH)
         self.vace_blocks = nn.ModuleList(VaceBlock(dim, ffn_dim, heads, layers, is_first=index == 0) for index in range(blocks))
 
-    def taps(self, backbone_layers: int) -> tuple[int, ...]:
+    def injection_layers(self, backbone_layers: int) -> tuple[int, ...]:
         """The layers of a backbone that a hint follows, evenly spread: 0, 2, ..., 28 of 30. Raises KnotForcingError for too short a one."""
         blocks = len(self.vace_blocks)
         if blocks > backbone_layers:

@@ -22,7 +22,7 @@ from ..conditioning.driving import Driving
 from ..models.adapters import Adapters
 from ..models.card import ModelCard
 from ..models.causal import Generator
-from ..models.optimized_forward import HotGenerator
+from ..models.optimized_forward import OptimizedGenerator
 from ..models.wan import WanModel
 from ..sampling.noise import SeededNoise
 from ..sampling.rollout import RolloutState, rollout
@@ -53,9 +53,9 @@ class Footprint:
     def held(self) -> int:
         return self.weights + self.cache + self.decoder_weights + self.past
 
-    def peak(self, is_beside: bool) -> int:
+    def peak(self, overlap_decode: bool) -> int:
         """The most at a time, with the frames made beside the denoising or in turn with it."""
-        return self.held + (self.denoising + self.decoding if is_beside else max(self.denoising, self.decoding))
+        return self.held + (self.denoising + self.decoding if overlap_decode else max(self.denoising, self.decoding))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def footprint(
     dtype: torch.dtype,
     at_once: int | None = None,
     weights: int | None = None,
-    forward: type[Generator] = HotGenerator,
+    forward: type[Generator] = OptimizedGenerator,
 ) -> Footprint:
     """Of one stream at `width` x `height` pixels. `at_once`: latents that the decoder takes at a time; None: a whole chunk.
 

@@ -12,7 +12,7 @@ import torch
 
 from ..models.card import ModelCard
 from ..models.causal import Generator
-from ..models.optimized_forward import HotGenerator
+from ..models.optimized_forward import OptimizedGenerator
 from ..settings import RolloutSettings
 from .memory import DecoderKind, footprint
 
@@ -27,17 +27,17 @@ READER_BYTES = 11.4e9  # UMT5-XXL in 16 bits
 
 
 @dataclass(frozen=True)
-class Way:
+class DecodePlan:
     """One way to run a stream."""
 
     decoder: DecoderKind
     at_once: int | None  # latents decoded at a time; None: a whole chunk
-    is_beside: bool  # frames are made while the next chunk is denoised
+    overlap_decode: bool  # frames are made while the next chunk is denoised
 
-    def said(self) -> str:
+    def describe(self) -> str:
         name = "a tiny decoder" if self.decoder == TINY else "the small decoder" if self.decoder.is_alone else "the VAE"
         how = "a chunk at a time" if self.at_once is None else "a latent at a time"
-        return f"{name}, {how}, {'beside the denoising' if self.is_beside else 'in turn with the denoising'}"
+        return f"{name}, {how}, {'beside the denoising' if self.overlap_decode else 'in turn with the denoising'}"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Plan:
     """What a preset decides for one model at one size."""
 
     preset: str
-    way: Way
+    decode_plan: DecodePlan
     needed: int | None  # bytes, computed; None: not asked, because main memory is not scarce
     usable: int | None  # bytes
     why: str
@@ -83,7 +83,7 @@ def plan(
     height: int,
     decoders: tuple[DecoderKind, ...],
     weights: int | None = None,
-    forward: type[Generator] = HotGenerator,
+    forward: type[Generator] = OptimizedGenerator,
 ) -> Plan:
     """What `preset` (or "auto") decides. `decoders`: those that are there, the better one first; `weights`, `forward`: as `footprint`."""
     is_auto, preset = preset == AUTO, preset_for(device) if preset == AUTO else preset
@@ -91,20 +91,20 @@ def plan(
     if preset == "cpu":
         small = None if is_auto else next((decoder for decoder in decoders[1:] if decoder.is_alone), None)
         if small is None:
-            return Plan(preset, Way(decoders[0], None, True), None, None, f"Preset {chosen}.", is_usual=True)
+            return Plan(preset, DecodePlan(decoders[0], None, True), None, None, f"Preset {chosen}.", is_usual=True)
         why = f"Preset {chosen}: the small decoder makes the frames, faster and softer."
-        return Plan(preset, Way(small, None, True), None, None, why)
+        return Plan(preset, DecodePlan(small, None, True), None, None, why)
     if preset == "mps":
-        way = Way(decoders[0], 1, False)  # one queue of commands, and memory that the whole machine shares
-        return Plan(preset, way, None, None, f"Preset {chosen}: {way.said()}.")
+        way = DecodePlan(decoders[0], 1, False)  # one queue of commands, and memory that the whole machine shares
+        return Plan(preset, way, None, None, f"Preset {chosen}: {way.describe()}.")
     room = usable(PRESETS[preset])
     size = dict(width=width, height=height, dtype=dtype, weights=weights, forward=forward)
     for way in _ways(decoders):
         found = footprint(card, settings, way.decoder, at_once=way.at_once, **size)
-        needed = found.peak(way.is_beside)
+        needed = found.peak(way.overlap_decode)
         if needed <= room:
             break
-    said = f"{card.name} at {width}x{height} needs {needed / GIB:.1f} of {room / GIB:.1f} GiB with {way.said()} (computed)"
+    said = f"{card.name} at {width}x{height} needs {needed / GIB:.1f} of {room / GIB:.1f} GiB with {way.describe()} (computed)"
     plan = Plan(preset, way, needed, room, f"Preset {chosen}: {said}.")
     if plan.fits:
         return plan
@@ -118,12 +118,12 @@ def reads_on_device(preset: str, device: torch.device) -> bool:
     return preset == "cpu" or preset in PRESETS and usable(PRESETS[preset]) > READER_BYTES
 
 
-def _ways(decoders: tuple[DecoderKind, ...]) -> Iterator[Way]:
+def _ways(decoders: tuple[DecoderKind, ...]) -> Iterator[DecodePlan]:
     """The best first: sharp frames before fast ones, and both at once before one after the other."""
     for decoder in decoders:
-        yield Way(decoder, None, True)
-        yield Way(decoder, 1, True)
-        yield Way(decoder, 1, False)
+        yield DecodePlan(decoder, None, True)
+        yield DecodePlan(decoder, 1, True)
+        yield DecodePlan(decoder, 1, False)
 
 
 def _reason(preset: str, device: torch.device) -> str:

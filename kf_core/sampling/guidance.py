@@ -21,7 +21,7 @@ from ..conditioning.driving import Driving
 from ..errors import KnotForcingError
 from ..models.card import ModelCard
 from ..models.causal import Generator, Segment, TextKeys
-from ..models.kv_cache import KVCache, Memory, Record
+from ..models.kv_cache import KVCache, KVCapture, KVView
 from ..models.rope import Grid
 from ..settings import RolloutSettings
 from ..timeline import LatentSpan
@@ -59,9 +59,9 @@ class Guided:
     def new_cache(self, settings: RolloutSettings, batch: int, height: int, width: int) -> "CachePair":
         return CachePair(*(self._model.new_cache(settings, batch, height, width) for _ in range(2)))
 
-    def read_text(self, context: TextContext | None) -> PromptPair:
+    def encode_text(self, context: TextContext | None) -> PromptPair:
         against = None if context is None else context.against
-        return PromptPair(self._model.read_text(context), self._model.read_text(against), context)
+        return PromptPair(self._model.encode_text(context), self._model.encode_text(against), context)
 
     def forward(self, segments: Sequence[Segment], text: PromptPair) -> list[Tensor]:
         """The guided flow of every segment: [b, 16, f, h, w] each."""
@@ -98,17 +98,17 @@ class CachePair:
         return self._caches.toward.num_bytes + self._caches.against.num_bytes
 
     @contextmanager
-    def set_anchor(self) -> Iterator[Pair[Record]]:
+    def set_anchor(self) -> Iterator[Pair[KVCapture]]:
         with self._caches.toward.set_anchor() as toward, self._caches.against.set_anchor() as against:
             yield Pair(toward, against)
 
     @contextmanager
-    def commit(self, span: LatentSpan) -> Iterator[Pair[Record]]:
+    def commit(self, span: LatentSpan) -> Iterator[Pair[KVCapture]]:
         with self._caches.toward.commit(span) as toward, self._caches.against.commit(span) as against:
             yield Pair(toward, against)
 
-    def place(self, anchor_position: int | None = None) -> Pair[Memory]:
-        return Pair(self._caches.toward.place(anchor_position), self._caches.against.place(anchor_position))
+    def apply_rope(self, anchor_position: int | None = None) -> Pair[KVView]:
+        return Pair(self._caches.toward.apply_rope(anchor_position), self._caches.against.apply_rope(anchor_position))
 
     def tensors(self) -> dict[str, Tensor]:
         against = {f"against.{name}": tensor for name, tensor in self._caches.against.tensors().items()}
@@ -136,9 +136,9 @@ def remark_on_guidance(card: ModelCard, settings: RolloutSettings) -> Iterator[s
         )
 
 
-def refuse_unread(card: ModelCard, settings: RolloutSettings, *, has_reader: bool) -> None:
+def require_text_encoder(card: ModelCard, settings: RolloutSettings, *, has_text_encoder: bool) -> None:
     """Raises KnotForcingError where guidance is asked for and no prompt can be read."""
-    if not settings.is_guided or (has_reader and card.text.kind != "none"):
+    if not settings.is_guided or (has_text_encoder and card.text.kind != "none"):
         return
     if card.text.kind == "none":
         raise KnotForcingError(f"{card.name} reads no prompts, so there is nothing that guidance could lead to. Set guidance to 1.")

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..settings import KnotForm
 
 
-def enter(noisy: Tensor, knot: Tensor | None, form: KnotForm | None, sigma: float, noise: Tensor) -> Tensor:
+def inject_knot(noisy: Tensor, knot: Tensor | None, form: KnotForm | None, sigma: float, noise: Tensor) -> Tensor:
     """`noisy` [b, c, f, h, w] with the knot let in at its first frames, as the form says."""
     if knot is None or form in (None, "inpaint"):
         return noisy
@@ -24,7 +24,7 @@ def enter(noisy: Tensor, knot: Tensor | None, form: KnotForm | None, sigma: floa
     return torch.cat((first.to(noisy), noisy[:, :, k:]), dim=2)
 
 
-def tie(clean: Tensor, knot: Tensor | None, form: KnotForm | None, fuse: bool) -> Tensor:
+def fuse_knot(clean: Tensor, knot: Tensor | None, form: KnotForm | None, fuse: bool) -> Tensor:
     """The finished frames with their beginning tied to the knot: averaged, replaced (`pin`), or left as they are."""
     if knot is None or (form != "pin" and not fuse):
         return clean

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from ..conditioning.anchor import Anchor
-from ..device import send
+from ..device import to_device
 from ..models.causal import Generator, Segment, TextKeys
 from ..models.image_channels import with_image_channels
-from ..models.kv_cache import KVCache, Memory
+from ..models.kv_cache import KVCache, KVView
 from ..settings import Ahead, Behind, RolloutSettings
 from ..timeline import LatentSpan
 from ..types import ChunkConditioning, LatentChunk, Step
 from .guidance import guided
-from .knot import enter, tie
+from .knot import fuse_knot, inject_knot
 from .noise import Noise
 
 
@@ -54,12 +54,12 @@ def rollout(
         denoised = LatentSpan(output.start, output.stop + settings.knot_length)
         conditioning = driving.window(denoised)
         state.read_prompt(model, anchor, conditioning)
-        memory = state.cache.place(anchor_position(settings, denoised))
+        memory = state.cache.apply_rope(anchor_position(settings, denoised))
 
         for step in denoise(model, anchor, state, denoised, conditioning, memory, settings, noise, exits):
             yield step
         with torch.set_grad_enabled(exits is not None):
-            clean = tie(step.clean, state.knot, settings.knot, settings.fuse)
+            clean = fuse_knot(step.clean, state.knot, settings.knot, settings.fuse)
             latents = clean[:, :, : output.length]
 
         commit(model, anchor, state, output, latents, driving.window(output), memory)
@@ -78,7 +78,7 @@ def replay(
         raise ValueError(f"the state expects chunk {state.chunk} of frames {span}, got {chunk.index} of {chunk.span}")
     model, conditioning = guided(model, settings), driving.window(span)
     state.read_prompt(model, anchor, conditioning)
-    memory = state.cache.place(anchor_position(settings, LatentSpan(span.start, span.stop + settings.knot_length)))
+    memory = state.cache.apply_rope(anchor_position(settings, LatentSpan(span.start, span.stop + settings.knot_length)))
     commit(model, anchor, state, span, chunk.latents.to(anchor.latent), conditioning, memory)
     state.knot = None if chunk.knot is None else chunk.knot.to(anchor.latent)
     state.chunk += 1
@@ -90,9 +90,9 @@ def anchor_position(settings: RolloutSettings, denoised: LatentSpan) -> int | No
         case None:
             return None
         case Ahead() as rule:
-            return rule.place(denoised.stop)
+            return rule.position(denoised.stop)
         case Behind() as rule:
-            return rule.place(denoised.start)
+            return rule.position(denoised.start)
         case fixed:
             return fixed.position
 
@@ -103,7 +103,7 @@ def denoise(
     state: "RolloutState",
     denoised: LatentSpan,
     conditioning: ChunkConditioning,
-    memory: Memory,
+    memory: KVView,
     settings: RolloutSettings,
     noise: Noise,
     exits: Callable[[int], int] | None,
@@ -112,13 +112,13 @@ def denoise(
     schedule = settings.steps(state.chunk)
     last = len(schedule) - 1 if exits is None else min(exits(state.chunk), len(schedule) - 1)
     entered = range(last + 1) if settings.renoise else range(1)
-    noises = send(torch.stack([noise(denoised, step) for step in entered]), anchor.latent.device, anchor.latent.dtype)
+    noises = to_device(torch.stack([noise(denoised, step) for step in entered]), anchor.latent.device, anchor.latent.dtype)
     clean = flow = None
     for index, (sigma, t) in enumerate(schedule[: last + 1]):
         fresh = noises[index if settings.renoise else 0]
         there = fresh if clean is None or settings.renoise else clean + flow.to(clean)  # the noise the flow sees: an Euler step
         noisy = there if clean is None else (1 - sigma) * clean + sigma * there
-        noisy = enter(noisy, state.knot, settings.knot, sigma, fresh)
+        noisy = inject_knot(noisy, state.knot, settings.knot, sigma, fresh)
         noisy = pin_portrait(noisy, anchor, settings, denoised)
         with torch.set_grad_enabled(exits is not None and index == last):
             segment = segment_of(model, anchor, noisy, denoised, t, state.knot, settings, conditioning, memory)
@@ -134,7 +134,7 @@ def commit(
     span: LatentSpan,
     latents: Tensor,
     conditioning: ChunkConditioning,
-    memory: Memory,
+    memory: KVView,
 ) -> None:
     """Write the keys and values of finished frames: one pass at t = 0 over the same past, without the knot."""
     conditioning = conditioning.of_clean_pass()
@@ -187,7 +187,7 @@ class RolloutState:
         """Make the prompt's keys when it is a new one; the anchor saw the old prompt, so it is encoded again."""
         if self.text is not None and self.text.context is conditioning.text:
             return
-        self.text = model.read_text(conditioning.text)
+        self.text = model.encode_text(conditioning.text)
         if self.cache.settings.anchor is not None:
             segment = anchor_segment(model, anchor)
             with self.cache.set_anchor() as record:
@@ -203,7 +203,7 @@ def segment_of(
     knot: Tensor | None,
     settings: RolloutSettings,
     conditioning: ChunkConditioning,
-    memory: Memory | None,
+    memory: KVView | None,
 ) -> Segment:
     """Frames of `span` as the network sees them, its image and mask channels filled."""
     known = torch.zeros(span.length, dtype=torch.bool, device=latents.device)

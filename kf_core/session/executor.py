@@ -1,9 +1,9 @@
-"""What is done beside the denoising: one deed at a time, on a thread of its own, while the caller denoises on.
+"""What is done beside the denoising: one task at a time, on a thread of its own, while the caller denoises on.
 
     caller   denoise 0 | denoise 1          | denoise 2          | ...
     worker          | decode, write 0 | decode, write 1 | ...
 
-Never more than one deed is under way, so nothing piles up and memory stays what it is. Knows nothing of what the deeds are.
+Never more than one task is under way, so nothing piles up and memory stays what it is. Knows nothing of what the tasks are.
 """
 
 import os
@@ -15,12 +15,12 @@ from typing import Any, Protocol
 import torch
 
 
-class Worker(Protocol):
-    """Does deeds, and keeps what came of the last one until it is taken."""
+class Executor(Protocol):
+    """Does tasks, and keeps what came of the last one until it is taken."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether a deed was started whose result nobody has taken."""
+        """Whether a task was started whose result nobody has taken."""
         ...
 
     @property
@@ -28,21 +28,21 @@ class Worker(Protocol):
         """Whether `take` would answer at once."""
         ...
 
-    def start(self, deed: Callable[[], Any]) -> None:
-        """Raises ValueError while the result of another deed waits to be taken."""
+    def start(self, task: Callable[[], Any]) -> None:
+        """Raises ValueError while the result of another task waits to be taken."""
         ...
 
     def take(self) -> Any:
-        """What the deed returned, when it is done. Raises what the deed raised."""
+        """What the task returned, when it is done. Raises what the task raised."""
         ...
 
-    def __enter__(self) -> "Worker": ...
+    def __enter__(self) -> "Executor": ...
 
     def __exit__(self, *_) -> None: ...
 
 
-class InTurn:
-    """The caller does its deeds itself, at once."""
+class InlineExecutor:
+    """The caller does its tasks itself, at once."""
 
     def __init__(self) -> None:
         self._results: list = []
@@ -53,30 +53,30 @@ class InTurn:
 
     is_done = is_busy
 
-    def start(self, deed: Callable[[], Any]) -> None:
+    def start(self, task: Callable[[], Any]) -> None:
         _refuse_second(self)
-        self._results.append(deed())
+        self._results.append(task())
 
     def take(self) -> Any:
         return self._results.pop()
 
-    def __enter__(self) -> "InTurn":
+    def __enter__(self) -> "InlineExecutor":
         return self
 
     def __exit__(self, *_) -> None:
         pass
 
 
-class Beside:
+class BackgroundExecutor:
     """Another thread does them, on a graphics card in a stream of its own; `device` is where what they need was computed.
 
     Invariants
-    - A deed sees all that the caller's stream had been given when it was started; what it returns may be used at once.
-    - Leaving the `with` block waits for the deed under way; its result, or its error, is dropped.
+    - A task sees all that the caller's stream had been given when it was started; what it returns may be used at once.
+    - Leaving the `with` block waits for the task under way; its result, or its error, is dropped.
     """
 
     def __init__(self, device: torch.device | str = "cpu", threads: int | None = None) -> None:
-        """`threads`: how many a deed may compute with on the CPU; None: as many as the caller."""
+        """`threads`: how many a task may compute with on the CPU; None: as many as the caller."""
         device = torch.device(device)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="knot-forcing-beside")
@@ -93,7 +93,7 @@ class Beside:
     def is_done(self) -> bool:
         return self._deed is not None and self._deed.done()
 
-    def start(self, deed: Callable[[], Any]) -> None:
+    def start(self, task: Callable[[], Any]) -> None:
         _refuse_second(self)
         is_inference = torch.is_inference_mode_enabled()
         so_far = None if self._stream is None else torch.cuda.current_stream(self._stream.device).record_event()
@@ -102,7 +102,7 @@ class Beside:
             with torch.inference_mode(is_inference), nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
                 if self._stream is not None:
                     self._stream.wait_event(so_far)
-                result = deed()
+                result = task()
                 if self._stream is not None:
                     self._stream.synchronize()
                 return result
@@ -111,13 +111,13 @@ class Beside:
 
     def take(self) -> Any:
         if self._deed is None:
-            raise ValueError("no deed was started")
-        deed = self._deed
-        deed.exception()  # waits; who interrupts the waiting finds the deed still there
+            raise ValueError("no task was started")
+        task = self._deed
+        task.exception()  # waits; who interrupts the waiting finds the task still there
         self._deed = None
-        return deed.result()
+        return task.result()
 
-    def __enter__(self) -> "Beside":
+    def __enter__(self) -> "BackgroundExecutor":
         return self
 
     def __exit__(self, *_) -> None:
@@ -125,19 +125,19 @@ class Beside:
         self._deed = None
 
 
-def worker_for(device: torch.device | str, *, decoder_device: torch.device | str | None = None, has_room: bool = True) -> Worker:
+def executor_for(device: torch.device | str, *, decoder_device: torch.device | str | None = None, has_room: bool = True) -> Executor:
     """Beside where two things can be computed at once: on CUDA cards, on two devices, or on cores that the caller leaves idle.
 
     `has_room`: whether the memory is enough for both at once."""
     if not has_room:
-        return InTurn()
+        return InlineExecutor()
     device, other = torch.device(device), torch.device(device if decoder_device is None else decoder_device)
     spare = _cores() - torch.get_num_threads()
     if device.type == "cuda" or other.type != device.type:
-        return Beside(device)
+        return BackgroundExecutor(device)
     if device.type == "cpu" and spare > 0:
-        return Beside(device, threads=min(spare, torch.get_num_threads()))
-    return InTurn()
+        return BackgroundExecutor(device, threads=min(spare, torch.get_num_threads()))
+    return InlineExecutor()
 
 
 def _compute_with(threads: int) -> None:
@@ -145,9 +145,9 @@ def _compute_with(threads: int) -> None:
     torch.get_num_threads()  # a thread takes its number when it is first needed, and this one must take it now
 
 
-def _refuse_second(worker: Worker) -> None:
+def _refuse_second(worker: Executor) -> None:
     if worker.is_busy:
-        raise ValueError("a deed is under way, and what comes of it was not taken")
+        raise ValueError("a task is under way, and what comes of it was not taken")
 
 
 def _cores() -> int:

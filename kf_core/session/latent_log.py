@@ -4,8 +4,8 @@ One file for one recipe. A record is whole or it is not there; the file may grow
 the same bytes in the same places, so they need no lock. With a chunk's latents goes its knot, so that a stream can go on from the last
 record, whatever ended the process. Knows nothing of how latents are made or shown.
 
-    Spool(folder, recipe)       all chunks of a stream, for whoever has the same recipe
-    Spool.beside(path, recipe)  a log: those since the state was saved; `forget` drops what the next state has
+    LatentLog(folder, recipe)       all chunks of a stream, for whoever has the same recipe
+    LatentLog.beside(path, recipe)  a log: those since the state was saved; `forget` drops what the next state has
 """
 
 import os
@@ -29,7 +29,7 @@ _MARK = b"KFL2"
 _DTYPES = {b"float16": torch.float16, b"bfloat16": torch.bfloat16, b"float32": torch.float32, b"float64": torch.float64}
 
 
-class Spool:
+class LatentLog:
     """The latents of one recipe.
 
     Invariants
@@ -46,7 +46,7 @@ class Spool:
         self._forget_all()
 
     @classmethod
-    def beside(cls, path: Path, recipe: str) -> "Spool":
+    def beside(cls, path: Path, recipe: str) -> "LatentLog":
         """A log in this file: it may begin with any chunk, and begins anew when one is appended that does not follow."""
         log = cls(path.parent, recipe)
         log.path, log._begins_anywhere = path, True

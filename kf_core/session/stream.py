@@ -37,8 +37,8 @@ from ..types import FrameChunk, LatentChunk, Replayed, Step
 from ..vae.streaming import DecoderState, VideoDecoder
 from ..vae.wan import WanVAE
 from ..writing import sync, why
-from .executor import InTurn, Worker
-from .latent_log import Spool
+from .executor import Executor, InlineExecutor
+from .latent_log import LatentLog
 
 STATE_KEY = "knot_forcing_stream"  # the entry of a state file's header that says whose state it is
 LONGEST_HEADER = 100_000_000  # bytes, safetensors' own limit
@@ -72,7 +72,7 @@ class Stream:
     def __iter__(self) -> Iterator[FrameChunk]:
         return self.frames()
 
-    def frames(self, state: "StreamState | None" = None, spool: Spool | None = None) -> Iterator[FrameChunk]:
+    def frames(self, state: "StreamState | None" = None, spool: LatentLog | None = None) -> Iterator[FrameChunk]:
         """The frames, chunk by chunk; the last chunk is cut so that the length is exact."""
         for item in self.steps(state, spool):
             if isinstance(item, FrameChunk):
@@ -81,19 +81,19 @@ class Stream:
     def steps(
         self,
         state: "StreamState | None" = None,
-        spool: Spool | None = None,
+        spool: LatentLog | None = None,
         *,
-        worker: Worker | None = None,
+        worker: Executor | None = None,
         then: Callable[[FrameChunk], object] | None = None,
         until: int | None = None,
     ) -> Iterator[Step | Replayed | LatentChunk | FrameChunk]:
         """All that happens: denoising steps, finished latents, frames. A `state` is continued, and changed in place.
 
-        A `worker` that is `Beside` makes the frames of a chunk, and does with them what comes `then`, while the next chunk is denoised;
+        A `worker` that is a `BackgroundExecutor` makes the frames of a chunk, and does what comes `then`, while the next is denoised;
         they are handed out before that one is committed. So the state is whole and may be saved after each FrameChunk, and after a Step
         if it says so (`is_whole`). What the spool holds is read, what it lacks is added to it. `until`: denoise no chunk that only has
         frames beyond this one. Closing waits for the frames that are being made; if there is a `then`, they count as handed out."""
-        state, worker = state or StreamState.start(self), worker or InTurn()
+        state, worker = state or StreamState.start(self), worker or InlineExecutor()
         if self._is_over(state):
             return
         try:
@@ -120,7 +120,7 @@ class Stream:
                 _, decoder = worker.take()
                 state.decoder = state.decoder if then is None else decoder
 
-    def latents(self, spool: Spool | None = None) -> Iterator[Step | Replayed | LatentChunk]:
+    def latents(self, spool: LatentLog | None = None) -> Iterator[Step | Replayed | LatentChunk]:
         """The latents from the beginning to the end, whole chunks, without making frames of them; for ever where there is no end."""
         for item in self._latents(StreamState.start(self), spool):
             yield item
@@ -170,7 +170,7 @@ class Stream:
         is_used = self.driving.control is not None and self.model.vace is not None and self.control_encoder is not None
         return (self.model.vace, self.control_encoder) if is_used else ()
 
-    def _latents(self, state: "StreamState", spool: Spool | None) -> Iterator[Step | Replayed | LatentChunk]:
+    def _latents(self, state: "StreamState", spool: LatentLog | None) -> Iterator[Step | Replayed | LatentChunk]:
         """Latents from the first chunk that is not decoded yet: from the spool as far as it goes, then denoised.
 
         Before anything is denoised, the rollout catches up with what was read: replayed where the spool has it, denoised if not."""
@@ -203,7 +203,7 @@ class Stream:
             then(made)
         return replace(made, frames=made.frames.cpu()), decoder
 
-    def _taken(self, worker: Worker, state: "StreamState") -> Iterator[FrameChunk]:
+    def _taken(self, worker: Executor, state: "StreamState") -> Iterator[FrameChunk]:
         """The frames that were being made, if any: waits for them."""
         if worker.is_busy:
             made, state.decoder = worker.take()

@@ -37,7 +37,7 @@ class TinyVAE(nn.Module):
         self.decoder = nn.Sequential(*layers, nn.ReLU(), _conv(widths[-1], 3))
 
     @property
-    def name_for_recipe(self) -> str:
+    def content_id(self) -> str:
         """The same weights in another space make other frames."""
         return f"{self.space} {fingerprint(self.decoder)}"
 

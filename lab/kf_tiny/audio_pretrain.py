@@ -50,8 +50,8 @@ class Heard(nn.Module):
     def __init__(self, spec: AudioSpec) -> None:
         super().__init__()
         self.ear = make_ear(spec)
-        self.mouth = nn.Linear(spec.heard, 3)
-        self.closure = nn.Linear(spec.heard, 1)
+        self.mouth = nn.Linear(spec.features_width, 3)
+        self.closure = nn.Linear(spec.features_width, 1)
 
     def forward(self, steps: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel steps [..., width] -> (open, wide, bite) [..., 3], and how surely the lips are closed, a logit [...]."""

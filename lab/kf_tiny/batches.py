@@ -10,7 +10,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from kf_core.device import send
+from kf_core.device import to_device
 from kf_core.models.causal import Segment
 from kf_core.models.image_channels import with_image_channels
 from kf_core.models.visibility import training_mask
@@ -145,7 +145,7 @@ class Sampler:
             start = 0 if layout.is_first else self._integer(max(layout.past, 1), clip.latents.shape[2] - drawn)
             rows.append((clip, start))
 
-        there = lambda parts: send(torch.cat(parts), self.device, torch.float32)
+        there = lambda parts: to_device(torch.cat(parts), self.device, torch.float32)
         window = lambda name, axis: there(
             [getattr(clip, name).narrow(axis, start - layout.past, layout.past + drawn) for clip, start in rows]
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kf_core.conditioning.head import HeadPose, HeadShape, Keypoints, Tensors, keypoints, place, turn, unplace
-from kf_core.device import send
+from kf_core.device import to_device
 
 from .portraits import Identities, Motion
 
@@ -71,7 +71,7 @@ def _sent(numbers: Tensors, device: torch.device) -> Tensors:
         return numbers
     columns: list[Tensor] = []
     numbers.map(lambda t: columns.append(t.flatten(1) if t.dim() > 1 else t[:, None]) if t.is_floating_point() else None)
-    there = iter(send(torch.cat(columns, 1), device, torch.float32).split([column.shape[1] for column in columns], 1))
+    there = iter(to_device(torch.cat(columns, 1), device, torch.float32).split([column.shape[1] for column in columns], 1))
     return numbers.map(lambda t: next(there).view(t.shape) if t.is_floating_point() else t)
 
 

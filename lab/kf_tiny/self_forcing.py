@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kf_core.conditioning.anchor import Anchor
-from kf_core.device import send
+from kf_core.device import to_device
 from kf_core.models.card import ModelCard
 from kf_core.models.causal import Generator
 from kf_core.sampling.noise import SeededNoise
@@ -59,7 +59,7 @@ class ClipDriving:
 
     def window(self, span: LatentSpan) -> ChunkConditioning:
         frames = torch.tensor([min(frame, self.clips.latents.shape[2] - 1) for frame in span])
-        take = lambda track: send(track[:, frames], self.device, torch.float32)
+        take = lambda track: to_device(track[:, frames], self.device, torch.float32)
         strength = lambda given: given.to(self.device, torch.float32)[:, None].expand(-1, span.length)
         known = self.knows.to(self.device, torch.float32)[:, None, None]
         values = take(self.clips.expression)

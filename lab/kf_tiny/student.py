@@ -126,7 +126,7 @@ def flow_of(networks: Networks, batch: Batch, noise: Tensor, sigma: Tensor) -> T
     noisy = (1 - s) * batch.clean + s * noise
     with mixed_precision(generator.device):
         segment = batch.segment(noisy, 1000 * sigma, networks.card.in_channels)
-        (flow,) = generator.forward([segment], generator.read_text(None))
+        (flow,) = generator.forward([segment], generator.encode_text(None))
     return flow[:, :, -batch.clean.shape[2] :].float()
 
 

@@ -33,7 +33,7 @@ class Encoders:
     patchers: tuple = ()
 
 
-def refuse_deaf(card: ModelCard, driver: Driver) -> None:
+def require_audio_encoder(card: ModelCard, driver: Driver) -> None:
     """Raises KnotForcingError when the model hears through an encoder that is not connected, or is another one."""
     if not _is_heard(card, driver):
         return
@@ -69,7 +69,7 @@ class HostReader:
         self._clip, self._tokens = clip, tokens
         self._encoded: dict[str, tuple[Tensor, int]] = {}  # what is not zero, and how many rows of zeros follow
         tokenizer = clip.tokenizer.state_dict()  # the host saves it beside the weights under these names
-        self.name_for_recipe = fingerprint(name_of_weights(clip.patcher), patches_of(clip.patcher), tokenizer)
+        self.content_id = fingerprint(name_of_weights(clip.patcher), patches_of(clip.patcher), tokenizer)
 
     def __call__(self, prompt: str) -> Tensor:
         if prompt in self._encoded:

@@ -63,7 +63,7 @@ def load_model(
     model = _host_model(path, opened.card, tensors, dict(opened.file.metadata), disable_dynamic)
     again = partial(load_model, lora=lora, known_as=known_as, accept_licence=accept_licence)
     model.cached_patcher_init = (again, (name,), 0)  # as the host's own loader sets it: nodes such as TorchCompileModel load once more
-    model.set_attachments(KEY, Identity(opened.card, opened.name_for_recipe))
+    model.set_attachments(KEY, Identity(opened.card, opened.content_id))
     _fill(path, adapters, beside)
     if beside:
         patcher = comfy.model_patcher.ModelPatcher(adapters, load_device=model.load_device, offload_device=model.offload_device)

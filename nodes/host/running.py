@@ -17,7 +17,7 @@ from ...kf_core.models.causal import Generator
 from ...kf_core.models.kv_cache import KVCache
 from ...kf_core.models.protocol import Attention
 from ...kf_core.models.rope import Grid
-from ...kf_core.planning.presets import Way
+from ...kf_core.planning.presets import DecodePlan
 from ...kf_core.precision import fast_dtype
 from ...kf_core.session.stream import Stream
 from ...kf_core.settings import RolloutSettings
@@ -30,10 +30,10 @@ from .weights import patches_of
 
 
 @contextmanager
-def in_memory(recipe: Recipe, vae, way: Way | None = None) -> Iterator[Stream]:
+def in_memory(recipe: Recipe, vae, decode_plan: DecodePlan | None = None) -> Iterator[Stream]:
     """The recipe as a stream of kf_core, with generator, adapters and decoder in memory while it lasts.
 
-    `way`: how the frames are made; None: a chunk at a time, beside the denoising."""
+    `decode_plan`: how the frames are made; None: a chunk at a time, beside the denoising."""
     refuse_undecodable(vae)
     model, identity = recipe.model, identity_of(recipe.model)
     card, device = identity.card, recipe.model.load_device
@@ -41,11 +41,11 @@ def in_memory(recipe: Recipe, vae, way: Way | None = None) -> Iterator[Stream]:
     beside = model.get_nested_additional_models()
     latent = recipe.anchor.latent
     decoder_dtype = fast_dtype(device) if management.is_device_cpu(device) else vae.vae_dtype
-    frames, at_once = recipe.settings.denoised, None if way is None else way.at_once
+    frames, at_once = recipe.settings.denoised, None if decode_plan is None else decode_plan.at_once
     denoising = model.memory_required((1, card.in_channels, frames, *latent.shape[-2:]))
     decoding = vae.memory_used_decode((1, 16, at_once or frames, *latent.shape[-2:]), decoder_dtype)
     needed = cache_bytes(card, recipe.settings, latent.shape[-2:], dtype) + vae.model_size()
-    needed += denoising + decoding if way is None or way.is_beside else max(denoising, decoding)
+    needed += denoising + decoding if decode_plan is None or decode_plan.overlap_decode else max(denoising, decoding)
     encoders = encoders_for(card, recipe.driver, recipe.settings)
     led = () if recipe.driver.vace is None else (recipe.driver.vace.patcher,)
     management.load_models_gpu([model, *beside, *encoders.patchers, *led], memory_required=needed)
@@ -77,7 +77,7 @@ class HostModules:
 
     def __init__(self, tree: nn.Module, weights: str) -> None:
         self._tree = tree
-        self.name_for_recipe = weights
+        self.content_id = weights
 
     def patch_embedding(self, latents: Tensor) -> Tensor:
         return self._tree.patch_embedding(latents.float()).to(latents.dtype)  # the host keeps this one in float32

@@ -31,7 +31,7 @@ class VaceModule:
         return self.patcher.model
 
 
-def refuse_misled(card: ModelCard, driver: Driver) -> None:
+def require_vace(card: ModelCard, driver: Driver) -> None:
     """Raises KnotForcingError when the connected VACE module is of another size than the model."""
     if driver.vace is not None:
         refuse_other_size(driver.vace.name, driver.vace.network, card)

@@ -57,7 +57,7 @@ def contestants(setting: Setting, chosen: argparse.Namespace) -> list[Contestant
         for span, window, until in ((EVERY, None, min(ROPE_TABLE, chosen.growing_until)), (SIX, 6, ROPE_TABLE)):
             found.append(Contestant("Self-Forcing pipeline", span, SelfForcing(setting, chosen.self_forcing, window), until))
     for span, settings in spans.items():
-        for name, hot in (("ours, plain forward", False), ("ours, hot path", True)):
+        for name, hot in (("ours, plain forward", False), ("ours, optimized forward", True)):
             run = lambda start, chunks, hot=hot, settings=settings: ours(setting, settings(start, chunks), start, chunks, hot=hot)
             found.append(Contestant(name, span, run, chosen.growing_until if span == EVERY else 10**9))
     return sorted(found, key=lambda one: list(spans).index(one.span))
@@ -99,7 +99,7 @@ def flatness(setting: Setting, chosen: argparse.Namespace) -> None:
     print(f"\n| ours at constant span, {chosen.flat_chunks} chunks, in turn | {' | '.join(f'at {frame}' for frame in chosen.at)} | ratio |")
     print("|---|" + "---:|" * (len(chosen.at) + 1))
     for span, settings in ((SIX, WINDOW), (OWN, KNOT_FORCING)):
-        for name, hot in (("plain forward", False), ("hot path", True)):
+        for name, hot in (("plain forward", False), ("optimized forward", True)):
             count = 1 + chosen.flat_chunks
             running = {frame: our_chunks(setting, settings, (frame // CHUNK - 1) * CHUNK, count, hot=hot) for frame in chosen.at}
             seconds: dict[int, list[float]] = {frame: [] for frame in chosen.at}

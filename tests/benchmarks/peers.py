@@ -78,7 +78,7 @@ class Run:
 
 
 def ours(setting: Setting, settings: RolloutSettings, start: int, chunks: int, *, hot: bool, attention: Callable | None = None) -> Run:
-    """Our rollout, by the hot path or the plain forward."""
+    """Our rollout, by the optimized forward or the plain forward."""
     drawn = list(itertools.islice(our_chunks(setting, settings, start, chunks, hot=hot, attention=attention), chunks))
     return Run([seconds for seconds, _ in drawn], torch.cat([latents for _, latents in drawn], dim=2))
 
@@ -87,10 +87,10 @@ def our_chunks(
     setting: Setting, settings: RolloutSettings, start: int, chunks: int, *, hot: bool, attention: Callable | None = None
 ) -> Iterator[tuple[float, Tensor]]:
     """Our rollout chunk by chunk: the seconds that each took, its latents. Draws only when it is asked."""
-    from kf_core.models.optimized_forward import HotGenerator
+    from kf_core.models.optimized_forward import OptimizedGenerator
 
     words = dict(dtype=setting.dtype, device=setting.device) | ({} if attention is None else dict(attention=attention))
-    model = (HotGenerator if hot else Generator)(replace(setting.card, rollout=settings), setting.modules, **words)
+    model = (OptimizedGenerator if hot else Generator)(replace(setting.card, rollout=settings), setting.modules, **words)
     frame = torch.zeros(1, 16, 1, *setting.size, device=setting.device)
     anchor = Anchor(frame)
     state = RolloutState.start(model, anchor, settings)

@@ -8,7 +8,7 @@ import torch
 
 from kf_core.checkpoints.known_models import kf_tiny, self_forcing
 from kf_core.planning.memory import DecoderKind, footprint
-from kf_core.session.executor import InTurn
+from kf_core.session.executor import InlineExecutor
 
 from .conftest import talking
 
@@ -80,4 +80,4 @@ def test_who_has_no_room_for_both_makes_frames_after_the_drawing(host, tiny, no_
     worker = tuned.worker
     monkeypatch.setattr(tuned, "worker", lambda self, stream: seen.append(worker(self, stream)) or seen[-1])
     made(host, "8gb", "in-turn")
-    assert [type(each).__name__ for each in seen] == [InTurn.__name__]
+    assert [type(each).__name__ for each in seen] == [InlineExecutor.__name__]

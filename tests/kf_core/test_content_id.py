@@ -25,7 +25,7 @@ from kf_core.conditioning.driving import Driving
 from kf_core.conditioning.expression import ExpressionTrack
 from kf_core.conditioning.pose import HeadAngles, PoseFrames
 from kf_core.conditioning.track import Held
-from kf_core.content_id import LEFT_OUT, Unrepeatable, fingerprint, frozen_names, later, names_of, places
+from kf_core.content_id import LEFT_OUT, Unrepeatable, added_later, fingerprint, frozen_names, names_of, places
 from kf_core.models.card import ModelCard
 from kf_core.settings import RolloutSettings
 
@@ -188,7 +188,7 @@ def test_a_tensor_that_was_changed_in_a_file_of_weights_is_seen(tmp_path, name):
 def test_a_text_encoder_counts_where_the_model_reads(stream):  # noqa: F811
     class Reader:
         def __init__(self, name: str) -> None:
-            self.name_for_recipe = name
+            self.content_id = name
 
         def __call__(self, prompt: str) -> torch.Tensor:
             return torch.zeros(1, 2, 8)
@@ -278,7 +278,7 @@ def test_renaming_and_reordering_change_no_name_and_what_is_left_out_does_not_co
         timbre: str
         height: float
         remark: str = ""
-        breath: float = later(0.0)
+        breath: float = added_later(0.0)
 
     assert fingerprint(Voice(1.0, "warm")) == fingerprint(Voice(1.0, "warm", "x")) == fingerprint(Renamed("warm", 1.0, "y"))
     assert fingerprint(Voice(1.0, "warm")) != fingerprint(Voice(1.0, "cold"))
@@ -345,7 +345,7 @@ def test_a_stream_computes_its_recipe_once_and_a_changed_one_its_own(stream):  #
     @dataclass(frozen=True, eq=False)
     class Watched(ControlFrames):
         @property
-        def name_for_recipe(self) -> str:
+        def content_id(self) -> str:
             asked.append(self)
             return "control"
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from kf_core.session.executor import Beside, InTurn
-from kf_core.session.latent_log import Spool
-from kf_core.session.sinks.video_file import Film
+from kf_core.session.executor import BackgroundExecutor, InlineExecutor
+from kf_core.session.latent_log import LatentLog
+from kf_core.session.sinks.video_file import VideoFile
 from kf_core.types import FrameChunk
 
 from ..held import counted
@@ -17,10 +17,12 @@ SETTLED, CHUNKS = 5, 12
 FRAME_BYTES = 4 * 3 * 32 * 48  # float32
 
 
-@pytest.mark.parametrize("worker", [InTurn, Beside])
+@pytest.mark.parametrize("worker", [InlineExecutor, BackgroundExecutor])
 def test_a_film_holds_as_much_after_twelve_chunks_as_after_five(stream, tmp_path, worker):  # noqa: F811
     endless = replace(stream, driving=replace(stream.driving, audio=speech(0.75 * (CHUNKS + 3))))
-    film = Film(stream=endless, path=tmp_path / "film.mp4", state_file=tmp_path / "film.state", spool=Spool(tmp_path, "a"), worker=worker)
+    film = VideoFile(
+        stream=endless, path=tmp_path / "film.mp4", state_file=tmp_path / "film.state", spool=LatentLog(tmp_path, "a"), worker=worker
+    )
     frames = (item for item in film.record() if isinstance(item, FrameChunk))
     next(chunk for chunk in frames if chunk.index == SETTLED - 2)
     with counted() as held, closing(frames):

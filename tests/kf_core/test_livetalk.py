@@ -28,7 +28,7 @@ from kf_core.models.card import AudioSpec, TextSpec
 from kf_core.models.wan import WanModel
 from kf_core.sampling.noise import SeededNoise
 from kf_core.sampling.rollout import rollout
-from kf_core.session.latent_log import Spool
+from kf_core.session.latent_log import LatentLog
 from kf_core.timeline import LatentSpan
 from kf_core.types import ChunkConditioning, LatentChunk, Signal, TextContext
 from kf_core.vae.streaming import encode_clip
@@ -63,7 +63,7 @@ class Files:
     def latents(self, spool: Path) -> torch.Tensor:
         """What a command drew, all chunks: [1, 16, f, h, w]."""
         (file,) = spool.iterdir()
-        kept = Spool(spool, file.stem)
+        kept = LatentLog(spool, file.stem)
         return torch.cat([kept.read(index).latents for index in range(len(kept))], dim=2)
 
 

@@ -3,7 +3,7 @@ from dataclasses import make_dataclass, replace
 
 import pytest
 
-from kf_core.content_id import fingerprint, frozen_names, names_of, unsaid
+from kf_core.content_id import fingerprint, frozen_names, names_of, unused_fields
 from kf_core.errors import KnotForcingError
 from kf_core.models.card import ModelCard
 from kf_core.schedule import few_steps, warped
@@ -19,7 +19,7 @@ def settings(**changes) -> RolloutSettings:
 
 @pytest.mark.parametrize("stride", range(1, 9))
 def test_the_anchor_stays_ahead_of_every_frame_for_any_stride(stride):
-    places = [Ahead(5, stride).place(stop) for stop in range(1, 200)]
+    places = [Ahead(5, stride).position(stop) for stop in range(1, 200)]
     assert all(place > stop - 1 for stop, place in enumerate(places, start=1))
     assert places == sorted(places)
 
@@ -31,7 +31,7 @@ def test_what_came_later_is_said_only_where_it_is_used():
     guided = replace(CARD, rollout=replace(CARD.rollout, guidance=6.0, renoise=False), negative_prompt="blurred")
     assert json.loads(guided.to_json())["rollout"]["guidance"] == 6 and ModelCard.from_json(guided.to_json()) == guided
     kind, names = names_of(RolloutSettings)
-    names = {name: said for name, said in names.items() if name not in unsaid(CARD.rollout)}
+    names = {name: said for name, said in names.items() if name not in unused_fields(CARD.rollout)}
     before = frozen_names(kind, **names)(make_dataclass("Before", names))
     known = {name: getattr(CARD.rollout, name) for name in names}
     assert fingerprint(before(**known)) == fingerprint(CARD.rollout) != fingerprint(guided.rollout)
@@ -39,7 +39,7 @@ def test_what_came_later_is_said_only_where_it_is_used():
 
 def test_the_anchor_moves_only_when_it_was_reached():
     rule = Ahead(20, 20)
-    assert [rule.place(stop) for stop in (4, 20, 21, 40, 41)] == [20, 20, 40, 40, 60]
+    assert [rule.position(stop) for stop in (4, 20, 21, 40, 41)] == [20, 20, 40, 40, 60]
 
 
 def test_the_window_counts_past_and_current_but_not_what_is_pinned():

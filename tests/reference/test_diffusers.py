@@ -85,7 +85,7 @@ def test_one_pass_over_a_whole_clip_equals_diffusers(in_channels):
     with torch.no_grad():
         expected = theirs(latents, torch.tensor([625.0, 625.0]), text.expand(2, -1, -1)).sample
         segment = Segment(latents=latents, positions=torch.arange(5), t=torch.full((5,), 625.0))
-        (flow,) = model.forward([segment], model.read_text(TextContext(text)))
+        (flow,) = model.forward([segment], model.encode_text(TextContext(text)))
     assert relative_error(flow, expected) < 1e-5
 
 

@@ -10,7 +10,7 @@ from kf_core.conditioning.anchor import Anchor
 from kf_core.models.adapters import Adapters
 from kf_core.models.card import AudioSpec, ModelCard, TextSpec
 from kf_core.models.causal import Generator
-from kf_core.models.optimized_forward import HotGenerator
+from kf_core.models.optimized_forward import OptimizedGenerator
 from kf_core.models.wan import WanModel
 from kf_core.sampling.rollout import prefill, rollout
 from kf_core.settings import RolloutSettings
@@ -49,7 +49,7 @@ def eval_floats(text: str) -> list[float]:
     return [float(number) for number in text.strip("[]").split(",") if number.strip()]
 
 
-@pytest.fixture(params=(Generator, HotGenerator), ids=("plain", "hot path"))
+@pytest.fixture(params=(Generator, OptimizedGenerator), ids=("plain", "optimized forward"))
 def forward(request) -> type[Generator]:
     return request.param
 

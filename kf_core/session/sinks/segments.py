@@ -16,19 +16,19 @@ from ...errors import KnotForcingError
 from ...media.soundtrack import Soundtrack
 from ...timeline import PixelSpan
 from ...types import AudioSource, FrameChunk, LatentChunk, Replayed, Step
-from ..executor import Worker, worker_for
-from ..latent_log import Spool
+from ..executor import Executor, executor_for
+from ..latent_log import LatentLog
 from ..stream import Stream, StreamState
 from .video_file import take_up
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pieces:
+class Segments:
     stream: Stream
     seconds: float  # of one piece
     folder: Path  # for states
-    spool: Spool
-    worker: Callable[[], Worker] | None = None  # who decodes, where it is not `worker_for` that decides
+    spool: LatentLog
+    worker: Callable[[], Executor] | None = None  # who decodes, where it is not `executor_for` that decides
 
     @property
     def count(self) -> int | None:
@@ -77,11 +77,11 @@ class Pieces:
         start, stop = (round(frame * sample_rate / self.stream.fps) for frame in (span.start, span.stop))
         return sound_between(self.stream.driving.audio, start, stop, sample_rate, channels)
 
-    def _worker(self) -> Worker:
+    def _worker(self) -> Executor:
         device, decoder_device = self.stream.model.device, self.stream.decoder.device
-        return worker_for(device, decoder_device=decoder_device) if self.worker is None else self.worker()
+        return executor_for(device, decoder_device=decoder_device) if self.worker is None else self.worker()
 
-    def _state(self, index: int, span: PixelSpan) -> tuple[StreamState, Spool | None]:
+    def _state(self, index: int, span: PixelSpan) -> tuple[StreamState, LatentLog | None]:
         for beginning in (index, index + 1):  # this piece's own, or the next one's: from there the spool helps
             if self._state_file(beginning).exists():
                 return take_up(self.stream, self._state_file(beginning), [self.spool], span.start)
@@ -92,7 +92,7 @@ class Pieces:
         return self.folder / f"{self.spool.path.stem}-{self.seconds:g}s-{index % 2}.state"
 
 
-def piece_with(frame: int, seconds: float, fps: float) -> int:
+def segment_with(frame: int, seconds: float, fps: float) -> int:
     """The number of the piece that a frame is in, where each is so many seconds long."""
     near = round(frame / (seconds * fps))
     return near - (_beginning(near, seconds, fps) > frame)

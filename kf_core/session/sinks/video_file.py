@@ -27,8 +27,8 @@ from ...timeline import latent_frames, pixel_frames, pixels
 from ...types import FrameChunk, LatentChunk, Replayed, Step
 from ...vae.streaming import DecoderState
 from ...vae.wan import DECODER_REMEMBERS, SPATIAL_STRIDE
-from ..executor import Worker, worker_for
-from ..latent_log import Spool
+from ..executor import Executor, executor_for
+from ..latent_log import LatentLog
 from ..stream import Stream, StreamState
 
 SAMPLE_RATE, CHANNELS = 48_000, 2
@@ -38,7 +38,7 @@ SAVE_SHARE = 20  # ... and at least so many times what saving takes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Film:
+class VideoFile:
     """One video of one stream.
 
     Invariants
@@ -50,14 +50,14 @@ class Film:
     stream: Stream
     path: Path
     state_file: Path
-    spool: Spool | None = None  # keeps the latents of the whole stream; None: a log beside the state keeps what is needed to go on
-    worker: Callable[[], Worker] | None = None  # who decodes and writes, where it is not `worker_for` that decides
+    spool: LatentLog | None = None  # keeps the latents of the whole stream; None: a log beside the state keeps what is needed to go on
+    worker: Callable[[], Executor] | None = None  # who decodes and writes, where it is not `executor_for` that decides
     replaces: bool = False  # begin anew: what is there, and its state, stays until the first fragment of this one is whole
 
     @property
-    def log(self) -> Spool:
+    def log(self) -> LatentLog:
         """The chunks since the state was saved, where no spool has them."""
-        return Spool.beside(log_of(self.state_file), self.stream.recipe())
+        return LatentLog.beside(log_of(self.state_file), self.stream.recipe())
 
     @property
     def frames(self) -> int:
@@ -181,16 +181,16 @@ class Film:
         end = self.stream.num_frames  # of a live source it is known when the source is closed
         return end is not None and frames >= end
 
-    def _logs(self) -> Sequence[Spool]:
+    def _logs(self) -> Sequence[LatentLog]:
         return [self.log] if self.spool is None else [self.spool, self.log]
 
     @property
     def _decoder_name(self) -> str:
         return fingerprint(self.stream.decoder.vae)[:8]
 
-    def _worker(self) -> Worker:
+    def _worker(self) -> Executor:
         stream = self.stream
-        return worker_for(stream.model.device, decoder_device=stream.decoder.device) if self.worker is None else self.worker()
+        return executor_for(stream.model.device, decoder_device=stream.decoder.device) if self.worker is None else self.worker()
 
     def _soundtrack(self, video: VideoWriter) -> Soundtrack:
         """The sound from where the file needs it: what lies long before is not read, and a live source no longer has it."""
@@ -214,8 +214,8 @@ class Film:
 
 
 def take_up(
-    stream: Stream, state_file: Path, logs: Sequence[Spool], first: int, *, is_shown: bool = True
-) -> tuple[StreamState, Spool | None]:
+    stream: Stream, state_file: Path, logs: Sequence[LatentLog], first: int, *, is_shown: bool = True
+) -> tuple[StreamState, LatentLog | None]:
     """Where to go on so that frame `first` comes next, or as little before it as can be; and the first of `logs` that reaches so far.
 
     `is_shown`: every frame that is made counts. Otherwise those before `first` do not, and of latents that are in a log only as many are
@@ -239,7 +239,7 @@ def film_name(stream: Stream, recipe: str) -> str:
     return fingerprint(recipe, stream.decoder.vae, stream.num_frames)[:8]
 
 
-def _decoder_before(frame: int, found: DecoderState, log: Spool, stream: Stream) -> DecoderState:
+def _decoder_before(frame: int, found: DecoderState, log: LatentLog, stream: Stream) -> DecoderState:
     """A decoder that has seen enough when `frame` comes: the one that was found, or a new one where the log spares most of the way."""
     settings = stream.settings
     shown = settings.chunk_of(max(0, latent_frames(frame)))

@@ -108,7 +108,7 @@ def _peer(parts: dict) -> list[str]:
         *peer["table"],
         "",
         f"Ours as fast as it was measured ({_way(peer)}, Knot Forcing, settled): {peer['ours_fastest']:.3f} s a chunk, so the public "
-        f"pipeline at its own span takes {peer['own_span']:.2f} x as long. At equal span, the hot path: {spans}.",
+        f"pipeline at its own span takes {peer['own_span']:.2f} x as long. At equal span, the optimized forward: {spans}.",
         "The pipeline's FlashAttention is replaced by PyTorch's attention, which ours calls, too.",
         "",
         *peer["agreement"],

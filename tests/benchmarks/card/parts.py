@@ -21,7 +21,7 @@ from kf_core.metrics.memory_probe import held_after_chunks, last_change
 from kf_core.metrics.parity import difference, first_latents
 from kf_core.metrics.profile import profiled
 from kf_core.metrics.speed import measure
-from kf_core.session.sinks.video_file import Film
+from kf_core.session.sinks.video_file import VideoFile
 from kf_core.timeline import pixel_frames
 
 from .peer import against_the_public_pipeline
@@ -49,7 +49,7 @@ def parts(self_forcing: Path | None) -> list[Part]:
 
 
 def said(names: Accelerators) -> str:
-    return " ".join(names) or "hot path"
+    return " ".join(names) or "optimized forward"
 
 
 def wide(names: Accelerators) -> str:
@@ -104,7 +104,7 @@ def film(at: Workbench, found: dict, progress: Progress) -> dict:
     run: list[Lap] = []
     with TemporaryDirectory() as folder:
         worker = partial(bench.model_arguments.worker, at.chosen, stream)
-        made = Film(stream=stream, path=Path(folder) / "film.mp4", state_file=Path(folder) / "film.resume", worker=worker)
+        made = VideoFile(stream=stream, path=Path(folder) / "film.mp4", state_file=Path(folder) / "film.resume", worker=worker)
         with closing(made.record()) as items:
             for lap in laps(items):
                 run.append(lap)

@@ -75,10 +75,10 @@ class Mutations:
     def write(self, number: int) -> tuple[Path, dict]:
         """The damaged file of this number, and the words it is loaded with."""
         draw = random.Random(number)
-        deed = draw.choice(DEEDS)
+        task = draw.choice(DEEDS)
         path = self.folder / draw.choice(("a.safetensors", "a.pt", "a.pth", "self_forcing_dmd.pt"))
         words = {"known_as": draw.choice(("self-forcing", "causal-forcing-framewise", None))}
-        data = deed(self, draw)
+        data = task(self, draw)
         if isinstance(data, tuple):
             data, second = data
             (self.folder / "lora.pt").write_bytes(second)
@@ -214,7 +214,7 @@ class Mutations:
         return self.base, lora
 
 
-DEEDS = tuple(deed for name, deed in vars(Mutations).items() if callable(deed) and name not in ("__init__", "write", "any"))
+DEEDS = tuple(task for name, task in vars(Mutations).items() if callable(task) and name not in ("__init__", "write", "any"))
 
 
 def _edited_card(draw: random.Random, huge: int) -> str:
@@ -295,13 +295,13 @@ def main() -> int:
         for warm in (save(mutations.weights), mutations.pt):
             path.write_bytes(warm)
             outcome(path, {"known_as": "self-forcing"})
-        if chosen.deed is not fresh:  # whose processes have a limit of their own
+        if chosen.task is not fresh:  # whose processes have a limit of their own
             limit_memory(SPARE)
         began = time.perf_counter()
         for number in range(chosen.first, chosen.first + chosen.count):
             path, words = mutations.write(number)
             try:
-                found[chosen.deed(path, words)] += 1
+                found[chosen.task(path, words)] += 1
             except BaseException as problem:  # noqa: BLE001  all of them are findings
                 failures.append(f"{number}: {type(problem).__name__}: {str(problem)[:400]}")
             if Path("was_run").exists():

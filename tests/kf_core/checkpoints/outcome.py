@@ -19,7 +19,7 @@ SPARE = 600_000_000  # bytes of address space beyond what a process has when PyT
 
 def outcome(path: Path, words: dict) -> Outcome:
     """Raises whatever is no sentence."""
-    said = [sentence for deed in (_look, _load) if (sentence := deed(path, words))]
+    said = [sentence for task in (_look, _load) if (sentence := task(path, words))]
     return "refused" if said else "loaded"
 
 
@@ -42,10 +42,10 @@ def limit_memory(spare: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (has + spare, has + spare))
 
 
-def _sentence(deed) -> str:
+def _sentence(task) -> str:
     """What a refusal says; empty where nothing was refused."""
     try:
-        deed()
+        task()
     except KnotForcingError as problem:
         said = str(problem)
         if "\n" in said or len(said) < 20:

@@ -16,7 +16,7 @@ from kf_core.media.playback import probe
 from kf_core.models.card import CARD_KEY
 from kf_core.models.vace import Vace
 from kf_core.schedule import few_steps
-from kf_core.session.latent_log import Spool
+from kf_core.session.latent_log import LatentLog
 from kf_core.vae.taehv import TinyVAE
 
 from .commands import CARD, Files, made, write_voice
@@ -102,7 +102,7 @@ def latents_of(files: Files, name: str, **words) -> torch.Tensor:
     """What a command drew: [1, 16, f, h, w]."""
     assert files.animate(f"{name}.mp4", **words, spool=files.folder / name) == 0
     (file,) = (files.folder / name).iterdir()
-    kept = Spool(files.folder / name, file.stem)
+    kept = LatentLog(files.folder / name, file.stem)
     return torch.cat([kept.read(index).latents for index in range(len(kept))], dim=2)
 
 

@@ -69,7 +69,7 @@ def test_a_preset_is_rolled_out_and_decoded_as_the_options_say(capsys):
     words = ["--steps", "2", "--guidance", "3", "--attention", "flash", "--tune", "mps", "--width", "32", "--height", "32"]
     stream, tuning = bench.stream_of(chosen("--preset", "small", *words), "fp32")
     assert stream.settings.schedule == few_steps(2, own.shift) and stream.settings.guidance == 3
-    assert stream.decoder.at_once == 1 and tuning.preset == "mps" and not tuning.way.is_beside
+    assert stream.decoder.at_once == 1 and tuning.preset == "mps" and not tuning.decode_plan.overlap_decode
     said = capsys.readouterr().err
     assert "The attention 'flash' needs an NVIDIA or AMD card" in said and "Preset mps: the VAE, a latent at a time" in said
     plain, _ = bench.stream_of(chosen("--preset", "small", "--tiny-vae"), "fp32")
@@ -78,7 +78,7 @@ def test_a_preset_is_rolled_out_and_decoded_as_the_options_say(capsys):
 
 def test_a_model_is_decoded_as_its_tuning_says(files):
     stream, tuning = bench.stream_of(chosen("--checkpoint", str(files.folder / "tiny.safetensors"), "--tune", "mps"), "fp32")
-    assert stream.decoder.at_once == 1 and not tuning.way.is_beside
+    assert stream.decoder.at_once == 1 and not tuning.decode_plan.overlap_decode
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_prompts_encoded_ahead_are_the_encoders_own_and_let_it_go(folder):
     read = encoder(folder)
     ahead = encoded_ahead(read, ["", WORDS, WORDS])
     assert isinstance(ahead, EncodedPrompts) and list(ahead.embeddings) == ["", WORDS]
-    assert torch.equal(ahead(WORDS), read(WORDS)) and ahead.name_for_recipe == read.name_for_recipe
+    assert torch.equal(ahead(WORDS), read(WORDS)) and ahead.content_id == read.content_id
     with pytest.raises(ValueError, match="'else' was not encoded ahead; 2 others"):
         ahead("else")
     assert encoded_ahead(read, [str(number) for number in range(MOST_AHEAD + 1)]) is read

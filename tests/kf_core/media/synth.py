@@ -25,7 +25,7 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class Film:
+class VideoFile:
     """A frame track: grey levels, each at its time."""
 
     levels: list[float]  # 0..255
@@ -34,7 +34,7 @@ class Film:
     codec: str = "libx264"
 
 
-def write(path: Path, *tracks: Sound | Film, options: dict[str, str] | None = None) -> Path:
+def write(path: Path, *tracks: Sound | VideoFile, options: dict[str, str] | None = None) -> Path:
     with av.open(str(path), "w", options=options or {}) as container:
         packets = [
             packet for track in tracks for packet in (_sound(container, track) if isinstance(track, Sound) else _film(container, track))
@@ -76,7 +76,7 @@ def _sound(container, track: Sound) -> list[av.Packet]:
     return packets
 
 
-def _film(container, track: Film) -> list[av.Packet]:
+def _film(container, track: VideoFile) -> list[av.Packet]:
     stream = container.add_stream(track.codec, rate=30)
     stream.width, stream.height = track.size
     stream.pix_fmt = "yuv420p"

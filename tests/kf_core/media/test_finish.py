@@ -292,12 +292,12 @@ def all_plays_and_goes_on(found: list[bytes], path: Path, growing: bytes) -> Non
 def test_a_disk_that_fails_meanwhile_leaves_the_growing_file(both, monkeypatch, failing, where):
     before, calls = both[0].read_bytes(), []
 
-    def once(deed):
+    def once(task):
         def failed(*given):
             calls.append(given)
             if len(calls) == failing + 1 + (where == "os.fsync"):  # the first fsync is that of `unfinish`
                 raise OSError(28, "No space left on device")
-            return deed(*given)
+            return task(*given)
 
         return failed
 

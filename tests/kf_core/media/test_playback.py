@@ -10,7 +10,7 @@ from kf_core.media.playback import format_of, frames, probe, shown
 from kf_core.timeline import PixelSpan
 
 from ...cases import case
-from .synth import Film, Sound, sweep, write
+from .synth import Sound, VideoFile, sweep, write
 
 CODECS = {"mp4": "libx264", "mov": "libx264", "mkv": "libx264", "nut": "ffv1"}
 
@@ -33,7 +33,7 @@ def seconds_of(frame: torch.Tensor) -> float:
 @pytest.mark.parametrize("fps", [16.0, 25.0])
 def test_a_changing_rate_shows_each_frame_at_its_time(tmp_path, suffix, fps):
     times = changing(1.0, 1.0)
-    path = write(tmp_path / f"a.{suffix}", Film(brightness(times), times, codec=CODECS[suffix]))
+    path = write(tmp_path / f"a.{suffix}", VideoFile(brightness(times), times, codec=CODECS[suffix]))
     seen = [seconds_of(frame) for frame in shown(path, fps)]
     assert len(seen) == round(2 * fps) and probe(path).seconds == pytest.approx(2.0, abs=0.01) and probe(path).frames == 40
     for moment, found in enumerate(seen):
@@ -44,7 +44,7 @@ def test_a_changing_rate_shows_each_frame_at_its_time(tmp_path, suffix, fps):
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_pose_and_control_follow_the_stamps_too(tmp_path, suffix):
     times = changing(1.0, 1.0)
-    path = write(tmp_path / f"a.{suffix}", Film(brightness(times), times))
+    path = write(tmp_path / f"a.{suffix}", VideoFile(brightness(times), times))
     assert PoseVideo(path).seconds == ControlVideo(path).seconds == pytest.approx(2.0, abs=0.01)
     control = [seconds_of(frame) for frame in ControlVideo(path).shown(16.0, start=24)]
     assert len(control) == 8 and control[0] == pytest.approx(1.5, abs=0.04)
@@ -55,14 +55,14 @@ def test_pose_and_control_follow_the_stamps_too(tmp_path, suffix):
 
 def test_frames_that_begin_after_the_sound_keep_their_time_and_the_first_is_seen_before(tmp_path):
     times = changing(1.0, 0.0, offset=0.5)
-    path = write(tmp_path / "a.mkv", Film(brightness(times, 0.5), times), Sound(sweep(1.0), "flac"))
+    path = write(tmp_path / "a.mkv", VideoFile(brightness(times, 0.5), times), Sound(sweep(1.0), "flac"))
     seen = [seconds_of(frame) for frame in shown(path, 20.0)]
     assert len(seen) == 30 and seen[:10] == pytest.approx([0.0] * 10, abs=0.04) and seen[20] == pytest.approx(0.5, abs=0.04)
 
 
 def test_a_clock_that_does_not_begin_at_0_moves_nothing(tmp_path):
     times = changing(0.5, 0.5, offset=7.0)
-    path = write(tmp_path / "a.mkv", Film(brightness(times, 7.0), times))
+    path = write(tmp_path / "a.mkv", VideoFile(brightness(times, 7.0), times))
     assert seconds_of(next(shown(path, 16.0))) == pytest.approx(0, abs=0.04) and probe(path).seconds == pytest.approx(1.0, abs=0.01)
 
 
@@ -83,7 +83,7 @@ TURNS = {  # display matrix [[a, b], [c, d]] -> what a player shows of [h, w]
 def test_frames_are_turned_as_their_display_matrix_says(tmp_path, turn, suffix):
     matrix, expected = TURNS[turn]
     quarters = np.kron(np.array([[40, 90], [140, 200]]), np.ones((24, 32)))
-    path = write(tmp_path / f"a.{suffix}", Film([0] * 3, [0.0, 0.1, 0.2]))
+    path = write(tmp_path / f"a.{suffix}", VideoFile([0] * 3, [0.0, 0.1, 0.2]))
     path = with_image_channels(path, quarters, matrix)
     frame = next(frames(path)).numpy().mean(-1) * 255
     assert frame.shape == expected(quarters).shape and np.abs(frame - expected(quarters)).mean() < 4

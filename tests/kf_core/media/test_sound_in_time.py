@@ -10,10 +10,10 @@ from kf_core.media.stamps import Stamped, placed
 from kf_core.session.sinks.segments import sound_between
 
 from ...cases import case
-from .synth import RATE, Film, Sound, joined, sweep, write
+from .synth import RATE, Sound, VideoFile, joined, sweep, write
 
 CODECS = {"webm": "libopus", "mkv": "flac", "mp4": "aac", "mov": "pcm_s16le", "nut": "pcm_s16le"}
-BLACK = Film([16] * 30, [k / 15 for k in range(30)])
+BLACK = VideoFile([16] * 30, [k / 15 for k in range(30)])
 
 
 def heard(source, channels: int = 1, rate: int = 16_000, **options) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_sound_that_begins_after_the_frame_comes_after_silence(tmp_path, suffix)
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4"])
 def test_sound_that_is_shorter_than_the_frame_is_not_cut_off(tmp_path, suffix):
-    film = Film([16] * 90, [k / 15 for k in range(90)])
+    film = VideoFile([16] * 90, [k / 15 for k in range(90)])
     sound = SoundFile(write(tmp_path / f"a.{suffix}", film, Sound(sweep(1.0), CODECS[suffix])))
     assert sound.note == "" and sound.seconds == pytest.approx(1.0, abs=0.05)
 

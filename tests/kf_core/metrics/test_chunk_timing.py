@@ -1,14 +1,14 @@
 """Laps: frames, times and memory of each chunk, whoever makes the frames and when."""
 
 from kf_core.metrics.chunk_timing import Lap, frames_per_second, laps
-from kf_core.session.executor import Beside, InTurn
+from kf_core.session.executor import BackgroundExecutor, InlineExecutor
 from kf_core.types import FrameChunk, LatentChunk
 
 from ..session.test_stream import stream  # noqa: F401  a fixture
 
 
 def test_every_frame_is_in_one_lap(stream):  # noqa: F811
-    for worker in (InTurn(), Beside()):
+    for worker in (InlineExecutor(), BackgroundExecutor()):
         with worker:
             run = list(laps(stream.steps(worker=worker), held_every=2))
         assert [(lap.chunk, lap.frames) for lap in run] == [(0, 1), (0, 8), (1, 12), (2, 11)]

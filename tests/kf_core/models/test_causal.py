@@ -22,7 +22,7 @@ def segment(start: int, count: int, seed: int = 0, **changes) -> Segment:
 
 def test_segments_of_one_forward_do_not_see_each_other():
     model = generator()
-    text = model.read_text(None)
+    text = model.encode_text(None)
     a, b = segment(0, 3, seed=1), segment(8, 2, seed=2, t=torch.tensor([0.0, 625.0]))
     together = model.forward([a, b], text)
     for alone, ours in zip((model.forward([a], text), model.forward([b], text)), together, strict=True):
@@ -32,7 +32,7 @@ def test_segments_of_one_forward_do_not_see_each_other():
 def test_the_place_in_time_is_relative():
     """Only distances matter, so an hour into the stream is like its beginning: positions past 30,000 are exact."""
     model = generator()
-    text = model.read_text(None)
+    text = model.encode_text(None)
     near, far = segment(0, 4), segment(0, 4, positions=torch.arange(30_000, 30_004))
     torch.testing.assert_close(model.forward([near], text)[0], model.forward([far], text)[0], rtol=0, atol=1e-9)
 
@@ -40,12 +40,12 @@ def test_the_place_in_time_is_relative():
 def test_a_moved_anchor_equals_an_anchor_encoded_at_the_new_place():
     """Running ahead is exactly rotating cached keys: the portrait attends only to itself."""
     model, anchor = generator(), portrait()
-    text = model.read_text(None)
+    text = model.encode_text(None)
     for place in (11, 4711):
         state = RolloutState.start(model, anchor, SETTINGS)
         state.read_prompt(model, anchor, Waves().window(LatentSpan(0, 1)))
         drawn = segment(3, 4)
-        (moved,) = model.forward([replace(drawn, reads=state.cache.place(place))], text)
+        (moved,) = model.forward([replace(drawn, reads=state.cache.apply_rope(place))], text)
 
         # The same frames in one masked pass, with the portrait really standing there.
         there = anchor_segment(model, anchor)
@@ -84,8 +84,10 @@ def test_the_training_pass_equals_the_rollout_pass():
     state = RolloutState.start(model, anchor, SETTINGS)
     state.read_prompt(model, anchor, Waves().window(past))
     place = 20
-    commit(model, anchor, state, past, latents[:, :, :3], Waves().window(past), state.cache.place(place))
-    drawn = segment_of(model, anchor, latents[:, :, 3:], current, 625.0, None, SETTINGS, Waves().window(current), state.cache.place(place))
+    commit(model, anchor, state, past, latents[:, :, :3], Waves().window(past), state.cache.apply_rope(place))
+    drawn = segment_of(
+        model, anchor, latents[:, :, 3:], current, 625.0, None, SETTINGS, Waves().window(current), state.cache.apply_rope(place)
+    )
     (stepwise,) = model.forward([drawn], state.text)
 
     clean = segment_of(model, anchor, latents[:, :, :3], past, 0.0, None, SETTINGS, Waves().window(past), None)
@@ -102,7 +104,7 @@ def test_the_training_pass_equals_the_rollout_pass():
 
 def test_a_signal_of_strength_zero_equals_no_signal():
     model = generator()
-    text = model.read_text(None)
+    text = model.encode_text(None)
     full = Waves().window(LatentSpan(0, 3))
     names = ("audio", "pose", "expression", "motion")
     zero = replace(full, **{n: Signal(getattr(full, n).features, 0.0) for n in names})
@@ -114,7 +116,7 @@ def test_a_signal_of_strength_zero_equals_no_signal():
 
 def test_each_signal_is_heard():
     model = generator()
-    text = model.read_text(None)
+    text = model.encode_text(None)
     full = Waves().window(LatentSpan(0, 3))
     (reference,) = model.forward([segment(0, 3, driving=full)], text)
     for name in ("audio", "pose", "expression", "motion"):
@@ -124,7 +126,7 @@ def test_each_signal_is_heard():
 
 def test_samples_of_a_batch_may_stand_at_different_times():
     model = generator()
-    text = model.read_text(None)
+    text = model.encode_text(None)
     a, b = segment(0, 3, seed=1), segment(5, 3, seed=2)
     both = Segment(
         latents=torch.cat((a.latents, b.latents)),
@@ -158,7 +160,7 @@ def test_attention_and_layer_classes_can_be_handed_in():
         return sdpa(q, k, v, mask)
 
     model = Generator(CARD, WanModel(CARD, Layers), attention=attention)
-    model.forward([segment(0, 2, driving=None)], model.read_text(None))
+    model.forward([segment(0, 2, driving=None)], model.encode_text(None))
     assert Counted.made == len([m for m in model.modules.modules() if isinstance(m, torch.nn.Linear)]) > 0
     assert len(calls) == 2 * CARD.layers
 
@@ -176,8 +178,8 @@ def test_a_changed_prompt_is_read_once_and_encodes_the_anchor_again():
             return Waves(self.first if span.start < 6 else self.second).window(span)
 
     reads = []
-    read_text = model.read_text
-    model.read_text = lambda context: reads.append(context) or read_text(context)
+    encode_text = model.encode_text
+    model.encode_text = lambda context: reads.append(context) or encode_text(context)
     state = RolloutState.start(model, anchor, SETTINGS)
     stream, anchors = rollout(model, anchor, TwoPrompts(), SETTINGS, noise(), state), []
     while state.chunk < 4:
@@ -190,6 +192,6 @@ def test_a_changed_prompt_is_read_once_and_encodes_the_anchor_again():
 def test_one_word_is_read_as_the_same_word_twice():
     """Attention over a single key needs no query; the short cut is exact."""
     model = generator(replace(CARD, text=replace(CARD.text, tokens=1)))
-    once = model.read_text(None)
+    once = model.encode_text(None)
     twice = replace(once, keys=tuple(k.repeat(1, 1, 2, 1) for k in once.keys), values=tuple(v.repeat(1, 1, 2, 1) for v in once.values))
     torch.testing.assert_close(model.forward([segment(0, 3)], once)[0], model.forward([segment(0, 3)], twice)[0], rtol=0, atol=1e-12)

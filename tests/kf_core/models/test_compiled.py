@@ -8,7 +8,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._inductor.utils import fresh_cache
 
 from kf_core.models.compiled import SHAPES, compile_blocks
-from kf_core.models.optimized_forward import HotGenerator
+from kf_core.models.optimized_forward import OptimizedGenerator
 from kf_core.sampling.rollout import rollout
 from kf_core.types import LatentChunk
 from tests.kf_core.tiny import CARD, SETTINGS, Waves, frames, generator, noise, portrait
@@ -21,9 +21,9 @@ def afresh():
     torch._dynamo.reset()
 
 
-def hot(dtype: torch.dtype = torch.float32) -> HotGenerator:
+def hot(dtype: torch.dtype = torch.float32) -> OptimizedGenerator:
     plain = generator(replace(CARD, layers=3), dtype)
-    return HotGenerator(plain.card, plain.modules, plain.adapters, dtype=dtype)
+    return OptimizedGenerator(plain.card, plain.modules, plain.adapters, dtype=dtype)
 
 
 def draw(model, count: int = 14) -> torch.Tensor:

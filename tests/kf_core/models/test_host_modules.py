@@ -45,7 +45,7 @@ def test_a_hosts_module_tree_serves_as_well_as_ours():
     theirs.load_state_dict(ours.state_dict(), strict=True)
     models = [Generator(CARD, tree) for tree in (ours, theirs)]
     with torch.no_grad():
-        flows = [m.forward([segment(3, 4, driving=None)], m.read_text(None))[0] for m in models]
+        flows = [m.forward([segment(3, 4, driving=None)], m.encode_text(None))[0] for m in models]
     torch.testing.assert_close(flows[1], flows[0], rtol=1e-5, atol=1e-5)
     drawn = [next(rollout(m, portrait(torch.float32), Waves(), CARD.rollout, noise())).clean for m in models]
     torch.testing.assert_close(drawn[1], drawn[0], rtol=1e-4, atol=1e-4)

@@ -14,7 +14,7 @@ from kf_core.conditioning.anchor import Anchor
 from kf_core.conditioning.audio import Silence
 from kf_core.conditioning.driving import Driving
 from kf_core.models.adapters import Adapters
-from kf_core.models.optimized_forward import HotGenerator
+from kf_core.models.optimized_forward import OptimizedGenerator
 from kf_core.models.wan import WanModel
 from kf_core.sampling.rollout import RolloutState, rollout
 from kf_core.types import LatentChunk, Step
@@ -48,13 +48,13 @@ class Traffic(TorchDispatchMode):
         return made
 
 
-def on_meta() -> tuple[HotGenerator, Anchor, object]:
+def on_meta() -> tuple[OptimizedGenerator, Anchor, object]:
     with META:
         modules, adapters = WanModel(HEARING), Adapters(HEARING)
         anchor = Anchor(torch.empty(1, 16, 1, HEIGHT, WIDTH))
     driving = Driving(audio=Silence(), script="smile, nod", motion=1.2)
     bound = driving.bind(HEARING, latent_height=HEIGHT, latent_width=WIDTH, device=META)
-    return HotGenerator(HEARING, modules, adapters, device=META), anchor, bound
+    return OptimizedGenerator(HEARING, modules, adapters, device=META), anchor, bound
 
 
 def test_nothing_that_a_chunk_needs_makes_the_host_wait():
@@ -77,5 +77,5 @@ def test_nothing_that_a_chunk_needs_makes_the_host_wait():
 def test_numbers_are_not_read_one_at_a_time_on_a_cpu_either():
     model = generator(dtype=torch.float32)
     with Traffic() as seen:
-        frames(9, model=HotGenerator(model.card, model.modules, model.adapters))
+        frames(9, model=OptimizedGenerator(model.card, model.modules, model.adapters))
     assert seen.read == 0

@@ -53,7 +53,7 @@ def commit(cache: KVCache, span: LatentSpan) -> None:
 
 
 def place(cache: KVCache):
-    return cache.place(None if cache.settings.anchor is None else 50)
+    return cache.apply_rope(None if cache.settings.anchor is None else 50)
 
 
 def seen(cache: KVCache) -> list[int]:
@@ -82,7 +82,7 @@ def test_every_key_stands_where_its_frame_stands(policy):
     for chunk in range(6):
         anchor = None if settings.anchor is None else 50 + 10 * (chunk // 2)
         commit(cache, settings.output_span(chunk))
-        keys, _ = cache.place(anchor).read(1, marked([]), marked([]))
+        keys, _ = cache.apply_rope(anchor).read(1, marked([]), marked([]))
         frames = cache.frames
         window = min((f for f in frames if f >= settings.pinned), default=cache.next_frame)
         stand = [f - settings.pinned + window if settings.pinned_place == "in front" and f < settings.pinned else f for f in frames]
@@ -98,7 +98,7 @@ def test_a_key_is_turned_again_only_when_it_moved(monkeypatch):
     cache = new_cache(settings_of("wide window"))
     for chunk, anchor in enumerate((50, 50, 70, 70, 70)):
         turned.clear()
-        cache.place(anchor)
+        cache.apply_rope(anchor)
         fresh = list(range(3 * chunk - 3, 3 * chunk)) if chunk else []
         assert sorted(turned) == fresh + ([anchor] if chunk in (0, 2) else [])
         commit(cache, cache.settings.output_span(chunk))

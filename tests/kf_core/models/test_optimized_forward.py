@@ -1,4 +1,4 @@
-"""The hot path draws what the plain forward draws, and leaves to it what it does not know."""
+"""The optimized forward draws what the plain forward draws, and leaves to it what it does not know."""
 
 import sys
 from collections import Counter
@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from kf_core.models import products
 from kf_core.models.causal import Generator, Segment, sdpa
-from kf_core.models.optimized_forward import HotGenerator
+from kf_core.models.optimized_forward import OptimizedGenerator
 from kf_core.models.wan import WanModel
 from kf_core.sampling.rollout import RolloutState, rollout
 from kf_core.settings import Ahead, RolloutSettings
@@ -49,11 +49,11 @@ class Reading(Waves):
         return replace(super().window(span), text=self.words[span.start >= 9])
 
 
-def hot(model: Generator) -> HotGenerator:
-    return HotGenerator(model.card, model.modules, model.adapters, attention=model.attention, dtype=model.dtype)
+def hot(model: Generator) -> OptimizedGenerator:
+    return OptimizedGenerator(model.card, model.modules, model.adapters, attention=model.attention, dtype=model.dtype)
 
 
-def fused(model: Generator) -> HotGenerator:
+def fused(model: Generator) -> OptimizedGenerator:
     """As it is once a stream begins."""
     model = hot(model)
     model.new_cache(SETTINGS, 1, HEIGHT, WIDTH)
@@ -137,7 +137,7 @@ def test_a_step_asks_nothing_of_the_model_twice():
     }
 
 
-@pytest.mark.parametrize("forward", (hot, lambda model: model), ids=("hot path", "plain forward"))
+@pytest.mark.parametrize("forward", (hot, lambda model: model), ids=("optimized forward", "plain forward"))
 def test_a_chunk_late_in_a_stream_is_the_same_work_as_an_early_one(forward):
     """Counted, so that no clock is needed: every operation with its sizes, and every call within this package."""
     model, later = forward(generator()), 990  # chunks; the portrait moves on every 5 frames, so the two are in step
@@ -226,7 +226,7 @@ def test_attention_can_be_handed_in():
         return sdpa(q, k, v, mask)
 
     plain = generator()
-    model = HotGenerator(CARD, plain.modules, plain.adapters, attention=attention, dtype=torch.float64)
+    model = OptimizedGenerator(CARD, plain.modules, plain.adapters, attention=attention, dtype=torch.float64)
     torch.testing.assert_close(frames(9, model=model), frames(9, model=plain), rtol=0, atol=1e-11)
     assert calls
 
@@ -238,7 +238,7 @@ def test_what_is_no_pass_of_a_stream_takes_the_plain_forward():
     masked = replace(segment, mask=torch.ones(3, 3, dtype=torch.bool).tril())
     for segments in ([segment], [masked], [segment, masked]):
         for ours, theirs in zip(
-            model.forward(segments, model.read_text(None)), plain.forward(segments, plain.read_text(None)), strict=True
+            model.forward(segments, model.encode_text(None)), plain.forward(segments, plain.encode_text(None)), strict=True
         ):
             assert torch.equal(ours, theirs)
 
@@ -246,12 +246,12 @@ def test_what_is_no_pass_of_a_stream_takes_the_plain_forward():
 def test_a_stale_memory_is_refused():
     model = hot(generator())
     state = RolloutState.start(model, portrait(), replace(SETTINGS, anchor=None))
-    stale = state.cache.place()
-    state.cache.place()
+    stale = state.cache.apply_rope()
+    state.cache.apply_rope()
     latents = torch.zeros(1, 33, 1, HEIGHT, WIDTH, dtype=torch.float64)
     segment = Segment(latents=latents, positions=torch.zeros(1).double(), t=torch.zeros(1).double(), reads=stale)
     with torch.no_grad(), pytest.raises(ValueError, match="stale"):
-        model.forward([segment], model.read_text(None))
+        model.forward([segment], model.encode_text(None))
 
 
 @pytest.mark.parametrize("library", ("onednn", "pytorch"))

@@ -29,7 +29,7 @@ def random_vace(dtype=torch.float64) -> Vace:
 
 
 def led() -> Generator:
-    return generator(CARD).led_by(random_vace())
+    return generator(CARD).with_vace(random_vace())
 
 
 def features(start: int, stop: int, seed: int = 3) -> torch.Tensor:
@@ -57,7 +57,7 @@ def segment(start: int, stop: int, **options) -> Segment:
 
 
 def flow(model: Generator, *segments: Segment) -> list[torch.Tensor]:
-    return model.forward(list(segments), model.read_text(None))
+    return model.forward(list(segments), model.encode_text(None))
 
 
 def emitted(model: Generator, driving, chunks: int = 4) -> torch.Tensor:
@@ -104,7 +104,7 @@ def test_the_clean_pass_hears_the_control_only_where_it_is_asked_to(model):
 def test_the_taps_are_spread_over_the_backbone():
     with torch.device("meta"):
         published = Vace(dim=1536, ffn_dim=8960, heads=12, blocks=15)
-    assert published.taps(30) == tuple(range(0, 30, 2))
+    assert published.injection_layers(30) == tuple(range(0, 30, 2))
     names = published.state_dict()
     assert names["vace_patch_embedding.weight"].shape == (1536, 96, 1, 2, 2)
     assert "vace_blocks.0.before_proj.weight" in names and "vace_blocks.1.before_proj.weight" not in names
@@ -137,8 +137,8 @@ def test_one_pass_over_a_clip_equals_comfyuis_vace_model(strength):
         expected = theirs(latents, torch.tensor([625.0]), text, vace_context=context[:, None], vace_strength=[strength])
         driving = ChunkConditioning(span=LatentSpan(0, 5), control=Control(control, strength))
         whole = Segment(latents=latents, positions=torch.arange(5), t=torch.full((5,), 625.0), driving=driving)
-        (drawn,) = model.forward([whole], model.read_text(TextContext(text)))
-        (plain,) = model.forward([replace(whole, driving=None)], model.read_text(TextContext(text)))
+        (drawn,) = model.forward([whole], model.encode_text(TextContext(text)))
+        (plain,) = model.forward([replace(whole, driving=None)], model.encode_text(TextContext(text)))
     error = (drawn - expected).norm() / expected.norm()
     assert error < 1e-5 and (plain - expected).norm() > 0.05 * expected.norm()
     print(f"relative error {error:.1e}")

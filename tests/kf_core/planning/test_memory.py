@@ -86,5 +86,5 @@ def test_weights_are_counted_to_the_byte():
 
 def test_beside_the_drawing_takes_more_and_fewer_latents_at_once_take_less():
     whole, one = computed(DecoderKind(dim=16)), computed(DecoderKind(dim=16), at_once=1)
-    assert whole.peak(is_beside=True) == whole.peak(is_beside=False) + min(whole.denoising, whole.decoding)
+    assert whole.peak(overlap_decode=True) == whole.peak(overlap_decode=False) + min(whole.denoising, whole.decoding)
     assert one.decoding < whole.decoding and one.past == whole.past

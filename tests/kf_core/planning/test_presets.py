@@ -16,17 +16,17 @@ def planned(preset: str, *decoders: DecoderKind, width: int = 512, height: int =
 
 
 def test_more_memory_never_makes_it_worse():
-    ways = [planned(name, VAE, TINY).way for name in PRESETS]
+    ways = [planned(name, VAE, TINY).decode_plan for name in PRESETS]
     assert ways[0].decoder == TINY and all(way.decoder == VAE for way in ways[1:])
-    assert [way.is_beside for way in ways] == sorted(way.is_beside for way in ways) and ways[-1].at_once is None
+    assert [way.overlap_decode for way in ways] == sorted(way.overlap_decode for way in ways) and ways[-1].at_once is None
 
 
 def test_what_is_decided_needs_what_is_said():
     for name in PRESETS:
         found = planned(name, VAE, TINY)
-        way = found.way
+        way = found.decode_plan
         need = footprint(CARD, CARD.rollout, way.decoder, width=512, height=512, dtype=torch.bfloat16, at_once=way.at_once)
-        assert found.fits and need.peak(way.is_beside) == found.needed <= usable(PRESETS[name]) and "(computed)" in found.why
+        assert found.fits and need.peak(way.overlap_decode) == found.needed <= usable(PRESETS[name]) and "(computed)" in found.why
 
 
 def test_what_does_not_fit_is_said_with_advice():
@@ -37,10 +37,10 @@ def test_what_does_not_fit_is_said_with_advice():
 def test_only_the_cpu_asked_for_by_name_takes_the_small_decoder():
     small = DecoderKind(dim=48, is_alone=True)
     asked = planned("cpu", VAE, small)
-    assert asked.way.decoder == small and not asked.is_usual and "the small decoder makes the frames" in asked.why
-    assert planned("auto", VAE, small).way.decoder == VAE and planned("auto", VAE, small).is_usual
+    assert asked.decode_plan.decoder == small and not asked.is_usual and "the small decoder makes the frames" in asked.why
+    assert planned("auto", VAE, small).decode_plan.decoder == VAE and planned("auto", VAE, small).is_usual
     for decoders in ((VAE,), (VAE, TINY), (small,)):  # a tiny decoder is for want of memory, and what was given is kept
-        assert planned("cpu", *decoders).way.decoder == decoders[0] and planned("cpu", *decoders).is_usual
+        assert planned("cpu", *decoders).decode_plan.decoder == decoders[0] and planned("cpu", *decoders).is_usual
 
 
 @pytest.mark.parametrize("row", [row for row in KNOWN if row.key != "krea"], ids=lambda row: row.key)

@@ -8,8 +8,8 @@ import torch
 from kf_core.errors import KnotForcingError
 from kf_core.models.causal import Segment
 from kf_core.models.kv_cache import KVCache
-from kf_core.models.optimized_forward import HotGenerator
-from kf_core.sampling.guidance import guided, refuse_unread, remark_on_guidance
+from kf_core.models.optimized_forward import OptimizedGenerator
+from kf_core.sampling.guidance import guided, remark_on_guidance, require_text_encoder
 from kf_core.sampling.rollout import RolloutState, commit, prefill, rollout
 from kf_core.schedule import few_steps
 from kf_core.settings import RolloutSettings
@@ -111,7 +111,7 @@ def test_a_commit_that_fails_in_either_pass_leaves_both_pasts_as_they_were(calls
     model.attention = failing
     with pytest.raises(RuntimeError):
         span = LatentSpan(3, 6)
-        commit(guided(model, GUIDED), anchor, state, span, first.latents, waves().window(span), state.cache.place(20))
+        commit(guided(model, GUIDED), anchor, state, span, first.latents, waves().window(span), state.cache.apply_rope(20))
     assert all(torch.equal(before[name], tensor) for name, tensor in state.tensors().items())
 
 
@@ -143,7 +143,7 @@ def test_a_prompt_that_changes_is_read_on_both_sides():
 @pytest.mark.parametrize("form", FORMS)
 def test_the_hot_path_draws_the_same_guided(form):
     plain = generator()
-    hot = HotGenerator(plain.card, plain.modules, plain.adapters, dtype=plain.dtype)
+    hot = OptimizedGenerator(plain.card, plain.modules, plain.adapters, dtype=plain.dtype)
     expected, ours = (frames(9, FORMS[form], model=model, driving=waves()) for model in (plain, hot))
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-7)
 
@@ -164,7 +164,7 @@ def test_one_chunk_without_window_and_knot_equals_the_whole_computed_directly():
         for index, (sigma, t) in enumerate(schedule):
             times = torch.full((6,), t, dtype=torch.float64)
             whole = Segment(latents=x, positions=torch.arange(6), t=times, driving=waves().window(span))
-            toward, against = (model.forward([whole], model.read_text(TextContext(words(seed))))[0] for seed in (1, 2))
+            toward, against = (model.forward([whole], model.encode_text(TextContext(words(seed))))[0] for seed in (1, 2))
             x = x + (sigmas[index + 1] - sigma) * (against + 6 * (toward - against))
     torch.testing.assert_close(ours, x, rtol=0, atol=1e-9)
 
@@ -184,8 +184,8 @@ def test_what_guidance_costs_is_said_of_models_made_without_it():
 def test_guidance_without_prompts_that_are_read_is_refused():
     reads = replace(CARD, text=replace(CARD.text, kind="umt5"))
     with pytest.raises(KnotForcingError, match="reads no prompts"):
-        refuse_unread(CARD, GUIDED, has_reader=True)
+        require_text_encoder(CARD, GUIDED, has_text_encoder=True)
     with pytest.raises(KnotForcingError, match="no text encoder is loaded"):
-        refuse_unread(reads, GUIDED, has_reader=False)
-    refuse_unread(reads, GUIDED, has_reader=True)
-    refuse_unread(CARD, SETTINGS, has_reader=False)
+        require_text_encoder(reads, GUIDED, has_text_encoder=False)
+    require_text_encoder(reads, GUIDED, has_text_encoder=True)
+    require_text_encoder(CARD, SETTINGS, has_text_encoder=False)

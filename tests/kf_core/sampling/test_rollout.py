@@ -8,7 +8,7 @@ import torch
 
 from kf_core.conditioning.anchor import Anchor
 from kf_core.models.causal import Segment
-from kf_core.sampling.knot import tie
+from kf_core.sampling.knot import fuse_knot
 from kf_core.sampling.rollout import RolloutState, anchor_position, commit, prefill, rollout
 from kf_core.schedule import warped
 from kf_core.settings import Behind, Fixed, RolloutSettings
@@ -171,9 +171,9 @@ def test_a_pinned_knot_is_emitted_as_it_was_handed_over():
 
 def test_fusing_is_the_mean_and_touches_nothing_else():
     clean, knot = torch.arange(8.0).reshape(1, 1, 4, 1, 2), torch.full((1, 1, 1, 1, 2), 10.0)
-    assert tie(clean, knot, "inpaint", True)[0, 0, :, 0].tolist() == [[5, 5.5], [2, 3], [4, 5], [6, 7]]
-    assert torch.equal(tie(clean, knot, "inpaint", False), clean)
-    assert torch.equal(tie(clean, None, "inpaint", True), clean)
+    assert fuse_knot(clean, knot, "inpaint", True)[0, 0, :, 0].tolist() == [[5, 5.5], [2, 3], [4, 5], [6, 7]]
+    assert torch.equal(fuse_knot(clean, knot, "inpaint", False), clean)
+    assert torch.equal(fuse_knot(clean, None, "inpaint", True), clean)
 
 
 def test_the_pinned_portrait_is_frame_0():
@@ -228,7 +228,7 @@ def test_gradients_through_a_chunk_equal_those_of_a_cache_built_with_cat():
 
     span, place = LatentSpan(3, 7), anchor_position(one_step, LatentSpan(3, 7))
     with torch.no_grad():
-        text = model.read_text(None)
+        text = model.encode_text(None)
         cached = record_keys(model, anchor_segment(model, anchor), text)
         clean = segment_of(model, anchor, first, LatentSpan(0, 3), 0.0, None, one_step, Waves().window(LatentSpan(0, 3)), None)
         past = record_keys(model, clean, text, [(cached, [place_at(one_step, LatentSpan(0, 4))])])
@@ -264,9 +264,9 @@ class Cat:
 
 
 def record_keys(model, segment: Segment, text, parts=()):
-    from kf_core.models.kv_cache import Record
+    from kf_core.models.kv_cache import KVCapture
 
-    record = Record()
+    record = KVCapture()
     model.forward([replace(segment, record=record, reads=Cat(model, parts) if parts else None)], text)
     return list(zip(record.keys, record.values, strict=True))
 
@@ -310,7 +310,7 @@ def test_a_commit_out_of_memory_leaves_the_state_as_it_was():
     model.attention = failing
     with pytest.raises(RuntimeError):
         span = LatentSpan(3, 6)
-        commit(model, anchor, state, span, first.latents, Waves().window(span), state.cache.place(20))
+        commit(model, anchor, state, span, first.latents, Waves().window(span), state.cache.apply_rope(20))
     assert all(torch.equal(before[name], tensor) for name, tensor in state.tensors().items())
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from kf_core.errors import KnotForcingError
 from kf_core.session.kept_streams import KeptStreams, limit_from
-from kf_core.session.latent_log import Spool
+from kf_core.session.latent_log import LatentLog
 from kf_core.session.stream import StreamState
 
 from .test_stream import frames, stream, whole  # noqa: F401
@@ -122,7 +122,7 @@ def test_a_folder_that_is_not_there_keeps_nothing(tmp_path):
 
 
 def test_a_stream_whose_file_is_removed_by_hand_goes_on_without(stream, whole, tmp_path):  # noqa: F811
-    spool, made = Spool(tmp_path, stream.recipe()), []
+    spool, made = LatentLog(tmp_path, stream.recipe()), []
     for chunk in stream.frames(StreamState.start(stream), spool):
         made.append(chunk)
         spool.path.unlink(missing_ok=True)

@@ -16,11 +16,11 @@ from kf_core.conditioning.audio import LiveAudio
 from kf_core.conditioning.driving import Driving
 from kf_core.errors import KnotForcingError
 from kf_core.media.playback import frames, probe
-from kf_core.session.executor import Beside, InTurn
-from kf_core.session.latent_log import Spool
+from kf_core.session.executor import BackgroundExecutor, InlineExecutor
+from kf_core.session.latent_log import LatentLog
 from kf_core.session.sinks import video_file as module
-from kf_core.session.sinks.segments import Pieces
-from kf_core.session.sinks.video_file import Film
+from kf_core.session.sinks.segments import Segments
+from kf_core.session.sinks.video_file import VideoFile
 from kf_core.session.stream import Stream, StreamState
 from kf_core.timeline import LatentSpan
 from kf_core.types import FrameChunk, LatentChunk, Replayed, Step
@@ -31,8 +31,8 @@ from kf_core.vae.wan import DECODER_REMEMBERS, WanVAE
 from .test_stream import speech, stream  # noqa: F401  two seconds: three chunks
 
 
-def film_in(folder: Path, stream: Stream, worker: type = InTurn, **words) -> Film:  # noqa: F811
-    return Film(stream=stream, path=folder / "film.mp4", state_file=folder / "film.mp4.resume", worker=worker, **words)
+def film_in(folder: Path, stream: Stream, worker: type = InlineExecutor, **words) -> VideoFile:  # noqa: F811
+    return VideoFile(stream=stream, path=folder / "film.mp4", state_file=folder / "film.mp4.resume", worker=worker, **words)
 
 
 def there(folder: Path) -> list[str]:
@@ -116,7 +116,7 @@ def test_where_the_log_is_lost_it_is_said_and_drawn_once_more(stream, killed, tm
         chunks = [log.read(index) for index in range(log.stop)]
         log.remove()
         for chunk in chunks:
-            Spool.beside(log.path, "0" * 32).append(chunk)
+            LatentLog.beside(log.path, "0" * 32).append(chunk)
     before = film.frames
     seconds = before / stream.fps
     assert film.remark() == (
@@ -130,7 +130,7 @@ def test_where_the_log_is_lost_it_is_said_and_drawn_once_more(stream, killed, tm
 
 
 @pytest.fixture
-def stopped(stream, tmp_path) -> Film:  # noqa: F811
+def stopped(stream, tmp_path) -> VideoFile:  # noqa: F811
     """Stopped by its user after 9 of 32 frames, while the next chunk was drawn."""
     film, made = film_in(tmp_path, stream), 0
     with closing(film.record()) as happening:
@@ -189,7 +189,7 @@ def test_a_state_that_is_ahead_of_the_file_is_named(stopped, stream, tmp_path): 
     assert passes(stopped.record()) == ([0, 3, 6], 0)
 
 
-@pytest.mark.parametrize("worker", [InTurn, Beside])
+@pytest.mark.parametrize("worker", [InlineExecutor, BackgroundExecutor])
 def test_the_state_is_saved_now_and_then_and_the_log_holds_what_came_since(stream, tmp_path, monkeypatch, killed, worker):  # noqa: F811
     monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(module, "SAVE_SHARE", 0)
@@ -213,7 +213,7 @@ def test_the_state_is_saved_now_and_then_and_the_log_holds_what_came_since(strea
 
 
 def test_a_spool_of_the_users_takes_the_logs_place(stream, tmp_path, killed):  # noqa: F811
-    film = film_in(tmp_path, stream, spool=Spool(tmp_path / "kept", stream.recipe()))
+    film = film_in(tmp_path, stream, spool=LatentLog(tmp_path / "kept", stream.recipe()))
     with closing(film.record()) as happening:
         for item in happening:
             if isinstance(item, LatentChunk) and item.index == 1:
@@ -306,7 +306,7 @@ def speak(source: LiveAudio, seconds: float) -> None:
     source.close()
 
 
-@pytest.mark.parametrize("worker", [InTurn, Beside])
+@pytest.mark.parametrize("worker", [InlineExecutor, BackgroundExecutor])
 def test_a_live_film_goes_on_until_its_source_ends_with_its_sound(stream, tmp_path, worker):  # noqa: F811
     source = LiveAudio(patience_seconds=60)
     film = film_in(tmp_path, replace(stream, driving=Driving(audio=source, script="[00:01-] smile")), worker)
@@ -379,7 +379,7 @@ def test_a_film_that_says_nothing_of_its_recipe_is_another(stream, tmp_path, mon
 def test_latents_and_pieces_of_a_live_source_end_with_it(stream, tmp_path):  # noqa: F811
     source = LiveAudio()
     live = replace(stream, driving=Driving(audio=source, script="[00:01-] smile"))
-    pieces = Pieces(stream=live, seconds=0.7, folder=tmp_path, spool=Spool(tmp_path, live.recipe()))
+    pieces = Segments(stream=live, seconds=0.7, folder=tmp_path, spool=LatentLog(tmp_path, live.recipe()))
     assert pieces.count is None and pieces.span(2).stop == 34
     speak(source, 2.0)
     assert pieces.count == 3 and pieces.span(2).stop == 32

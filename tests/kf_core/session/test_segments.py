@@ -5,18 +5,18 @@ import pytest
 import torch
 
 from kf_core.errors import KnotForcingError
-from kf_core.session.latent_log import Spool
-from kf_core.session.sinks.segments import Pieces, piece_with
+from kf_core.session.latent_log import LatentLog
+from kf_core.session.sinks.segments import Segments, segment_with
 from kf_core.types import FrameChunk, Step
 
 from .test_stream import frames, stream, whole  # noqa: F401  the same two seconds
 
 
-def pieces_of(stream, folder, seconds: float) -> Pieces:  # noqa: F811
-    return Pieces(stream=stream, seconds=seconds, folder=folder, spool=Spool(folder, stream.recipe()))
+def pieces_of(stream, folder, seconds: float) -> Segments:  # noqa: F811
+    return Segments(stream=stream, seconds=seconds, folder=folder, spool=LatentLog(folder, stream.recipe()))
 
 
-def taken(pieces: Pieces, index: int) -> torch.Tensor:
+def taken(pieces: Segments, index: int) -> torch.Tensor:
     return frames(item for item in pieces.take(index) if isinstance(item, FrameChunk))
 
 
@@ -44,8 +44,8 @@ def test_a_piece_may_be_taken_again_and_in_any_order(stream, whole, tmp_path):  
 def test_every_frame_is_in_the_piece_that_spans_it(stream, tmp_path, seconds):  # noqa: F811
     pieces = pieces_of(stream, tmp_path, seconds)
     for index in range(pieces.count):
-        assert {piece_with(frame, seconds, stream.fps) for frame in pieces.span(index)} == {index}
-    assert [piece_with(frame, 0.25, 25.0) for frame in (5, 6, 11, 12, 37, 38)] == [0, 1, 1, 2, 5, 6]  # from round(6.25 * index) on
+        assert {segment_with(frame, seconds, stream.fps) for frame in pieces.span(index)} == {index}
+    assert [segment_with(frame, 0.25, 25.0) for frame in (5, 6, 11, 12, 37, 38)] == [0, 1, 1, 2, 5, 6]  # from round(6.25 * index) on
 
 
 def test_beyond_the_last_piece_it_is_said_how_many_there_are(stream, tmp_path):  # noqa: F811

@@ -10,7 +10,7 @@ import torch
 
 from kf_core.conditioning.audio import AudioArray
 from kf_core.conditioning.driving import Driving
-from kf_core.session.latent_log import Spool
+from kf_core.session.latent_log import LatentLog
 from kf_core.session.stream import Stream, StreamState
 from kf_core.timeline import PixelSpan
 from kf_core.types import FrameChunk, LatentChunk, Step, gather
@@ -48,7 +48,7 @@ def frames(chunks) -> torch.Tensor:
     return torch.cat([chunk.frames for chunk in chunks])
 
 
-def run_to(stream: Stream, state: StreamState, count: int, spool: Spool | None = None) -> torch.Tensor:
+def run_to(stream: Stream, state: StreamState, count: int, spool: LatentLog | None = None) -> torch.Tensor:
     """Frames until at least `count` of the stream have been made."""
     made = []
     for chunk in stream.frames(state, spool):
@@ -156,22 +156,22 @@ def test_a_broken_state_is_no_state(stream, tmp_path, broken):
 
 
 def test_what_the_spool_holds_is_read_and_not_drawn(stream, whole, tmp_path):
-    spool = Spool(tmp_path, stream.recipe())
+    spool = LatentLog(tmp_path, stream.recipe())
     assert torch.equal(frames(stream.frames(spool=spool)), whole) and len(spool) == 3
-    again = list(stream.steps(spool=Spool(tmp_path, stream.recipe())))
+    again = list(stream.steps(spool=LatentLog(tmp_path, stream.recipe())))
     assert not any(isinstance(item, Step) for item in again)
     assert torch.equal(frames(item for item in again if isinstance(item, FrameChunk)), whole)
 
 
 def test_a_spool_that_ends_early_is_continued(stream, whole, tmp_path):
-    spool = Spool(tmp_path, "a")
+    spool = LatentLog(tmp_path, "a")
     run_to(stream, StreamState.start(stream), 21, spool)
     assert len(spool) == 2
     assert torch.equal(frames(stream.frames(spool=spool)), whole) and len(spool) == 3
 
 
 def test_another_decoder_reads_the_latents_of_the_first(stream, tmp_path):
-    spool, state = Spool(tmp_path, "a"), StreamState.start(stream)
+    spool, state = LatentLog(tmp_path, "a"), StreamState.start(stream)
     run_to(stream, state, 21, spool)
     state.save(tmp_path / "state", stream)
     other = replace(stream, decoder=decoder(seed=6))
@@ -189,46 +189,46 @@ def test_latents_that_are_nowhere_are_asked_for_in_vain(stream, tmp_path):
 
 
 def test_a_record_that_was_cut_off_is_written_again(stream, tmp_path):
-    spool = Spool(tmp_path, "a")
+    spool = LatentLog(tmp_path, "a")
     run_to(stream, StreamState.start(stream), 21, spool)
     data = spool.path.read_bytes()
     for cut in (3, len(data) // 2 + 30, len(data) - 1):
         spool.path.write_bytes(data[:cut])
-        again = Spool(tmp_path, "a")
+        again = LatentLog(tmp_path, "a")
         assert len(again) == (0 if cut == 3 else 1)
         run_to(stream, StreamState.start(stream), 21, again)
         assert spool.path.read_bytes() == data
 
 
 def test_a_record_whose_bytes_have_changed_is_not_there(stream, tmp_path):
-    spool = Spool(tmp_path, "a")
+    spool = LatentLog(tmp_path, "a")
     run_to(stream, StreamState.start(stream), 21, spool)
     data = bytearray(spool.path.read_bytes())
     data[-5] ^= 1
     spool.path.write_bytes(data)
-    assert len(Spool(tmp_path, "a")) == 1
+    assert len(LatentLog(tmp_path, "a")) == 1
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_record_that_changed_before_others_is_not_there_once_it_is_read_and_is_written_over(stream, whole, tmp_path, index):
-    spool = Spool(tmp_path, "a")
+    spool = LatentLog(tmp_path, "a")
     frames(stream.frames(spool=spool))
     data = spool.path.read_bytes()
     spool.path.write_bytes(changed_in_record(data, index))
-    again = Spool(tmp_path, "a")
+    again = LatentLog(tmp_path, "a")
     assert again.read(2) is not None and not again.holds(index, 3)
     assert len(again) == index and again.read(index) is None and again.read(2) is None
-    assert torch.equal(frames(stream.frames(spool=Spool(tmp_path, "a"))), whole)
+    assert torch.equal(frames(stream.frames(spool=LatentLog(tmp_path, "a"))), whole)
     assert spool.path.read_bytes() == data
 
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="only Linux says how much a process has read; run it there")
 def test_a_long_spool_is_opened_without_reading_it_through(tmp_path):
-    spool = Spool(tmp_path, "a")
+    spool = LatentLog(tmp_path, "a")
     for index in range(30):
         spool.append(LatentChunk(index, stream_span(index), torch.full((1, 16, 3, 40, 60), float(index))))
     before = bytes_read()
-    assert len(Spool(tmp_path, "a")) == 30
+    assert len(LatentLog(tmp_path, "a")) == 30
     assert bytes_read() - before < spool.path.stat().st_size / 4
 
 
@@ -243,7 +243,7 @@ def bytes_read() -> int:
 
 
 def test_a_reader_sees_the_spool_grow(stream, tmp_path):
-    writer, reader = Spool(tmp_path, "a"), Spool(tmp_path, "a")
+    writer, reader = LatentLog(tmp_path, "a"), LatentLog(tmp_path, "a")
     assert reader.read(0) is None
     for item in stream.steps(spool=writer):
         if isinstance(item, LatentChunk):
@@ -252,7 +252,7 @@ def test_a_reader_sees_the_spool_grow(stream, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_the_spool_keeps_every_bit(tmp_path, dtype):
-    spool, latents = Spool(tmp_path, "a"), torch.randn(1, 16, 3, 4, 6).to(dtype)
+    spool, latents = LatentLog(tmp_path, "a"), torch.randn(1, 16, 3, 4, 6).to(dtype)
     spool.append(LatentChunk(0, stream_span(0), latents))
     assert torch.equal(spool.read(0).latents, latents) and spool.read(0).latents.dtype == dtype
     with pytest.raises(ValueError, match="number 2 cannot be appended"):
@@ -270,7 +270,7 @@ def test_equal_recipes_have_equal_names(stream):
 class Reader:
     """Words as numbers: a text encoder in the small."""
 
-    name_for_recipe = "by length"
+    content_id = "by length"
 
     def __call__(self, prompt: str) -> torch.Tensor:
         return torch.sin(torch.arange(16.0) * (1 + len(prompt))).reshape(1, 2, 8)
@@ -285,12 +285,12 @@ def guided(stream) -> Stream:
 
 
 def test_a_guided_stream_resumed_equals_uninterrupted_and_is_read_from_its_spool(guided, tmp_path):
-    whole, state, spool = frames(guided), StreamState.start(guided), Spool(tmp_path, guided.recipe())
+    whole, state, spool = frames(guided), StreamState.start(guided), LatentLog(tmp_path, guided.recipe())
     first = run_to(guided, state, 9, spool)
     state.save(tmp_path / "state", guided)
     again = StreamState.load(tmp_path / "state", guided)
     assert torch.equal(torch.cat((first, frames(guided.frames(again, spool)))), whole)
-    assert not any(isinstance(item, Step) for item in guided.steps(spool=Spool(tmp_path, guided.recipe())))
+    assert not any(isinstance(item, Step) for item in guided.steps(spool=LatentLog(tmp_path, guided.recipe())))
     unguided = replace(guided, settings=replace(guided.settings, guidance=1.0))
     assert StreamState.load(tmp_path / "state", unguided) is None and not torch.equal(frames(unguided), whole)
 

@@ -11,9 +11,9 @@ from kf_core.errors import KnotForcingError
 from kf_core.media.finish import unfinish
 from kf_core.media.fragments import read_fragments, write_fragment
 from kf_core.media.playback import frames, probe
-from kf_core.session.executor import Beside, InTurn
-from kf_core.session.latent_log import Spool
-from kf_core.session.sinks.video_file import Film, film_name
+from kf_core.session.executor import BackgroundExecutor, InlineExecutor
+from kf_core.session.latent_log import LatentLog
+from kf_core.session.sinks.video_file import VideoFile, film_name
 from kf_core.session.stream import StreamState
 from kf_core.types import FrameChunk, LatentChunk, Step
 from kf_core.vae.streaming import VideoDecoder, prepare
@@ -22,10 +22,10 @@ from kf_core.vae.wan import WanDecoder
 from .test_stream import changed_in_record, stream  # noqa: F401  the same two seconds
 
 
-@pytest.fixture(params=[InTurn, Beside])
-def film(request, stream, tmp_path) -> Film:  # noqa: F811
-    spool = Spool(tmp_path, stream.recipe())
-    return Film(stream=stream, path=tmp_path / "film.mp4", state_file=tmp_path / "film.state", spool=spool, worker=request.param)
+@pytest.fixture(params=[InlineExecutor, BackgroundExecutor])
+def film(request, stream, tmp_path) -> VideoFile:  # noqa: F811
+    spool = LatentLog(tmp_path, stream.recipe())
+    return VideoFile(stream=stream, path=tmp_path / "film.mp4", state_file=tmp_path / "film.state", spool=spool, worker=request.param)
 
 
 def drawn(items) -> list[int]:
@@ -33,7 +33,7 @@ def drawn(items) -> list[int]:
     return [item.span.start for item in items if isinstance(item, Step) and item.index == 0]
 
 
-def record_until(film: Film, kind: type, count: int) -> list:
+def record_until(film: VideoFile, kind: type, count: int) -> list:
     items = []
     with closing(film.record()) as happening:
         for item in happening:
@@ -45,7 +45,7 @@ def record_until(film: Film, kind: type, count: int) -> list:
 
 @pytest.mark.parametrize("kind, count", [(FrameChunk, 1), (Step, 3), (LatentChunk, 2), (FrameChunk, 3)])
 def test_stopped_anywhere_it_plays_and_goes_on_to_the_same_film(film, tmp_path, kind, count):
-    whole = Film(stream=film.stream, path=tmp_path / "whole.mp4", state_file=tmp_path / "whole.state")
+    whole = VideoFile(stream=film.stream, path=tmp_path / "whole.mp4", state_file=tmp_path / "whole.state")
     assert len(list(whole.record())) == 3 * 4 + 1  # chunks of two steps, latents and frames, of which the first comes alone
     first = record_until(film, kind, count)
     made = sum(item.span.length for item in first if isinstance(item, FrameChunk))
@@ -62,7 +62,7 @@ def test_stopped_anywhere_it_plays_and_goes_on_to_the_same_film(film, tmp_path, 
 
 def test_another_film_of_the_same_stream_draws_nothing(film, tmp_path):
     list(film.record())
-    other = Film(stream=film.stream, path=tmp_path / "other.mp4", state_file=tmp_path / "other.state", spool=film.spool)
+    other = VideoFile(stream=film.stream, path=tmp_path / "other.mp4", state_file=tmp_path / "other.state", spool=film.spool)
     assert drawn(other.record()) == []
     assert other.frames == film.frames == 32
 
@@ -79,7 +79,7 @@ def test_frames_that_a_changed_spool_cannot_give_again_are_drawn_again(film):
     record_until(film, FrameChunk, 3)
     path = film.spool.path
     path.write_bytes(changed_in_record(path.read_bytes(), 0))
-    anew = replace(film, spool=Spool(path.parent, path.stem))
+    anew = replace(film, spool=LatentLog(path.parent, path.stem))
     again = list(anew.record(is_from_the_start=True))
     assert drawn(again)[0] == 0 and sum(item.span.length for item in again if isinstance(item, FrameChunk)) == 32
     assert anew.is_whole() and anew.frames == 32
@@ -88,7 +88,7 @@ def test_frames_that_a_changed_spool_cannot_give_again_are_drawn_again(film):
 def test_a_film_goes_on_where_the_spool_was_lost(film):
     record_until(film, FrameChunk, 3)
     film.spool.path.unlink()
-    alone = Film(stream=film.stream, path=film.path, state_file=film.state_file, spool=Spool(film.path.parent, "another"))
+    alone = VideoFile(stream=film.stream, path=film.path, state_file=film.state_file, spool=LatentLog(film.path.parent, "another"))
     assert drawn(alone.record()) == [6] and film.is_whole()
 
 
@@ -112,7 +112,7 @@ def small() -> VideoDecoder:
 
 def test_a_film_by_a_decoder_alone_goes_on_to_the_same_film_and_has_another_name(film, small, tmp_path):
     by = replace(film, stream=replace(film.stream, decoder=small))
-    whole = Film(stream=by.stream, path=tmp_path / "whole.mp4", state_file=tmp_path / "whole.state")
+    whole = VideoFile(stream=by.stream, path=tmp_path / "whole.mp4", state_file=tmp_path / "whole.state")
     list(whole.record())
     record_until(by, FrameChunk, 2)
     list(by.record())
@@ -148,7 +148,7 @@ def test_a_film_that_cannot_be_written_says_so_and_keeps_what_is_there(film, mon
     assert film.is_whole()
 
 
-def is_finished(film: Film) -> bool:
+def is_finished(film: VideoFile) -> bool:
     with film.path.open("rb") as file:
         return read_fragments(file).is_finished
 

@@ -168,11 +168,11 @@ def test_model_space_is_wans_statistics_taken_out():
 def test_a_convolution_without_a_name_fails_at_once(part):
     """All that have none would share one past."""
     frames, latents = torch.rand(1, 3, 1, 16, 16), torch.rand(1, 16, 2, 2, 2)
-    deeds = {
+    tasks = {
         "encoder": lambda: Encoder(4)(frames, {}),
         "decoder": lambda: Decoder(4)(latents, {}),
         "time_conv": lambda: Upsample(4, in_time=True)(torch.rand(1, 4, 2, 2, 2), {}),
         "tiny": lambda: extend({}, "", latents, keep=1),
     }
     with pytest.raises(ValueError, match="name"):
-        deeds[part]()
+        tasks[part]()

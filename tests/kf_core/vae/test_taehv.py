@@ -80,4 +80,4 @@ def test_each_space_gets_its_own_latents():
     handed = raw.decode_latents(latents(), DecoderState())
     assert torch.allclose(handed, model.decode_latents(from_model_space(latents()), DecoderState()))
     assert not torch.allclose(handed, model.decode_latents(latents(), DecoderState()), atol=1e-3)
-    assert model.vae.name_for_recipe != raw.vae.name_for_recipe
+    assert model.vae.content_id != raw.vae.content_id

@@ -140,10 +140,10 @@ def test_a_beginning_on_the_portrait_is_laid_out_as_a_stream_begins():
     with torch.no_grad():
         state = RolloutState.start(generator, anchor, settings)
         state.read_prompt(generator, anchor, conditioning)
-        memory = state.cache.place(anchor_position(settings, LatentSpan(0, 4)))
+        memory = state.cache.apply_rope(anchor_position(settings, LatentSpan(0, 4)))
         met = segment_of(generator, anchor, noise, LatentSpan(0, 4), 1000.0, state.knot, settings, conditioning, memory)
         assert torch.equal(shown.latents[:, :, 1:], met.latents) and torch.equal(shown.positions[0, 1:], met.positions)
-        flows = [generator.forward([segment], generator.read_text(None))[0][:, :, -4:] for segment in (shown, met)]
+        flows = [generator.forward([segment], generator.encode_text(None))[0][:, :, -4:] for segment in (shown, met)]
     assert flows[1].std() > 0.01 and torch.allclose(*flows, atol=1e-5)
 
 

@@ -25,19 +25,19 @@ def stop_if_cancelled() -> None:
     throw_exception_if_processing_interrupted()
 
 
-def say(node_id: str, text: str) -> None:
+def set_status(node_id: str, text: str) -> None:
     """A line on the node."""
     server = getattr(PromptServer, "instance", None)
     if server is not None and text:
         server.send_progress_text(text, node_id, server.client_id)
 
 
-def withheld(why: str) -> ExecutionBlocker:
+def blocked(why: str) -> ExecutionBlocker:
     """Stands for an output that was not made: nodes that wait for it stop, and show `why`."""
     return ExecutionBlocker(why)
 
 
-class Show:
+class Preview:
     """One run on one node. `steps` counts denoising steps; frames come with `show`."""
 
     def __init__(self, node_id: str, frames: int, there: int, fps: float) -> None:
@@ -66,13 +66,13 @@ class Show:
         self._made = max(self._made, chunk.span.stop)
         self._tell(max(self._value, self._made))
         speed = f", {self.speed:.1f} FPS" if self._made > self._there else ""
-        say(self._node_id, f"{self._made / self._fps:.1f} of {self._frames / self._fps:.1f} s{speed}")
+        set_status(self._node_id, f"{self._made / self._fps:.1f} of {self._frames / self._fps:.1f} s{speed}")
         images = [_small(frame) for frame in chunk.frames]
         with self._changed:
             self._chunk = images
             self._changed.notify()
 
-    def make_room(self) -> None:
+    def clear(self) -> None:
         """Call it when the show is over: the live frame leaves the node, where the finished video is to stand.
 
         The frontend (1.45) drops a live frame only when its node begins to run. A state without this node and then one with it look
@@ -105,7 +105,7 @@ class Show:
                     if self._is_over or self._chunk:
                         break
 
-    def __enter__(self) -> "Show":
+    def __enter__(self) -> "Preview":
         self._thread.start()
         return self
 
