@@ -28,6 +28,7 @@ def the_run(tmp_path) -> dict:
     return run
 
 
+@pytest.mark.slow
 def test_every_part_leaves_numbers_and_a_second_call_measures_nothing_again(card, tmp_path, capsys):
     assert card() == 0
     run = the_run(tmp_path)
@@ -44,6 +45,7 @@ def test_every_part_leaves_numbers_and_a_second_call_measures_nothing_again(card
     assert page in capsys.readouterr().out and "optimized forward" in page
 
 
+@pytest.mark.slow
 def test_what_there_is_no_time_for_is_left_out_and_done_by_the_next_call(card, tmp_path):
     assert card("--minutes", "0") == 0
     run = the_run(tmp_path)

@@ -64,27 +64,30 @@ TAKES = {  # the options that each protocol uses
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("protocol", choices=tuple(TAKES), help="; ".join(f"{name}: {what}" for name, what in PROTOCOLS.items()))
     parser.add_argument("folder", type=Path, metavar="DIR", help="where numbers and images go; a run that is there goes on")
-    group = parser
-    group.add_argument("--voice", type=Path, nargs="+", metavar="FILE", help="recordings for mouth, one after the other")
-    group.add_argument("--idle", action="store_true", help="mouth also under idle life, which people get who give no pose")
-    group.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help=f"length of each clip (default: {SECONDS:g})")
-    group.add_argument("--identities", type=int, default=SITTERS, metavar="N", help=f"held-out faces and voices (default: {SITTERS})")
-    group.add_argument("--first-seed", type=int, default=FIRST_SEED, metavar="N", help=f"of the sitters (default: {FIRST_SEED})")
-    group.add_argument("--variants", metavar="A,B", help="only these (default: all; the few that matter for 45 s and more)")
-    group.add_argument("--conditions", metavar="A,B", help=f"of {', '.join(CONDITIONS)} (default: both; from {LONG:g} s on the first)")
-    group.add_argument("--together", type=int, default=TOGETHER, metavar="N", help=f"sitters in one rollout (default: {TOGETHER})")
-    group.add_argument("--checkpoint", type=Path, metavar="FILE", help="model (default: the bundled kf-tiny)")
-    group.add_argument("--vae", type=Path, metavar="FILE", help="its autoencoder (default: the bundled one)")
-    group.add_argument("--device", default="cpu", help="what draws them: cpu, cuda, .. (default: cpu)")
-    group.add_argument("--page", type=Path, metavar="FILE", help="write the page here, frames beside it (default: DIR/ablation.md)")
-    group.add_argument("--note", default="", metavar="TEXT", help="what the top of the page says, in Markdown")
-    group.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--voice", type=Path, nargs="+", metavar="FILE", help="recordings for mouth, one after the other")
+    parser.add_argument("--idle", action="store_true", help="mouth also under idle life, which people get who give no pose")
+    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help=f"length of each clip (default: {SECONDS:g})")
+    parser.add_argument("--identities", type=int, default=SITTERS, metavar="N", help=f"held-out faces and voices (default: {SITTERS})")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, metavar="N", help=f"of the sitters (default: {FIRST_SEED})")
+    parser.add_argument("--variants", metavar="A,B", help="only these (default: all; the few that matter for 45 s and more)")
+    parser.add_argument("--conditions", metavar="A,B", help=f"of {', '.join(CONDITIONS)} (default: both; from {LONG:g} s on the first)")
+    parser.add_argument("--together", type=int, default=TOGETHER, metavar="N", help=f"sitters in one rollout (default: {TOGETHER})")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="model (default: the bundled kf-tiny)")
+    parser.add_argument("--vae", type=Path, metavar="FILE", help="its autoencoder (default: the bundled one)")
+    parser.add_argument("--device", default="cpu", help="what draws them: cpu, cuda, .. (default: cpu)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the page here, frames beside it (default: DIR/ablation.md)")
+    parser.add_argument("--note", default="", metavar="TEXT", help="what the top of the page says, in Markdown")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
 
 
 def run(chosen: argparse.Namespace) -> int:
     protocol = chosen.protocol
-    words = given(chosen, add_arguments)
-    refuse(words, words.keys() - TAKES[protocol] - {"protocol", "folder"}, f"{protocol} does not use it. Leave it out.")
+    words = given(chosen, add_options)
+    refuse(words, words.keys() - TAKES[protocol], f"{protocol} does not use it. Leave it out.")
     _check_outputs(chosen)
     return {"ablation": run_ablation, "attention": run_attention, "mouth": run_mouth, "drift": run_drift}[protocol](chosen)
 
@@ -262,7 +265,7 @@ def _seeds(chosen: argparse.Namespace) -> tuple[int, ...]:
 
 def command_of(chosen: argparse.Namespace, protocol: str) -> str:
     """The words that repeat a run, without those that say where it is kept and what is said of it; of files the names alone."""
-    repeated = {"seconds": chosen.seconds, "identities": chosen.identities} | given(chosen, add_arguments)
+    repeated = {"seconds": chosen.seconds, "identities": chosen.identities} | given(chosen, add_options)
     words = [word for name, value in repeated.items() if name in TAKES[protocol] - PAGE for word in typed(name, value)]
     return shell_line(["python", "-m", "lab", protocol, "DIR", *words])
 

@@ -37,6 +37,7 @@ def test_compiled_blocks_draw_what_plain_ones_draw():
     torch.testing.assert_close(draw(model), exact, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_inductor_draws_the_same_within_rounding():
     model = hot()
     exact = draw(model, 3)

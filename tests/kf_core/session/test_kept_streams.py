@@ -16,7 +16,7 @@ from kf_core.session.stream import StreamState
 from .test_stream import frames, stream, whole  # noqa: F401
 
 NAMES = [letter * 32 for letter in "abcde"]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def keep(folder: Path, ages: dict[str, float], size: int = 1000) -> None:

@@ -49,6 +49,7 @@ def with_vae(recipe: KfTiny) -> None:
     save_file({name: weight.half() for name, weight in WanVAE(8).state_dict().items()}, recipe.run / VAE_FILE)
 
 
+@pytest.mark.slow
 def test_from_clips_to_files_and_once_more(recipe):
     with_vae(recipe)
     after_vae = ("clips", "ear", "student", "teacher", "rollouts", "files")
@@ -117,6 +118,6 @@ def test_minutes_of_a_whole_run_need_a_model_to_begin_with(tmp_path):
 
 
 def test_training_needs_no_video_library():
-    script = "import sys; sys.modules['av'] = None; import lab.kf_tiny.__main__"
+    script = "import sys; sys.modules['av'] = None; import lab.kf_tiny.command"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

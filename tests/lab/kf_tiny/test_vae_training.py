@@ -182,6 +182,7 @@ def test_folding_gives_latents_wans_statistics_and_leaves_the_frames():
         assert (vae.decode(folded, {}) - made).abs().max() < 1e-10
 
 
+@pytest.mark.slow
 def test_unfolding_gives_the_reader_its_latents_back_and_leaves_the_frames(monkeypatch):
     monkeypatch.setenv("KF_PRECISION", "fp32")  # the whole autoencoder: emulated, bfloat16 would take minutes
     vae = WanVAE(16)
@@ -199,6 +200,7 @@ def test_unfolding_gives_the_reader_its_latents_back_and_leaves_the_frames(monke
     assert unfolded[:, 6:].std((0, 2, 3, 4)).log().abs().max() < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size, stages", [(2 * SIZE, "GROWING_STAGES"), (SIZE, "CONTINUING_STAGES")])
 def test_a_run_may_begin_with_the_weights_of_another_and_says_so_when_it_resumes(tmp_path: Path, size: int, stages: str):
     finished = train_vae(tmp_path / "small", size=SIZE, minutes=0.003, dim=DIM)
@@ -224,6 +226,7 @@ def test_an_untrained_network_treats_every_frame_alone_and_repeats_it():
     assert nine.shape[2] == 9 and (nine - one).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_training_learns_to_reconstruct():
     run = training()
     losses = [run.train_step(1, 8, 1.0)["loss"] for _ in range(60)]
