@@ -223,10 +223,18 @@ def train(
         training.begin_with(begin_with)
     feeder = Feeder(shards, lambda: _choose(recipe, training.rng), processes)
     run.mkdir(parents=True, exist_ok=True)
-    say = lambda event, **what: _log(run / LOG, training, event, what)
+
+    def say(event, **what):
+        return _log(run / LOG, training, event, what)
+
     say("begin", shards=feeder.refresh(recipe.mix, recipe.strength))
-    sheet = lambda: run / "sheets" / f"{training.step:06d}.png"
-    look = lambda: measure(training.mean_vae, shards, recipe.test, sheet(), drawn_by_others)
+
+    def sheet():
+        return run / "sheets" / f"{training.step:06d}.png"
+
+    def look():
+        return measure(training.mean_vae, shards, recipe.test, sheet(), drawn_by_others)
+
     last_saved, last_measured = time.monotonic(), training.cpu_seconds
     if training.step == 0 and recipe.measures_at_the_beginning:
         say("measure", **look())

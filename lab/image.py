@@ -45,7 +45,10 @@ def occlude(frame: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> n
 
 def _colours(frames: Tensor, rng: np.random.Generator, strength: float) -> Tensor:
     """Exposure, white balance, saturation, contrast about a grey, gamma; sometimes no colour at all."""
-    draw = lambda scale: float(np.exp(rng.normal(0, scale * strength)))
+
+    def draw(scale):
+        return float(np.exp(rng.normal(0, scale * strength)))
+
     gains = torch.tensor([draw(0.08) * (exposure := draw(0.15)), draw(0.04) * exposure, draw(0.08) * exposure]).view(3, 1, 1, 1)
     frames = (frames * gains).clamp_min(0) ** draw(0.15)
     grey = frames.mean(0, keepdim=True)

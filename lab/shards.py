@@ -75,7 +75,8 @@ def feature_boxes(points: np.ndarray, names: list[str]) -> tuple[np.ndarray, np.
     apart = np.linalg.norm(eyes[:, 0] - eyes[:, 1], axis=-1)
     down = np.linalg.norm(mouth - eyes.mean(1), axis=-1)
     unit = np.maximum(apart, 0.8 * down)[:, None, None]
-    box = lambda centres, half_width, half_height: np.concatenate(
-        (centres - unit * [half_width, half_height], centres + unit * [half_width, half_height]), -1
-    )
+
+    def box(centres, half_width, half_height):
+        return np.concatenate((centres - unit * [half_width, half_height], centres + unit * [half_width, half_height]), -1)
+
     return box(eyes, 0.34, 0.26), box(mouth[:, None], 0.55, 0.42)

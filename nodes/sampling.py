@@ -233,7 +233,9 @@ def chosen(
 
 
 def _anchor(own: AnchorRule | None, rule: str, start: int, stride: int) -> AnchorRule | None:
-    given = lambda value, default: default if value == OWN_NUMBER else value
+    def given(value, default):
+        return default if value == OWN_NUMBER else value
+
     name = type(own).__name__.lower() if rule == OWN and own is not None else rule
     match name:
         case "ahead":

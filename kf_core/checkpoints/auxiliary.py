@@ -19,8 +19,13 @@ SPACES = {"model": "decodes what the generator draws, as taew2_1", "raw": "decod
 def beside(tensors: Mapping[str, TensorFacts], file_name: str, metadata: Mapping[str, str] | None = None) -> str | None:
     """One line that says what the file is and where it is given; None for what is none of these. `metadata`: of its header."""
     named = {wan_name(name): facts for name, facts in tensors.items()}
-    shape = lambda name: named[name].shape if name in named else ()
-    first = lambda name: shape(name)[0] if shape(name) else 0
+
+    def shape(name):
+        return named[name].shape if name in named else ()
+
+    def first(name):
+        return shape(name)[0] if shape(name) else 0
+
     if TINY_KEY in named:
         return _tiny(named, file_name)
     if WAN_KEY in named and ENCODER_KEY not in named:

@@ -194,7 +194,10 @@ def _gathered(file: TensorFile, entry: str) -> tuple[dict[str, Parts], list[str]
     parts, twice = gathered(inside)
     if not entry:
         return parts, twice
-    back = lambda name: inside[name] if name else ""
+
+    def back(name):
+        return inside[name] if name else ""
+
     for name, part in parts.items():
         lora = part.lora and type(part.lora)(back(part.lora.down), back(part.lora.up), back(part.lora.alpha))
         parts[name] = Parts(back(part.stored), back(part.scale), lora)
@@ -202,7 +205,9 @@ def _gathered(file: TensorFile, entry: str) -> tuple[dict[str, Parts], list[str]
 
 
 def _shapes(file: TensorFile, parts: Mapping[str, Parts]) -> dict[str, tuple[int, ...]]:
-    first = lambda part: part.stored or part.scale or (part.lora.down or part.lora.up)
+    def first(part):
+        return part.stored or part.scale or (part.lora.down or part.lora.up)
+
     return {name: file.tensors[first(part)].shape for name, part in parts.items()}
 
 

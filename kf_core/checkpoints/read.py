@@ -56,7 +56,10 @@ class TensorFile:
 
     def entry(self, preferred: tuple[str, ...]) -> str:
         """The dict of a PyTorch file that is the best of these; empty: the file has none of them, and itself holds its tensors."""
-        ends = lambda entry, wanted: entry == wanted or entry.endswith(f".{wanted}")
+
+        def ends(entry, wanted):
+            return entry == wanted or entry.endswith(f".{wanted}")
+
         return next((entry for wanted in preferred for entry in self._entries if ends(entry, wanted)), "")
 
     def inside(self, entry: str) -> dict[str, str]:

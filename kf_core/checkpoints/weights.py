@@ -40,7 +40,10 @@ def as_stored(opened: Checkpoint) -> dict[str, Tensor]:
         opened.refuse_misfit(shapes_of(opened.card))
     beside = {} if opened.lora is None else opened.lora.parts
     prefix, found = f"{opened.entry}." if opened.entry else "", {}
-    plain = lambda stored: wan_name(stored.removeprefix(prefix)).replace(".base_layer.", ".")
+
+    def plain(stored):
+        return wan_name(stored.removeprefix(prefix)).replace(".base_layer.", ".")
+
     for stored, tensor in opened.file.mapped().items():
         if stored.startswith(prefix):
             found[plain(stored)] = tensor

@@ -33,7 +33,10 @@ def option(name: str) -> str:
 def typed(name: str, value: Any) -> list[str]:
     """An option with its value, as they are typed; of files the names alone."""
     values = [] if value is True else value if isinstance(value, list) else [value]
-    plain = lambda one: one.name if isinstance(one, Path) else f"{one:g}" if isinstance(one, float) else str(one)
+
+    def plain(one):
+        return one.name if isinstance(one, Path) else f"{one:g}" if isinstance(one, float) else str(one)
+
     return [option(name), *(plain(one) for one in values)]
 
 

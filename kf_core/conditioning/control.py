@@ -151,7 +151,10 @@ class _GreyLatents:
         grey = torch.full((1, 3, count, *self._size), GREY, device=self._vae.conv1.weight.device)
         before, last = self._state.past, self._last
         self._last = encode_frames(self._vae, grey, self._state)
-        same = lambda a, b: a.shape == b.shape and torch.equal(a, b)
+
+        def same(a, b):
+            return a.shape == b.shape and torch.equal(a, b)
+
         self._repeats = last is not None and same(last, self._last) and all(same(before[n], t) for n, t in self._state.past.items())
         if self._repeats:
             self._state = EncoderState()  # its memory is not needed any more

@@ -130,7 +130,10 @@ def keypoints(shape: HeadShape, pose: HeadPose) -> Keypoints:
     At rest, because a pose must not give away what other signals own: the mouth is the sound's, brows and gaze the expression's."""
     device, dtype = shape.width.device, shape.width.dtype
     shape, pose = shape.map(lambda t: t[:, None]), pose.map(lambda t: t[:, None])
-    tensor = lambda values: torch.tensor(values, device=device, dtype=dtype)[None]
+
+    def tensor(values):
+        return torch.tensor(values, device=device, dtype=dtype)[None]
+
     eye_x, mouth_w, mouth_y, nose_w = shape.eye_x, shape.mouth_width, shape.mouth_y, shape.nose_width
 
     angle = tensor([math.pi * (0.98 - 0.06 * i) for i in range(17)])  # from the sitter's right ear along the chin

@@ -113,7 +113,10 @@ def _product(samples: np.ndarray, by: np.ndarray) -> np.ndarray:
 
 def _uncancelled(samples: np.ndarray, mixed: np.ndarray, weights: np.ndarray) -> int | None:
     """The channel to take instead of the mix, where channels cancel one another in it; otherwise None."""
-    energy = lambda x: np.einsum("nc,nc->c", x, x, dtype=np.float64)
+
+    def energy(x):
+        return np.einsum("nc,nc->c", x, x, dtype=np.float64)
+
     brought = energy(samples) * weights.astype(np.float64) ** 2
     if energy(mixed)[0] >= CANCELLED * brought.max():
         return None

@@ -53,7 +53,9 @@ class Seams:
         self._recent = frames[-3:]
 
     def result(self) -> SeamResult:
-        mean = lambda jumps: sum(jumps) / len(jumps) if jumps else 0.0
+        def mean(jumps):
+            return sum(jumps) / len(jumps) if jumps else 0.0
+
         return SeamResult(seam=mean(self._jumps[True]), other=mean(self._jumps[False]), num_seams=len(self._jumps[True]))
 
 

@@ -79,7 +79,10 @@ class LongRun:
             ends.append(shown / self.fps / 60)
         rows = [(end, lap) for end, lap in zip(ends, self.laps, strict=True) if lap.chunk >= SETTLED]
         buckets = [rows[i : i + -(-len(rows) // DRAWN)] for i in range(0, len(rows), -(-len(rows) // DRAWN))]
-        of = lambda value: [[value(lap) for _, lap in bucket] for bucket in buckets]
+
+        def of(value):
+            return [[value(lap) for _, lap in bucket] for bucket in buckets]
+
         times = of(lambda lap: lap.seconds)
         slow = sorted(lap.seconds for _, lap in rows)[int(0.999 * (len(rows) - 1))]
         memory = {"resident, the most": [max(values) / MIB for values in of(lambda lap: lap.resident)]}

@@ -160,7 +160,10 @@ class Generator:
         if not any(is_led):
             while True:
                 yield [None] * len(segments)
-        led = lambda whole: [part for part, leads in zip(whole.split(counts, dim=1), is_led, strict=True) if leads]
+
+        def led(whole):
+            return [part for part, leads in zip(whole.split(counts, dim=1), is_led, strict=True) if leads]
+
         own = [_alone(s) for s, leads in zip(segments, is_led, strict=True) if leads]
         own_counts = [s.frames for s in own]
         views = [_View(s, grid, self.modules.blocks[0].self_attn.head_dim, self.device) for s in own]

@@ -116,7 +116,10 @@ class OptimizedGenerator(Generator):
         inputs = self._pass_inputs(segment, text)
         keep = None
         if segment.record is not None:
-            keep = lambda keys, values: segment.record(keys.to(self.dtype).contiguous(), values.contiguous())
+
+            def keep(keys, values):
+                return segment.record(keys.to(self.dtype).contiguous(), values.contiguous())
+
         return [self._pass(inputs, self._kv_slots(segment), keep)]
 
     def _pass_inputs(self, segment: Segment, text: TextKeys) -> PassInputs:

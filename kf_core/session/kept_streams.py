@@ -85,7 +85,10 @@ class KeptStreams:
     def listing(self) -> str:
         """Where they are, how large, and since when, for people."""
         streams = self.streams()
-        size = lambda num_bytes: f"{num_bytes / BYTES_PER_GB:.2f} GB" if num_bytes >= 0.1 * BYTES_PER_GB else f"{num_bytes / 1e6:.1f} MB"
+
+        def size(num_bytes):
+            return f"{num_bytes / BYTES_PER_GB:.2f} GB" if num_bytes >= 0.1 * BYTES_PER_GB else f"{num_bytes / 1e6:.1f} MB"
+
         total = f"{len(streams)} kept {'stream' if len(streams) == 1 else 'streams'}, {size(sum(s.num_bytes for s in streams))}"
         lines = [f"{total} of at most {size(self.limit_bytes)}, in {self.folder}"]
         for stream in streams:

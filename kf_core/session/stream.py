@@ -323,7 +323,10 @@ class StreamState:
             return None
         for name in header["channels_last"]:
             tensors[name] = tensors[name].contiguous(memory_format=torch.channels_last_3d)
-        part = lambda prefix: {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+        def part(prefix):
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
         try:
             denoised = RolloutState.restore(part("rollout."), stream.model, stream.anchor, stream.settings)
         except ValueError:

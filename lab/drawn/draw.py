@@ -115,7 +115,10 @@ class Character:
     def _outline(self, grow: float = 1.0, start: float = 0.0, end: float = 2 * np.pi, count: int = 60) -> np.ndarray:
         """Of the head, in its own units, from the viewer's left (pi) over the chin for angles growing: [n, 2]."""
         angle = np.linspace(start, end, count)
-        power = lambda wave: np.sign(wave) * abs(wave) ** (2 / self.style.squareness)
+
+        def power(wave):
+            return np.sign(wave) * abs(wave) ** (2 / self.style.squareness)
+
         x, y = power(np.cos(angle)), power(np.sin(angle))
         narrow = 1 - self.style.jaw * 0.45 * np.maximum(y, 0) ** 1.5
         return np.stack([x * self.style.width * narrow, y], 1) * grow
@@ -151,7 +154,10 @@ class Character:
 
     def _backdrop(self, sheet: Sheet) -> None:
         style, size = self.style, self.size
-        square = lambda left, top, right, bottom: np.array([[left, top], [right, top], [right, bottom], [left, bottom]], float) * size
+
+        def square(left, top, right, bottom):
+            return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], float) * size
+
         if style.backdrop == "halves":
             sheet.fill(square(0, 0.5, 1, 1), style.background_2, None, outline=False)
         elif style.backdrop == "stripes":
@@ -192,7 +198,10 @@ class Character:
 
     def _details(self, sheet: Sheet) -> None:
         style = self.style
-        mix = lambda colour, share: tuple(int(a + (b - a) * share) for a, b in zip(style.skin, colour, strict=True))
+
+        def mix(colour, share):
+            return tuple(int(a + (b - a) * share) for a, b in zip(style.skin, colour, strict=True))
+
         if style.kind in ANIMALS:
             sheet.fill(self._circle(0, style.mouth_y - 0.05, 0.36 * style.width, 0.3), style.skin_2, SKIN, outline=False)
         if style.blush:
@@ -279,12 +288,24 @@ class Character:
         opened, wide, smile = float(now["open"]) * style.mouth_gap, now["wide"], now["smile"]
         half = style.mouth_w * (1 + 0.3 * max(wide, 0) - 0.5 * max(-wide, 0)) * (1 + 0.15 * max(smile, 0))
         roundness = 6 if style.kind == "robot" else 2
-        curve = lambda t: style.mouth_y + 0.16 * smile * (0.6 - np.asarray(t) ** 2)
-        bow = lambda t: 1 - abs(np.asarray(t)) ** roundness
-        upper = lambda t, more=0.0: curve(t) - (0.25 * opened + more) * bow(t)
-        lower = lambda t, more=0.0: curve(t) + (0.75 * opened + more) * bow(t)
+
+        def curve(t):
+            return style.mouth_y + 0.16 * smile * (0.6 - np.asarray(t) ** 2)
+
+        def bow(t):
+            return 1 - abs(np.asarray(t)) ** roundness
+
+        def upper(t, more=0.0):
+            return curve(t) - (0.25 * opened + more) * bow(t)
+
+        def lower(t, more=0.0):
+            return curve(t) + (0.75 * opened + more) * bow(t)
+
         t = np.linspace(-1, 1, 15)
-        line = lambda ys, ts=t: np.stack([half * np.asarray(ts), ys], 1)
+
+        def line(ys, ts=t):
+            return np.stack([half * np.asarray(ts), ys], 1)
+
         width = max(style.line_width * self.unit, 0.8)
         lip = 0.05 if style.mouth == "lips" else 0.02
         if style.mouth == "lips":
@@ -304,10 +325,13 @@ class Character:
         if now["bite"] > 0.3:
             teeth = np.concatenate([line(curve(t) - 0.01), line(curve(t) + 0.06 * now["bite"])[::-1]]) * [0.5, 1]
             sheet.fill(self._on(teeth), (248, 246, 238), INSIDE)
-        ring = lambda count: np.pi - 2 * np.pi * np.arange(count) / count
-        along = lambda angle, more: np.stack(
-            [half * np.cos(angle), np.where(np.sin(angle) >= 0, upper(np.cos(angle), more), lower(np.cos(angle), more))], 1
-        )
+
+        def ring(count):
+            return np.pi - 2 * np.pi * np.arange(count) / count
+
+        def along(angle, more):
+            return np.stack([half * np.cos(angle), np.where(np.sin(angle) >= 0, upper(np.cos(angle), more), lower(np.cos(angle), more))], 1)
+
         return self._on(along(ring(12), lip)), self._on(along(ring(8), 0.0))
 
     def _hair_behind(self, sheet: Sheet) -> None:
@@ -357,7 +381,10 @@ class Character:
 
     def _ring(self, x: float, y: float, w: float, h: float, power: float = 2.0) -> np.ndarray:
         turn = np.linspace(0, 2 * np.pi, 32, endpoint=False)
-        bend = lambda wave: np.sign(wave) * abs(wave) ** (2 / power)
+
+        def bend(wave):
+            return np.sign(wave) * abs(wave) ** (2 / power)
+
         return np.stack([x + w * bend(np.cos(turn)), y + h * bend(np.sin(turn))], 1)
 
     def _circle(self, x: float, y: float, w: float, h: float, lift: float = 1.0) -> np.ndarray:

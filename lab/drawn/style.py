@@ -69,8 +69,13 @@ class Style:
 def draw_style(rng: np.random.Generator) -> Style:
     """A new character."""
     kind = str(rng.choice(KINDS))
-    pick = lambda options: str(options[rng.integers(len(options))])
-    u = lambda low, high: float(rng.uniform(low, high))
+
+    def pick(options):
+        return str(options[rng.integers(len(options))])
+
+    def u(low, high):
+        return float(rng.uniform(low, high))
+
     robot, anime, animal = kind == "robot", kind == "anime", kind in ANIMALS
     natural = not (animal or robot or kind == "monster") and rng.random() < 0.85
     skin = _skin(rng) if natural else _any(rng)

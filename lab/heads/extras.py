@@ -27,7 +27,10 @@ def _glasses(pack: Pack, person: Person, rng: np.random.Generator) -> list[Grown
     nose = (person.vertices[pack.point_corners[28]] * pack.point_weights[28][:, None]).sum(0)
     front = max(eyes[:, 2].max() + 0.2, nose[2] - 0.02)
     turn = np.linspace(0, 2 * np.pi, 29)
-    power = lambda wave: np.sign(wave) * abs(wave) ** (2 / corners)
+
+    def power(wave):
+        return np.sign(wave) * abs(wave) ** (2 / corners)
+
     parts, y = [], eyes[:, 1].mean() - 0.03
     for side in (1, -1):
         middle = side * apart / 2 * 1.04

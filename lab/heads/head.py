@@ -90,7 +90,10 @@ class Head:
     def relight(self) -> None:
         """Another light and another background."""
         rng = self.rng
-        towards = lambda angle, up: [np.sin(angle) * np.cos(up), np.sin(up), np.cos(angle) * np.cos(up)]
+
+        def towards(angle, up):
+            return [np.sin(angle) * np.cos(up), np.sin(up), np.cos(angle) * np.cos(up)]
+
         angle, up, warm, key = rng.uniform(-1.3, 1.3), rng.uniform(-0.15, 0.9), rng.normal(0, 0.1), rng.uniform(0.5, 1.5)
         tint = np.array([1 + warm, 1, 1 - warm])
         fill = np.array([1 - warm, 1, 1 + warm]) * rng.uniform(0.05, 0.5)
@@ -226,7 +229,10 @@ class Head:
         colour[raster.EYE_FORM] = rng.uniform(0.14, 0.26), rng.uniform(0.46, 0.54), rng.uniform(0, 0.4)
         colour[raster.SCLERA] = linear((240, rng.uniform(222, 236), rng.uniform(215, 232))) * rng.uniform(0.75, 1.1)
         colour[raster.HAIR_COLOUR], colour[raster.HAIR_TIPS] = hair, hair * (np.exp(rng.normal(0, 0.4)) if rng.random() < 0.4 else 1)
-        cloth = lambda: linear(rng.integers(12, 238, 3) if rng.random() < 0.6 else np.repeat(rng.integers(12, 245), 3))
+
+        def cloth():
+            return linear(rng.integers(12, 238, 3) if rng.random() < 0.6 else np.repeat(rng.integers(12, 245), 3))
+
         colour[raster.CLOTH_COLOUR], colour[raster.CLOTH_STRIPE], colour[raster.HAT_COLOUR] = cloth(), cloth(), cloth()
         colour[raster.CLOTH_PATTERN] = rng.uniform(0.2, 1.2), rng.uniform(0.1, 1), rng.choice([0, 0, 0, 0, 40, 90])
         colour[raster.INSIDE] = linear((150, 70, 66)) * rng.uniform(0.4, 1.0)

@@ -47,7 +47,10 @@ TRACKS = tuple(field.name for field in fields(Performance))
 def babble(frames: int, rng: np.random.Generator, liveliness: float | None = None) -> Performance:
     """A run of frames of somebody who talks without words, looks about and blinks."""
     lively = rng.uniform(0.2, 1.5) if liveliness is None else liveliness
-    wander = lambda scale, seconds: _smooth(frames, rng, seconds) * scale * lively
+
+    def wander(scale, seconds):
+        return _smooth(frames, rng, seconds) * scale * lively
+
     mouth = _mouth(frames, rng) if rng.random() < 0.8 else np.zeros((frames, 3))
     blink = _blinks(frames, rng)
     wink = _blinks(frames, rng) * (rng.random() < 0.1)
@@ -64,7 +67,10 @@ def babble(frames: int, rng: np.random.Generator, liveliness: float | None = Non
 
 def moments(frames: int, rng: np.random.Generator) -> Performance:
     """Frames that have nothing to do with each other: the face in all kinds of states."""
-    sometimes = lambda chance, draw: np.where(rng.random(frames) < chance, draw, 0.0)
+
+    def sometimes(chance, draw):
+        return np.where(rng.random(frames) < chance, draw, 0.0)
+
     blink = sometimes(0.25, rng.uniform(0, 1, frames))
     return Performance(
         yaw=rng.normal(0, 0.28, frames), pitch=rng.normal(0, 0.14, frames), roll=rng.normal(0, 0.08, frames),

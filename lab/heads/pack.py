@@ -174,8 +174,12 @@ def _points(mesh: Mesh, lips: np.ndarray) -> tuple[np.ndarray, ...]:
     skin = mesh.triangles[mesh.material == SKIN]
     vertices = mesh.vertices
     eye_y = mesh.eye_centres[0, 1]
-    front = lambda x, y: _hit(mesh, skin, [x, y, 5.0], [0, 0, -1])
-    at_vertex = lambda v: (np.array([v, v, v]), np.array([1, 0, 0], np.float32))
+
+    def front(x, y):
+        return _hit(mesh, skin, [x, y, 5.0], [0, 0, -1])
+
+    def at_vertex(v):
+        return (np.array([v, v, v]), np.array([1, 0, 0], np.float32))
 
     points = []
     for k in range(17):  # from the person's right ear along the chin: from outside inwards
@@ -193,9 +197,10 @@ def _points(mesh: Mesh, lips: np.ndarray) -> tuple[np.ndarray, ...]:
         margin = sockets[(vertices[sockets, 0] * side > 0) & (vertices[sockets, 2] > 1.0)]
         x, y = vertices[margin, 0], vertices[margin, 1]
         left, right = margin[x.argmin()], margin[x.argmax()]  # as seen in the image
-        lid = lambda share, sign, x=x, y=y, margin=margin: margin[
-            np.argmin(abs(x - (x.min() + share * np.ptp(x))) - 0.6 * sign * (y - y.mean()))
-        ]
+
+        def lid(share, sign, x=x, y=y, margin=margin):
+            return margin[np.argmin(abs(x - (x.min() + share * np.ptp(x))) - 0.6 * sign * (y - y.mean()))]
+
         points += [at_vertex(v) for v in (left, lid(0.33, 1), lid(0.67, 1), right, lid(0.67, -1), lid(0.33, -1))]
 
     place = cylinder_place(vertices)
@@ -225,7 +230,10 @@ def _points(mesh: Mesh, lips: np.ndarray) -> tuple[np.ndarray, ...]:
     for name in ("upper", "lower"):
         teeth = mesh.groups[f"helper-{name}-teeth"]
         points.append(at_vertex(teeth[vertices[teeth, 2].argmax()]))
-    split = lambda pairs: (np.array([corner for corner, _ in pairs], np.int32), np.array([weight for _, weight in pairs], np.float32))
+
+    def split(pairs):
+        return (np.array([corner for corner, _ in pairs], np.int32), np.array([weight for _, weight in pairs], np.float32))
+
     point_corners, point_weights = split(points)
     brow_corners, brow_weights = split([hit for side in brow_grid for row in side for hit in row])
     grid = (2, len(BROW_HEIGHTS), len(BROW_COLUMNS), 3)

@@ -146,7 +146,9 @@ def _flesh(canvas: Canvas, person: Person, colouring: Colouring, rng: np.random.
 
 
 def _age(canvas: Canvas, person: Person, rng: np.random.Generator, eye_x: float, eye_y: float) -> None:
-    line = lambda distance, width: np.exp(-((distance / width) ** 2))
+    def line(distance, width):
+        return np.exp(-((distance / width) ** 2))
+
     tired = rng.uniform(0, 0.35) + 0.3 * max(person.age, 0)
     canvas.tint(tired * canvas.spot(eye_x, eye_y - 0.16, 0.17, 0.06), [-0.9, -1.0, -0.6])
     if person.age < 0.25:

@@ -28,8 +28,12 @@ def as_other_voices(audio: Tensor, generator: torch.Generator) -> Tensor:
     """Log-mel steps [b, ..., n * 32] as other voices would say them, each sample its own way; the generator is the CPU's."""
     b = len(audio)
     level = audio.float().reshape(b, -1, MELS)
-    uniform = lambda low, high, *shape: (low + (high - low) * torch.rand(b, *shape, generator=generator)).to(level)
-    happens = lambda share: uniform(0, 1, 1, 1) < share
+
+    def uniform(low, high, *shape):
+        return (low + (high - low) * torch.rand(b, *shape, generator=generator)).to(level)
+
+    def happens(share):
+        return uniform(0, 1, 1, 1) < share
 
     heard = level > SILENCE + 0.01
     changed = _stretched(level, torch.exp(uniform(*torch.tensor((LONGEST, SHORTEST)).log().tolist(), 1)))
@@ -48,7 +52,10 @@ def _stretched(level: Tensor, factor: Tensor) -> Tensor:
     hertz = _hertz().to(level)
     upper = torch.searchsorted(hertz, (hertz * factor).contiguous()).clamp(1, MELS - 1)  # [b, bands]
     share = ((hertz * factor - hertz[upper - 1]) / (hertz[upper] - hertz[upper - 1])).clamp(0, 1)
-    at = lambda band: level.gather(2, band[:, None].expand(level.shape))
+
+    def at(band):
+        return level.gather(2, band[:, None].expand(level.shape))
+
     return torch.lerp(at(upper - 1), at(upper), share[:, None].expand(level.shape))
 
 

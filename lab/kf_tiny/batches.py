@@ -145,10 +145,12 @@ class Sampler:
             start = 0 if layout.is_first else self._integer(max(layout.past, 1), clip.latents.shape[2] - drawn)
             rows.append((clip, start))
 
-        there = lambda parts: to_device(torch.cat(parts), self.device, torch.float32)
-        window = lambda name, axis: there(
-            [getattr(clip, name).narrow(axis, start - layout.past, layout.past + drawn) for clip, start in rows]
-        )
+        def there(parts):
+            return to_device(torch.cat(parts), self.device, torch.float32)
+
+        def window(name, axis):
+            return there([getattr(clip, name).narrow(axis, start - layout.past, layout.past + drawn) for clip, start in rows])
+
         latents = window("latents", 2)
         past, clean = latents[:, :, : layout.past], latents[:, :, layout.past :]
         reference = there([clip.reference for clip, _ in rows])
@@ -185,7 +187,10 @@ class Sampler:
     def _driving(self, layout: Layout, audio: Tensor, pose: Tensor, expression: Tensor, motion: Tensor) -> ChunkConditioning:
         """Each signal on or off by itself; the anchor's frame has none."""
         b, frames = audio.shape[:2]
-        chance = lambda share: self._chance(b, share)
+
+        def chance(share):
+            return self._chance(b, share)
+
         has_pose = chance(0.5)
         unseen = chance(0.1)[:, None] & (torch.arange(frames, device=self.device) >= self._integers(b, 0, frames - 1)[:, None])
         pose = pose * (~unseen)[..., None, None, None]  # the pose source ended: black frames at full strength
@@ -246,5 +251,8 @@ class Sampler:
 
 def with_anchor(signal: Signal) -> Signal:
     """A signal over [past | current], strengths [b, f], with an empty place for the anchor in front."""
-    ahead = lambda tensor: torch.cat((torch.zeros_like(tensor[:, :1]), tensor), dim=1)
+
+    def ahead(tensor):
+        return torch.cat((torch.zeros_like(tensor[:, :1]), tensor), dim=1)
+
     return Signal(ahead(signal.features), ahead(signal.strength))

@@ -104,7 +104,10 @@ def sample_clips(
     grid = size // SPATIAL_STRIDE
     cover = drawn.weights()
     only_mouth = replace(drawn, eye_boxes=torch.full_like(drawn.eye_boxes, -size)).weights(extra=1.0) - 1  # eyes out of the frame
-    pool = lambda cover: F.avg_pool2d(by_frame(cover[:, 0], steps).amax(1), SPATIAL_STRIDE)
+
+    def pool(cover):
+        return F.avg_pool2d(by_frame(cover[:, 0], steps).amax(1), SPATIAL_STRIDE)
+
     clips = []
     for row, (take, generator) in enumerate(zip(takes, generators, strict=True)):
         pose = draw_pose(drawn.keypoints[row], grid, grid, _thickness(generator))
@@ -168,8 +171,13 @@ def encode_together(vae: WanVAE, clips: list[Clip]) -> ClipLatents:
         frames = torch.stack([clip.frames for clip in clips]).to(vae.conv1.weight.device)
         latents = encode_clip(vae, frames)
         reference = encode_clip(vae, frames[:, :, -1:])
-    half = lambda tensor: tensor.to("cpu", torch.float16)
-    rows = lambda take: torch.stack([take(clip) for clip in clips])
+
+    def half(tensor):
+        return tensor.to("cpu", torch.float16)
+
+    def rows(take):
+        return torch.stack([take(clip) for clip in clips])
+
     return ClipLatents(
         latents=half(latents),
         reference=half(reference),

@@ -74,7 +74,10 @@ def as_whole_clip(
 ) -> Batch:
     """The first frames of streams, `made` [b, 16, f, h, w] without gradient, as teacher and critic see them."""
     b, _, frames = made.shape[:3]
-    take = lambda tensor: tensor.to(made.device, torch.float32)
+
+    def take(tensor):
+        return tensor.to(made.device, torch.float32)
+
     signals = {
         name: with_anchor(Signal(signal.features, _per_frame(signal.strength, b, frames, made.device)))
         for name in ("audio", "pose", "expression", "motion")

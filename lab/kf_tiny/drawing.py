@@ -34,7 +34,10 @@ class Rendering:
         """1 everywhere, 1 + extra in the boxes of mouth and eyes, with soft edges (pixels): [n, frames, 1, size, size]."""
         boxes = torch.cat([self.mouth_box[:, :, None], self.eye_boxes], 2)  # [n, frames, 3, 4]
         centres = torch.arange(self.frames.shape[-1], device=boxes.device) + 0.5
-        inside = lambda low, high: (torch.minimum(centres - low[..., None], high[..., None] - centres) / softness + 0.5).clamp(0, 1)
+
+        def inside(low, high):
+            return (torch.minimum(centres - low[..., None], high[..., None] - centres) / softness + 0.5).clamp(0, 1)
+
         left, top, right, bottom = boxes.unbind(-1)
         return 1 + extra * (inside(top, bottom)[..., :, None] * inside(left, right)[..., None, :]).amax(2)[:, :, None]
 
@@ -60,7 +63,10 @@ def render(identities: Identities, motion: Motion, size: int, device: str | torc
         images[block] = _draw(faces, moves, size, seen)
         drawn.append((keypoints(faces.shape, moves.head), *_boxes(faces, moves, size)))
     points, mouths, eyes = zip(*drawn, strict=True)
-    unflatten = lambda parts: torch.cat(parts).unflatten(0, (n, frames))
+
+    def unflatten(parts):
+        return torch.cat(parts).unflatten(0, (n, frames))
+
     merged = Keypoints(*(unflatten([getattr(p, name) for p in points]) for name in Keypoints.__dataclass_fields__))
     return Rendering(images.unflatten(0, (n, frames)), merged, unflatten(mouths), unflatten(eyes))
 
@@ -114,13 +120,19 @@ class _Canvas:
         """A square of the images round the centres [n] as a canvas of its own, and its index for `put_back`."""
         n, _, size, _ = self.images.shape
         side = min(size, int(2 * half * self.pixels_per_unit) + 2)
-        corner = lambda c: (
-            ((c + 1) * self.pixels_per_unit - side / 2).round().long().clamp(0, size - side)[:, None] + torch.arange(side, device=c.device)
-        )
+
+        def corner(c):
+            return ((c + 1) * self.pixels_per_unit - side / 2).round().long().clamp(0, size - side)[:, None] + torch.arange(
+                side, device=c.device
+            )
+
         columns, rows = corner(centre_x), corner(centre_y)
         index = (rows[:, :, None] * size + columns[:, None, :]).view(n, 1, -1).expand(n, 3, -1)
         cut = self.images.view(n, 3, -1).gather(2, index).view(n, 3, side, side)
-        unit = lambda pixels: (pixels + 0.5) / self.pixels_per_unit - 1
+
+        def unit(pixels):
+            return (pixels + 0.5) / self.pixels_per_unit - 1
+
         return _Canvas(cut, unit(columns)[:, None, :], unit(rows)[:, :, None], self.pixels_per_unit), index
 
     def put_back(self, window: "_Canvas", index: Tensor) -> None:

@@ -198,7 +198,10 @@ def _babble(n: int, frames: int, generator: torch.Generator | None, fps: float) 
     place = (torch.arange(frames) / fps * 8 + shift).clamp(max=knots - 1.001)
     left, part = place.long(), place.frac()
     ease = part.square() * (3 - 2 * part)
-    along = lambda track: torch.lerp(track[:, left], track[:, left + 1], ease)
+
+    def along(track):
+        return torch.lerp(track[:, left], track[:, left + 1], ease)
+
     return along(torch.where(pause, torch.zeros(()), target)), along(torch.where(pause, torch.zeros(()), wide))
 
 

@@ -116,8 +116,13 @@ def draw_batch(faces: int, moments: int, generator: torch.Generator, split: Spli
 
 def some_moments(n: int, generator: torch.Generator) -> Motion:
     """Single moments that cover every value evenly, not as often as life shows them: tracks of [n, 1]."""
-    between = lambda low, high: low + (high - low) * torch.rand(n, 1, generator=generator)
-    sometimes = lambda probability: (torch.rand(n, 1, generator=generator) < probability).float()
+
+    def between(low, high):
+        return low + (high - low) * torch.rand(n, 1, generator=generator)
+
+    def sometimes(probability):
+        return (torch.rand(n, 1, generator=generator) < probability).float()
+
     motion = sample_motion(n, 1, generator, strength=None)
     return replace(
         motion,
@@ -135,7 +140,10 @@ def some_moments(n: int, generator: torch.Generator) -> Motion:
 def spoil(frames: Tensor, generator: torch.Generator) -> Tensor:
     """What decoding does, a little of everything: half of the frames blurred, all noised and lit differently."""
     n = len(frames)
-    uniform = lambda: torch.rand(n, 1, 1, 1, generator=generator).to(frames.device)
+
+    def uniform():
+        return torch.rand(n, 1, 1, 1, generator=generator).to(frames.device)
+
     size = int(SIZE * (0.4 + 0.5 * torch.rand(1, generator=generator).item()))
     small = F.interpolate(frames, size=(size, size), mode="area")
     blurred = F.interpolate(small, size=(SIZE, SIZE), mode="bilinear", align_corners=False)

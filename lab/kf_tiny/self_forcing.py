@@ -59,8 +59,13 @@ class ClipDriving:
 
     def window(self, span: LatentSpan) -> ChunkConditioning:
         frames = torch.tensor([min(frame, self.clips.latents.shape[2] - 1) for frame in span])
-        take = lambda track: to_device(track[:, frames], self.device, torch.float32)
-        strength = lambda given: given.to(self.device, torch.float32)[:, None].expand(-1, span.length)
+
+        def take(track):
+            return to_device(track[:, frames], self.device, torch.float32)
+
+        def strength(given):
+            return given.to(self.device, torch.float32)[:, None].expand(-1, span.length)
+
         known = self.knows.to(self.device, torch.float32)[:, None, None]
         values = take(self.clips.expression)
         return ChunkConditioning(
@@ -169,12 +174,18 @@ class OwnRollouts:
 
     def _stream(self, clips: ClipLatents, driving: ClipDriving, settings: RolloutSettings):
         last = len(settings.schedule) - 1
-        exits = lambda chunk: self._integer(0, last)
+
+        def exits(chunk):
+            return self._integer(0, last)
+
         return own_chunks(self.training.networks.generator(), clips, driving, settings, self._integer(0, 2**62), exits)
 
     def _driving(self, clips: ClipLatents, *, sees: float, knows: float) -> ClipDriving:
         """The clips' own signals, each told or not: pose and expression with these chances."""
-        told = lambda share: (torch.rand(len(clips), generator=self.training.chance) < share).float()
+
+        def told(share):
+            return (torch.rand(len(clips), generator=self.training.chance) < share).float()
+
         return ClipDriving(
             clips,
             knows=told(knows)[:, None].expand(-1, clips.expression.shape[-1]),
@@ -210,7 +221,10 @@ def probe_rollout(generator: Generator, clips: ClipLatents) -> dict[str, float]:
         made = torch.cat([chunk.latents for chunk in own_chunks(generator, clips, driving, settings, seed=0)], dim=2)
     error = (made.float().cpu() - clips.latents[:, :, : made.shape[2]].float()).square().mean(1)
     mouth = clips.mouth[:, : made.shape[2]].float()
-    decibels = lambda squared: -10 * math.log10(squared.mean().item())
+
+    def decibels(squared):
+        return -10 * math.log10(squared.mean().item())
+
     chunk = generator.card.rollout.chunk
     return {"rollout": decibels(error), "r-mouth": decibels((error * mouth).sum() / mouth.sum()), "r-last": decibels(error[:, -chunk:])}
 
@@ -246,8 +260,14 @@ def train_on_own_rollouts(
     if own.matching is not None:
         training.accompany(own.matching)
     probes = held_out.read_new()[0][:PROBE_CLIPS]
-    probe = lambda: probe_rollout(training.mean.generator(), probes)
+
+    def probe():
+        return probe_rollout(training.mean.generator(), probes)
+
     begun_with = grown_from(grow_from)
-    leave = lambda: training.leave(run_dir / FILE, begun_with)
+
+    def leave():
+        return training.leave(run_dir / FILE, begun_with)
+
     run(training, checkpoint, own.step, clips, probe, minutes, learning_rate, "own rollouts", leave)
     return training

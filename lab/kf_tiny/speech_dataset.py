@@ -99,7 +99,10 @@ def training_take(library: Library, frames: int, generator: np.random.Generator)
 
 def _splice(first: Take, second: Take, at: int) -> Take:
     """One voice until frame `at`, another from there on."""
-    join = lambda a, b, place: np.concatenate([a[..., :place], b[..., place:]], -1)
+
+    def join(a, b, place):
+        return np.concatenate([a[..., :place], b[..., place:]], -1)
+
     return Take(join(first.samples, second.samples, at * SAMPLES_PER_FRAME), join(first.mouth, second.mouth, at))
 
 

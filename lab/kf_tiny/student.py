@@ -222,7 +222,10 @@ class StudentTraining:
         noise = sampler.noise_like(batch.clean)
         flow = flow_of(self.mean, batch, noise, torch.ones(len(noise), device=self.device))
         error = (noise - flow - batch.clean).square().mean(1)
-        decibels = lambda weight: -10 * math.log10(((error * weight).sum() / weight.sum()).item())
+
+        def decibels(weight):
+            return -10 * math.log10(((error * weight).sum() / weight.sum()).item())
+
         return {"x0": decibels(torch.ones_like(error)), "mouth": decibels(batch.mouth)}
 
     def save(self, path: Path) -> None:
@@ -275,9 +278,15 @@ def train_student(
     else:
         begin(training, grow_from, ear)
     probes = rows_of(held_out)
-    rate = lambda share: learning_rate(share, GROWING_RATE if grow_from is not None else 1.0)
+
+    def rate(share):
+        return learning_rate(share, GROWING_RATE if grow_from is not None else 1.0)
+
     begun_with = grown_from(grow_from)
-    leave = lambda: training.leave(run_dir / FILE, begun_with)
+
+    def leave():
+        return training.leave(run_dir / FILE, begun_with)
+
     run(training, checkpoint, training.train_step, clips, lambda: training.probe(probes), minutes, rate, "student", leave)
     return training
 

@@ -144,7 +144,10 @@ def seat(seed: int, seconds: float, size: int, folder: Path) -> HeldOutSitter:
     count = pixel_frames(latent_frames(round(seconds * FPS)))
     file = folder / f"speech-{seconds:g}s-{seed}.safetensors"
     voice = HELD_OUT_VOICES[seed % len(HELD_OUT_VOICES)]
-    speech = lambda: monologue(voice, seconds + SECONDS_BEYOND, seed, held_out=True)
+
+    def speech():
+        return monologue(voice, seconds + SECONDS_BEYOND, seed, held_out=True)
+
     written_once(file, lambda path: Voiced.of(speech(), count, voice.name).save(path))
     return _seated(seed, size, count, Voiced.load(file))
 

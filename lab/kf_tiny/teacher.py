@@ -50,7 +50,10 @@ def train_teacher(
     else:
         begin(training, grow_from, ear)
     probes = rows_of(held_out)
-    rate = lambda share: learning_rate(share, GROWING_RATE)
+
+    def rate(share):
+        return learning_rate(share, GROWING_RATE)
+
     run(training, checkpoint, training.train_step, clips, lambda: training.probe(probes), minutes, rate, "teacher")
     return training
 

@@ -165,7 +165,9 @@ def train_vae(
             export(training, file)  # before the checkpoint: one that is frozen never stands without its file
             training.save(checkpoint)
 
-    leave_file = lambda: leave(training, run_dir / so_far(FILE))
+    def leave_file():
+        return leave(training, run_dir / so_far(FILE))
+
     spend(training, minutes, checkpoint, "VAE", freeze_in_time, lambda: training.share_begun, leave_file)
     if not training.is_frozen:
         training.freeze_encoder()

@@ -74,7 +74,10 @@ def run(equipment: Equipment, seat: Callable[[int], Sitter], plan: Plan, folder:
     claim(folder, equipment.fingerprint())
     results = Results(folder / RESULTS)
     done = {(line["seconds"], line["variant"], line["condition"], line["seed"]) for line in results.read()}
-    is_done = lambda variant, condition, seed: (plan.seconds, _name(variant), condition, seed) in done
+
+    def is_done(variant, condition, seed):
+        return (plan.seconds, _name(variant), condition, seed) in done
+
     total = len(plan.jobs) * len(plan.seeds)
     missing = [job for job in plan.jobs for seed in plan.seeds if not is_done(*job, seed)]
     with tqdm(total=total, initial=total - len(missing), unit="clip", desc=f"{plan.seconds:g} s", smoothing=0.1) as bar:

@@ -249,7 +249,10 @@ def _mean_courses(results: list[dict]) -> dict[str, dict[str, list[float]]]:
     by_variant = defaultdict(list)
     for line in results:
         by_variant[line["variant"]].append(line["course"])
-    mean = lambda rows: [sum(column) / len(column) for column in zip(*rows, strict=False)]
+
+    def mean(rows):
+        return [sum(column) / len(column) for column in zip(*rows, strict=False)]
+
     return {name: {measure: mean([course[measure] for course in courses]) for measure in COURSES} for name, courses in by_variant.items()}
 
 

@@ -120,7 +120,10 @@ def run_ablation(chosen: argparse.Namespace) -> int:
         together=chosen.together,
         with_codec=chosen.seconds < LONG,
     )
-    seat = lambda seed: subjects.seat(seed, chosen.seconds, card.width, chosen.folder / "speech")
+
+    def seat(seed):
+        return subjects.seat(seed, chosen.seconds, card.width, chosen.folder / "speech")
+
     ablation.run(equipment, seat, plan, chosen.folder)
     shown = files.trained_under(card.rollout, LAYOUTS)
     coverage = shown and {name: coverage_of(shown, variant.settings) for name, variant in every.items()}
@@ -176,8 +179,13 @@ def run_mouth(chosen: argparse.Namespace) -> int:
     size, fps = equipment.model.card.width, equipment.model.card.fps
     seeds = _seeds(chosen)
     speech = chosen.folder / "speech"
-    speaking = lambda seed: subjects.seat(seed, chosen.seconds, size, speech)
-    pausing = lambda seed: subjects.seat_with_pause(seed, PAUSE_CLIP, size, SILENT, speech)
+
+    def speaking(seed):
+        return subjects.seat(seed, chosen.seconds, size, speech)
+
+    def pausing(seed):
+        return subjects.seat_with_pause(seed, PAUSE_CLIP, size, SILENT, speech)
+
     conditions = (*mouth.EVERY, mouth.WITH_IDLE) if chosen.idle else mouth.EVERY
     protocols = [
         mouth.Protocol(mouth_page.CLOSURES, f"{chosen.seconds:g} s", speaking, conditions),
@@ -188,7 +196,10 @@ def run_mouth(chosen: argparse.Namespace) -> int:
         samples = mouth.joined([_samples(path) for path in chosen.voice], SAMPLE_RATE)
         opening = opening_from_sound(samples, SAMPLE_RATE, fps)
         opening = opening[: pixel_frames(latent_frames(len(opening)) - 1)]
-        hearing = lambda seed: subjects.seat_with_voice(seed, samples, opening, size, chosen.voice[0].stem)
+
+        def hearing(seed):
+            return subjects.seat_with_voice(seed, samples, opening, size, chosen.voice[0].stem)
+
         protocols.append(mouth.Protocol(mouth_page.VOICE, hashlib.sha256(samples.tobytes()).hexdigest()[:12], hearing, conditions))
     mouth.run(equipment, protocols, seeds, chosen.folder, together=chosen.together)
     seated = {seed: speaking(seed) for seed in seeds}
@@ -208,7 +219,10 @@ def run_drift(chosen: argparse.Namespace) -> int:
     size, fps = equipment.model.card.width, equipment.model.card.fps
     conditions = _conditions(chosen.conditions or POSE_AND_SOUND, chosen.seconds)
     plan = first_and_last.Plan(seconds=chosen.seconds, seeds=_seeds(chosen), conditions=conditions, together=chosen.together)
-    seat = lambda seed: subjects.seat(seed, chosen.seconds, size, chosen.folder / "speech")
+
+    def seat(seed):
+        return subjects.seat(seed, chosen.seconds, size, chosen.folder / "speech")
+
     first_and_last.run(equipment, seat, plan, chosen.folder)
     of_the_reader = measure_reader(equipment.reader).verification_auc
     found = {first_and_last_page.READER: of_the_reader}

@@ -41,7 +41,10 @@ def numbers(lines: Sequence[dict], condition: str) -> dict[str, dict]:
         if measure in BOTH_WAYS:
             row[TRUTH] = [_plain([line[end]["values"][TRUTH][measure] for line in lines])["mean"] for end in (FIRST, LAST)]
         found[measure] = row
-    cosine = lambda line, end, kind: line[end]["values"][kind]["identity cosine"]
+
+    def cosine(line, end, kind):
+        return line[end]["values"][kind]["identity cosine"]
+
     made, true = ([cosine(line, LAST, kind) / cosine(line, FIRST, kind) for line in lines] for kind in (MADE, TRUTH))
     found[KEPT] = {LAST: _plain(made), "lowest of a sitter": min(made), TRUTH: [None, _plain(true)["mean"]]}
     if len(lines) > 1:

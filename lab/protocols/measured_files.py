@@ -50,7 +50,10 @@ class MeasuredFiles:
         trained = self._trained()
         if "layouts" in trained:
             return own if trained["layouts"] == layouts else None
-        text = lambda commit: _git("show", f"{commit}:kf_core/training/batches.py", folder=Path(__file__).parent)
+
+        def text(commit):
+            return _git("show", f"{commit}:kf_core/training/batches.py", folder=Path(__file__).parent)
+
         then = text(trained.get("commit", "unknown"))
         return replace(own, first_frame="free") if then is not None and then == text(LAST_WITHOUT_NUMBER) else None
 

@@ -140,7 +140,10 @@ def pause_of(tracks: Mapping[str, Tensor], silent: tuple[float, float], fps: flo
     speaks[round(silent[0] * fps) : round(silent[1] * fps)] = False
     shut = (tracks["blink"][inside] > BLINK).int()
     blinks = int((shut.diff() > 0).sum() + shut[:1].sum())
-    deviation = lambda where: fmean(tracks[name][where].double().std().item() for name in ("yaw", "pitch", "roll"))
+
+    def deviation(where):
+        return fmean(tracks[name][where].double().std().item() for name in ("yaw", "pitch", "roll"))
+
     return Pause(
         opening_share=opening[inside].mean().item() / max(1e-6, opening[speaks].mean().item()),
         widest=opening[inside].max().item(),

@@ -48,7 +48,9 @@ class Contestant:
 
 
 def contestants(setting: Setting, chosen: argparse.Namespace) -> list[Contestant]:
-    growing = lambda start, chunks: replace(WINDOW, window=None, max_frames=start + CHUNK * chunks)
+    def growing(start, chunks):
+        return replace(WINDOW, window=None, max_frames=start + CHUNK * chunks)
+
     spans = {EVERY: growing, SIX: lambda *_: WINDOW, OWN: lambda *_: KNOT_FORCING}
     found = []
     if chosen.comfyui:
@@ -58,7 +60,10 @@ def contestants(setting: Setting, chosen: argparse.Namespace) -> list[Contestant
             found.append(Contestant("Self-Forcing pipeline", span, SelfForcing(setting, chosen.self_forcing, window), until))
     for span, settings in spans.items():
         for name, hot in (("ours, plain forward", False), ("ours, optimized forward", True)):
-            run = lambda start, chunks, hot=hot, settings=settings: ours(setting, settings(start, chunks), start, chunks, hot=hot)
+
+            def run(start, chunks, hot=hot, settings=settings):
+                return ours(setting, settings(start, chunks), start, chunks, hot=hot)
+
             found.append(Contestant(name, span, run, chosen.growing_until if span == EVERY else 10**9))
     return sorted(found, key=lambda one: list(spans).index(one.span))
 

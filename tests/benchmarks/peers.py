@@ -215,7 +215,10 @@ class SelfForcing:
             denoising_step_list=[1000, 750, 500, 250], warp_denoising_step=True, num_frame_per_block=CHUNK, independent_first_frame=False,
             context_noise=0,
         )  # fmt: skip
-        reader = lambda text_prompts: {"prompt_embeds": setting.context}
+
+        def reader(text_prompts):
+            return {"prompt_embeds": setting.context}
+
         with contextlib.redirect_stdout(io.StringIO()):
             self.pipeline = pipeline.CausalInferencePipeline(arguments, setting.device, self.generator, _Called(reader), _Called(None))
         self.pipeline.vae.decode_to_pixel = lambda latents, use_cache: torch.zeros(1)
@@ -233,7 +236,10 @@ class SelfForcing:
             return room | {name: torch.tensor([0], device=setting.device) for name in ("global_end_index", "local_end_index")}
 
         pipeline.kv_cache1 = [cache(layer) for layer in range(card.layers)]
-        words = lambda: {name: setting.zeros(1, WORDS, *heads) for name in ("k", "v")} | {"is_init": False}
+
+        def words():
+            return {name: setting.zeros(1, WORDS, *heads) for name in ("k", "v")} | {"is_init": False}
+
         pipeline.crossattn_cache = [words() for _ in range(card.layers)]
 
         def noised(clean, noise, timestep):

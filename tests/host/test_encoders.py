@@ -155,7 +155,10 @@ def test_guidance_leads_away_from_the_negative_prompt_and_is_refused_where_nobod
             ("elsewhere", 3.0, "a man waves"),
         )
     )
-    frames = lambda ran: ran.outputs["decode"][1]
+
+    def frames(ran):
+        return ran.outputs["decode"][1]
+
     assert plain.succeeded and away.succeeded, away.messages[-1]
     assert torch.equal(frames(plain), frames(off)) and (frames(plain) - frames(same)).abs().max() < 0.02
     assert not torch.equal(frames(plain), frames(away)) and not torch.equal(frames(away), frames(else_where))

@@ -101,7 +101,10 @@ def test_every_byte_of_a_file_counts(tmp_path, share):
 def test_a_word_that_was_changed_in_a_voice_is_another_recipe(stream, tmp_path, seconds):  # noqa: F811
     """At any place of the recording, whatever its length."""
     write_voice(tmp_path / "voice.wav", seconds)
-    spoken_by = lambda: replace(stream, driving=Driving(audio=AudioFile(tmp_path / "voice.wav"))).recipe()
+
+    def spoken_by():
+        return replace(stream, driving=Driving(audio=AudioFile(tmp_path / "voice.wav"))).recipe()
+
     before, data = spoken_by(), bytearray((tmp_path / "voice.wav").read_bytes())
     for share in (0.2, 0.51, 0.93):
         changed = data.copy()
@@ -194,11 +197,17 @@ def test_a_text_encoder_counts_where_the_model_reads(stream):  # noqa: F811
             return torch.zeros(1, 2, 8)
 
     reads = replace(CARD, text=replace(CARD.text, kind="umt5"))
-    by = lambda card, reader: replace(stream, model=replace_card(stream.model, card), text_encoder=reader).recipe()
+
+    def by(card, reader):
+        return replace(stream, model=replace_card(stream.model, card), text_encoder=reader).recipe()
+
     assert by(reads, Reader("a")) == by(reads, Reader("a")) != by(reads, Reader("b"))
     assert by(reads, None) != by(reads, Reader("a"))
     assert by(CARD, Reader("a")) == by(CARD, Reader("b")) == by(CARD, None)
-    nameless = lambda prompt: torch.zeros(1, 2, 8)
+
+    def nameless(prompt):
+        return torch.zeros(1, 2, 8)
+
     assert by(reads, nameless) != by(reads, nameless)  # nobody can say that they are the same
 
 
@@ -216,7 +225,10 @@ def hashed_classes() -> set[type]:
     known = {c for name, m in list(vars_of_modules()) for c in vars(m).values() if isinstance(c, type) and c.__module__ == name}
     known = {c for c in known if not c.__module__.startswith("kf_core.training")}  # where a test before this one has imported it
     protocols = [c for c in known if c.__name__ in PROTOCOLS]
-    wanted = lambda c: any(all(hasattr(c, name) for name in methods(p)) for p in protocols) and c not in protocols
+
+    def wanted(c):
+        return any(all(hasattr(c, name) for name in methods(p)) for p in protocols) and c not in protocols
+
     reached, left = set(), [Driving, Anchor, RolloutSettings, ModelCard, *(c for c in known if dataclasses.is_dataclass(c) and wanted(c))]
     while left:
         cls = left.pop()
@@ -319,15 +331,24 @@ def test_names_are_for_ever():
 def test_what_is_said_of_a_model_and_how_long_a_stream_is_do_not_count(stream):  # noqa: F811
     retold = replace(CARD, note="beware", licence="MIT", source="elsewhere", name="another")
     assert replace(stream, model=replace_card(stream.model, retold)).recipe() == stream.recipe()
-    unlimited = lambda room: replace(stream, settings=replace(stream.settings, window=None, max_frames=room)).recipe()
+
+    def unlimited(room):
+        return replace(stream, settings=replace(stream.settings, window=None, max_frames=room)).recipe()
+
     assert unlimited(20) == unlimited(2000) != stream.recipe()
-    silent = lambda seconds: replace(stream, driving=Driving(audio=Silence(seconds)), seconds=seconds).recipe()
+
+    def silent(seconds):
+        return replace(stream, driving=Driving(audio=Silence(seconds)), seconds=seconds).recipe()
+
     assert silent(1.0) == silent(2.0)
 
 
 def test_a_live_source_has_a_name_of_its_own(stream):  # noqa: F811
     first, second = LiveAudio(), LiveAudio()
-    by = lambda source: replace(stream, driving=Driving(audio=source)).recipe()
+
+    def by(source):
+        return replace(stream, driving=Driving(audio=source)).recipe()
+
     assert by(first) == by(first) != by(second) and len(by(first)) == 32
 
     class Unknown:  # somebody's own source, which says no name

@@ -44,13 +44,18 @@ def test_the_first_frame_is_cut_by_its_eyes_however_the_head_is_held(plain):
 
 
 def test_the_points_of_the_lips_open_with_the_mouth(plain):
-    gap = lambda opened: np.ptp([point(plain.render(still(open=opened)), name)[1] for name in ("upper_teeth", "lower_teeth")])
+    def gap(opened):
+        return np.ptp([point(plain.render(still(open=opened)), name)[1] for name in ("upper_teeth", "lower_teeth")])
+
     assert gap(0.0) < 1.0 and gap(0.5) < gap(1.0) and gap(1.0) > 4
 
 
 def test_the_part_map_shows_an_open_mouth_and_shut_eyes(plain):
     opened, shut = plain.render(still(open=1.0)), plain.render(still(blink_left=1.0, blink_right=1.0))
-    count = lambda drawn, part: int((drawn["parts"] == part).sum())
+
+    def count(drawn, part):
+        return int((drawn["parts"] == part).sum())
+
     assert count(opened, INSIDE) > 30 > 5 > count(shut, INSIDE)
     assert count(shut, EYE) < 0.5 * count(opened, EYE)
     x, y = point(opened, "left_eye").astype(int)

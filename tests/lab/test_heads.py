@@ -48,8 +48,13 @@ def test_barycentrics_place_a_pixel_in_its_triangle():
 
 def test_hair_thins_towards_its_end():
     corners = [[1, 1, 0.2], [1, 14, 0.2], [14, 1, 0.2]]
-    left = lambda value: np.tile(np.array([[0.1, 0.1, value, 0.0]], np.float32), (3, 1))
-    count = lambda value: int((drawn(corners, HAIR, left(value))[1] >= 0).sum())
+
+    def left(value):
+        return np.tile(np.array([[0.1, 0.1, value, 0.0]], np.float32), (3, 1))
+
+    def count(value):
+        return int((drawn(corners, HAIR, left(value))[1] >= 0).sum())
+
     assert count(1.0) > 60 and count(-0.1) == 0
 
 
@@ -65,9 +70,10 @@ def test_tracks_become_units_of_the_right_side():
     rng = np.random.default_rng(0)
     states = moments(1, rng)
     rest = {name: np.zeros(1) for name in TRACKS}
-    make = lambda **tracks: dict(
-        zip(UNITS, arkit(type(states)(**{**rest, **{n: np.array([v]) for n, v in tracks.items()}}), UNITS)[0], strict=True)
-    )
+
+    def make(**tracks):
+        return dict(zip(UNITS, arkit(type(states)(**{**rest, **{n: np.array([v]) for n, v in tracks.items()}}), UNITS)[0], strict=True))
+
     assert make(blink_left=1.0)["eyeBlinkLeft"] == 1 and make(blink_left=1.0)["eyeBlinkRight"] == 0
     looking = make(gaze_x=1.0)  # to the viewer's right, which is the person's left
     assert looking["eyeLookOutLeft"] == 1 and looking["eyeLookInRight"] == 1
@@ -100,9 +106,15 @@ def test_points_and_parts_agree_with_the_image_and_follow_the_drive(head):
     from lab.heads.head import Camera
     from lab.points import POINTS
 
-    still = lambda **tracks: type(moments(1, np.random.default_rng(0)))(**{name: np.array([tracks.get(name, 0.0)]) for name in TRACKS})
-    render = lambda **tracks: head.render(still(**tracks), Camera(TIGHT))
-    at = lambda made, name: made["points"][0, POINTS.index(name)]
+    def still(**tracks):
+        return type(moments(1, np.random.default_rng(0)))(**{name: np.array([tracks.get(name, 0.0)]) for name in TRACKS})
+
+    def render(**tracks):
+        return head.render(still(**tracks), Camera(TIGHT))
+
+    def at(made, name):
+        return made["points"][0, POINTS.index(name)]
+
     rest, opened, turned = render(), render(open=1.0), render(yaw=0.4)
     both = (at(turned, "left_eye") + at(turned, "right_eye")) / 2  # cut by its eyes, however the head is held
     assert abs(both - [64, TIGHT.eye_line * 128]).max() < 5

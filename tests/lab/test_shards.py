@@ -40,7 +40,10 @@ def test_a_shard_without_its_json_is_not_there_yet(tmp_path):
 def test_boxes_lie_round_eyes_and_mouth():
     points = np.array([[[84, 50], [44, 50], [64, 92]]], np.float32)
     eyes, mouth = feature_boxes(points, ["left_eye", "right_eye", "mouth"])
-    inside = lambda box, x, y: box[0] < x < box[2] and box[1] < y < box[3]
+
+    def inside(box, x, y):
+        return box[0] < x < box[2] and box[1] < y < box[3]
+
     assert inside(eyes[0, 0], 84, 50) and inside(eyes[0, 1], 44, 50) and inside(mouth[0, 0], 64, 92)
     assert not inside(mouth[0, 0], 64, 50)
 
@@ -121,7 +124,10 @@ def test_a_portrait_is_cut_to_level_eyes_at_the_stated_place():
     for (x, y), channel in ((left, 0), (right, 1)):
         image[y - 4 : y + 5, x - 4 : x + 5, channel] = 255
     cut = cut_to(image, left, right, TIGHT, 128).astype(float)
-    centre = lambda channel: np.array([(cut[..., channel] * grid).sum() / cut[..., channel].sum() for grid in np.mgrid[0:128, 0:128][::-1]])
+
+    def centre(channel):
+        return np.array([(cut[..., channel] * grid).sum() / cut[..., channel].sum() for grid in np.mgrid[0:128, 0:128][::-1]])
+
     (lx, ly), (rx, ry) = centre(0) + 0.5, centre(1) + 0.5
     assert abs(ly - ry) < 0.5 and abs((ly + ry) / 2 - 0.40 * 128) < 0.7
     assert abs((lx - rx) - 128 / 3.3) < 0.7 and abs((lx + rx) / 2 - 64) < 0.7

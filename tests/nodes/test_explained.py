@@ -32,11 +32,16 @@ def test_every_input_and_output_says_what_it_does(nodes):
 
 def english_of(nodes: dict) -> dict:
     """The schema's own words in the shape of a locale: what a translator starts from."""
-    inputs = lambda info: {name: {"name": name, "tooltip": field[1]["tooltip"]} for name, field in inputs_of(info).items()}
-    outputs = lambda info: {
-        str(index): {"name": name, "tooltip": tooltip}
-        for index, (name, tooltip) in enumerate(zip(info["output_name"], info["output_tooltips"], strict=True))
-    }
+
+    def inputs(info):
+        return {name: {"name": name, "tooltip": field[1]["tooltip"]} for name, field in inputs_of(info).items()}
+
+    def outputs(info):
+        return {
+            str(index): {"name": name, "tooltip": tooltip}
+            for index, (name, tooltip) in enumerate(zip(info["output_name"], info["output_tooltips"], strict=True))
+        }
+
     return {
         id: {"display_name": info["display_name"], "description": info["description"], "inputs": inputs(info), "outputs": outputs(info)}
         for id, info in nodes.items()

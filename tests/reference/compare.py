@@ -117,7 +117,10 @@ def compare_student(key: str, checkout: Path, ours_as: str) -> float:
     wrapper.scheduler.set_timesteps(1000, training=True)
     wrapper.post_init()
     text = torch.randn(1, WORDS, TEXT, generator=torch.Generator().manual_seed(5))
-    few = lambda schedule: [round(sigma / (5 - 4 * sigma) * 1000) for sigma, _ in schedule]  # the steps of their configuration files
+
+    def few(schedule):
+        return [round(sigma / (5 - 4 * sigma) * 1000) for sigma, _ in schedule]  # the steps of their configuration files
+
     args = types.SimpleNamespace(
         denoising_step_list=few(settings.schedule),
         denoising_step_list_first_chunk=few(settings.first_schedule) if settings.first_schedule else None,
@@ -128,7 +131,10 @@ def compare_student(key: str, checkout: Path, ours_as: str) -> float:
         model_kwargs=types.SimpleNamespace(local_attn_size=window, sink_size=settings.pinned),
     )
     piping = importlib.import_module("pipeline.causal_inference")
-    words = lambda text_prompts: {"prompt_embeds": text}
+
+    def words(text_prompts):
+        return {"prompt_embeds": text}
+
     pipeline = piping.CausalInferencePipeline(args, "cpu", generator=wrapper, text_encoder=words, vae=MagicMock())
     pipeline.num_transformer_blocks, pipeline.frame_seq_length = 3, TOKENS
     pipeline._initialize_kv_cache = lambda *_, **__: setattr(pipeline, "kv_cache1", _kv_caches(3, FRAMES if window < 0 else window))
@@ -221,7 +227,10 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, **_) -> Tensor:
 
 def _kv_caches(layers: int, frames: int, flat: bool = False) -> list[dict]:
     shape = (1, frames * TOKENS, DIM) if flat else (1, frames * TOKENS, HEADS, DIM // HEADS)
-    zero = lambda: torch.tensor([0], dtype=torch.long)
+
+    def zero():
+        return torch.tensor([0], dtype=torch.long)
+
     return [
         {"k": torch.zeros(shape), "v": torch.zeros(shape), "global_end_index": zero(), "local_end_index": zero()} for _ in range(layers)
     ]

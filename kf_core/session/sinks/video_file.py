@@ -84,7 +84,10 @@ class VideoFile:
         if there == 0 or self._is_end(there):
             return ""
         end, said, logs = settings.chunk_of(latent_frames(there)), StreamState.look_at(self.state_file), self._logs()
-        holds = lambda start, stop: any(log.first <= start and stop <= log.stop for log in logs)
+
+        def holds(start, stop):
+            return any(log.first <= start and stop <= log.stop for log in logs)
+
         begin, state = 0, self.state_file.name
         if said is None:
             why = f"{state}, from which the video would go on, is {'damaged' if self.state_file.exists() else 'missing'}"

@@ -39,7 +39,10 @@ def against_the_public_pipeline(folder: Path, at: Workbench, fastest: Stream, pr
         times(everyone, chosen)
         progress(everyone)
     (quickest,) = denoised_alternately([fastest], scale.peers_repeats * scale.peers_chunks)
-    seconds = lambda name, span: median(next(one for one in everyone if (one.name, one.span) == (name, span)).seconds[scale.peers_at])
+
+    def seconds(name, span):
+        return median(next(one for one in everyone if (one.name, one.span) == (name, span)).seconds[scale.peers_at])
+
     theirs = "Self-Forcing pipeline"
     return {
         "at": scale.peers_at,

@@ -59,7 +59,10 @@ class Record:
 
 def commit() -> str:
     """Of the checkout, and whether anything was changed since; a copy without git does not know."""
-    git = lambda *words: subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+
+    def git(*words):
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+
     try:
         head, changed = git("rev-parse", "--short", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     except OSError:

@@ -271,7 +271,10 @@ def fresh(path: Path, words: dict) -> Outcome:
     words = json.dumps({name: word if word is None else str(word) for name, word in words.items()})
     command = [sys.executable, "-W", "ignore", "-m", "tests.kf_core.checkpoints.outcome", str(path), words]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (FRESH_LIMIT, FRESH_LIMIT))
+
+    def limit():
+        return resource.setrlimit(resource.RLIMIT_AS, (FRESH_LIMIT, FRESH_LIMIT))
+
     ended = subprocess.run(command, cwd=path.parent, env=environment, preexec_fn=limit, capture_output=True, text=True, timeout=600)
     said = ended.stdout.strip()
     if ended.returncode or said not in get_args(Outcome):

@@ -156,7 +156,10 @@ def test_a_full_disk_is_said_and_what_was_made_plays(files):
     import resource
 
     words = [sys.executable, "-m", "kf_core", *files.words(duration=600, quiet=True)]
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+
+    def limit():
+        return resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+
     done = subprocess.run(words, cwd=Path(__file__).parents[3], preexec_fn=limit, capture_output=True, text=True, timeout=600)
     lines = [line for line in done.stderr.splitlines() if line and not line.startswith("Note: ")]
     assert done.returncode == 1 and len(lines) == 1, done.stderr

@@ -94,7 +94,10 @@ def test_listening_takes_memory_that_does_not_depend_on_the_length(tmp_path):
         for _ in range(6 * 60):
             file.writeframes(bytes([128]) * 8_000)
     features = LogMel(AudioFile(tmp_path / "long.wav").open(), FPS)
-    listen = lambda first, last: [features.steps(PixelSpan(16 * t, 16 * t + 16)).shape for t in range(first, last, 4)]
+
+    def listen(first, last):
+        return [features.steps(PixelSpan(16 * t, 16 * t + 16)).shape for t in range(first, last, 4)]
+
     listen(0, 200)
     with counted() as held:
         listen(200, 220)

@@ -222,7 +222,10 @@ def test_a_long_recording_starts_at_once_and_is_driven_in_flat_memory(tmp_path):
         for _ in range(6):
             file.writeframes(bytes([128]) * 8_000 * 60)
     bound = bind(Driving(audio=AudioFile(tmp_path / "long.wav"), script=SCRIPT, motion=1.0))
-    listen = lambda first, last: [bound.window(LatentSpan(4 * t, 4 * t + 4)).span for t in range(first, last, 10)]
+
+    def listen(first, last):
+        return [bound.window(LatentSpan(4 * t, 4 * t + 4)).span for t in range(first, last, 10)]
+
     listen(0, 200)  # a chunk of every ten seconds, all of the sound read through
     with counted() as held:
         listen(200, 220)

@@ -67,14 +67,18 @@ def window(driving: Driving, seed: int = 0):
 
 
 def test_half_the_life_is_half_the_blinks_and_none_is_none():
-    shut = lambda amount: (Blinks(0, amount).at(times(0, 600)).values > 0.5).sum()
+    def shut(amount):
+        return (Blinks(0, amount).at(times(0, 600)).values > 0.5).sum()
+
     assert shut(1.0) * 0.3 < shut(0.5) < shut(1.0) * 0.7
     assert Idle(0, 0.0).expression() == () and Idle(0, 0.0).head_under({}) == {}
     assert window(Driving()).expression is None and window(Driving()).pose is None
 
 
 def test_what_is_asked_for_covers_idle_life():
-    values = lambda signal: signal.features.unflatten(-1, (4, 2, 5))[0, :, :, 0]  # [f, 4, names]
+    def values(signal):
+        return signal.features.unflatten(-1, (4, 2, 5))[0, :, :, 0]  # [f, 4, names]
+
     alive = values(window(Driving(idle=1.0)).expression)
     stares = values(window(Driving(idle=1.0, expression=(ExpressionTrack("gaze_x", 0.5),))).expression)
     assert torch.equal(stares[..., 2], torch.full_like(stares[..., 2], 0.5)) and torch.equal(stares[..., 4], alive[..., 4])

@@ -13,7 +13,9 @@ SIDE = 512  # the size the standard is stated at
 
 
 def some_heads(n=4):
-    values = lambda scale, seed: scale * torch.randn(n, generator=torch.Generator().manual_seed(seed))
+    def values(scale, seed):
+        return scale * torch.randn(n, generator=torch.Generator().manual_seed(seed))
+
     return HeadPose(
         yaw=values(0.2, 1),
         pitch=values(0.1, 2),
@@ -77,7 +79,10 @@ def test_angles_draw_what_is_turned_and_are_black_outside_their_length():
     lit = drawn.flatten(1).amax(1) > 0
     assert lit.tolist() == [False] * 11 + [True] * 8 + [False] * 8  # frame 8 is shown at 0.5 s
     straight = HeadAngles(keys=((0.0, 0, 0, 0),), blink_every=0).between(PixelSpan(8, 9), 16, 12, 12)[0]
-    centre = lambda frame: (frame.sum((0, 1)) * torch.arange(12)).sum() / frame.sum()
+
+    def centre(frame):
+        return (frame.sum((0, 1)) * torch.arange(12)).sum() / frame.sum()
+
     assert centre(drawn[12]) > centre(straight) + 0.2
 
 

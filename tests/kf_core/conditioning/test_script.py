@@ -42,7 +42,9 @@ def test_times_are_read_in_every_common_form(time, start, stop):
 
 @given(st.integers(0, 35_999), st.integers(1, 3_600))
 def test_a_time_written_as_a_clock_is_the_time_meant(start, length):
-    clock = lambda s: f"{s // 3600:02}:{s // 60 % 60:02}:{s % 60:02}"
+    def clock(s):
+        return f"{s // 3600:02}:{s // 60 % 60:02}:{s % 60:02}"
+
     (line,) = parse_script(f"[{clock(start)}-{clock(start + length)}] nod").lines
     assert (line.start, line.stop) == (start, start + length)
 

@@ -161,7 +161,10 @@ def movement(steps: torch.Tensor) -> float:
 def test_silence_is_heard_as_something_still_and_so_is_a_room_without_a_voice(encoder, monkeypatch):
     seconds, frames = 6, PixelSpan(16, 5 * 16)  # away from the clip's ends
     hiss = np.random.default_rng(1).standard_normal(seconds * SAMPLE_RATE) * 10 ** (-80 / 20)  # a quiet room with a good microphone
-    of = lambda wave: movement(Wav2Vec2(AudioArray(wave, SAMPLE_RATE), FPS, encoder).steps(frames))
+
+    def of(wave):
+        return movement(Wav2Vec2(AudioArray(wave, SAMPLE_RATE), FPS, encoder).steps(frames))
+
     speech, silence, room = of(voice(seconds)), of(np.zeros(seconds * SAMPLE_RATE)), of(hiss)
     monkeypatch.setattr(wav2vec2, "QUIETEST", 0.0)
     room_made_loud = of(hiss)

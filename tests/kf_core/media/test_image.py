@@ -107,8 +107,13 @@ def colours(side: int = 32) -> np.ndarray:
 
 def profile_with(primaries: tuple[float, ...], gamma: float) -> bytes:
     """A display's profile, as a camera or a telephone embeds it: a colour for each channel [3 x 3 XYZ, D50] and a curve."""
-    number = lambda value: round(value * 65536).to_bytes(4, "big", signed=True)
-    xyz = lambda values: b"XYZ \0\0\0\0" + b"".join(map(number, values))
+
+    def number(value):
+        return round(value * 65536).to_bytes(4, "big", signed=True)
+
+    def xyz(values):
+        return b"XYZ \0\0\0\0" + b"".join(map(number, values))
+
     curve = b"curv\0\0\0\0\0\0\0\1" + round(gamma * 256).to_bytes(2, "big") + b"\0\0"
     text = b"desc\0\0\0\0\0\0\0\5test\0" + bytes(79)
     red, green, blue = (xyz(primaries[start : start + 3]) for start in (0, 3, 6))

@@ -104,7 +104,10 @@ def with_image_channels(path, grey: np.ndarray, matrix: tuple[int, ...]):
         container.mux(stream.encode(None))
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40
-    number = lambda value: (value << 16).to_bytes(4, "big", signed=True)
+
+    def number(value):
+        return (value << 16).to_bytes(4, "big", signed=True)
+
     a, b, c, d = matrix
     shift_x, shift_y = (
         (grey.shape[1] if a < 0 else grey.shape[0] if c < 0 else 0),

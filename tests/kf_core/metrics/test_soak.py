@@ -13,7 +13,9 @@ MIB = 2**20
 
 
 def laps(chunks: int, growth: int = 0, slower: float = 0.0) -> tuple[Lap, ...]:
-    held = lambda chunk: 500 * MIB + growth * chunk if chunk % 10 == 0 else None
+    def held(chunk):
+        return 500 * MIB + growth * chunk if chunk % 10 == 0 else None
+
     return tuple(Lap(chunk, 12, 0.2 + slower * chunk, 1, 600 * MIB, held(chunk)) for chunk in range(chunks))
 
 

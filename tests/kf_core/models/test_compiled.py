@@ -71,7 +71,10 @@ def test_a_second_stream_compiles_nothing_again():
 
 def test_what_others_compile_in_the_same_process_is_left_to_them():
     """PyTorch's switches are the process's, so ours hold while a pass runs, and only then."""
-    switches = lambda: (torch._dynamo.config.recompile_limit, torch._dynamo.config.suppress_errors)
+
+    def switches():
+        return (torch._dynamo.config.recompile_limit, torch._dynamo.config.suppress_errors)
+
     model, before, within = hot(), switches(), []
 
     def backend(module, inputs):

@@ -65,7 +65,10 @@ def fused(model: Generator) -> OptimizedGenerator:
 def test_the_hot_path_draws_what_the_plain_forward_draws(form, driving):
     settings = RolloutSettings(**{"schedule": SETTINGS.schedule, "anchor": SETTINGS.anchor, **FORMS[form]})
     model = generator(replace(CARD, rollout=settings))
-    draw = lambda model: frames(14, settings, model=model, driving=driving)
+
+    def draw(model):
+        return frames(14, settings, model=model, driving=driving)
+
     torch.testing.assert_close(draw(hot(model)), draw(model), rtol=0, atol=1e-11)
 
 
@@ -88,7 +91,10 @@ def test_samples_of_a_batch_are_drawn_as_by_the_plain_forward():
 def test_float32_stays_within_1e_5(library, monkeypatch):
     monkeypatch.setenv("KF_PRODUCTS", library)  # what an AMD processor with AVX-512 draws by, and what others do
     model = generator(dtype=torch.float32)
-    draw = lambda model: frames(14, model=model, anchor=portrait(torch.float32))
+
+    def draw(model):
+        return frames(14, model=model, anchor=portrait(torch.float32))
+
     plain = draw(model)
     torch.testing.assert_close(draw(hot(model)), plain, rtol=0, atol=1e-5 * float(plain.abs().max()))
 
@@ -262,9 +268,15 @@ def test_products_on_a_cpu_are_pytorchs(dtype, within, library, monkeypatch):
     monkeypatch.setattr(products, "TILE_ROWS", 1)
     monkeypatch.setattr(products, "TILE_BYTES", 2**9)  # some tiles, also of these few tokens
     draw = torch.Generator().manual_seed(0)
-    make = lambda *shape: torch.randn(*shape, generator=draw).to(dtype)
+
+    def make(*shape):
+        return torch.randn(*shape, generator=draw).to(dtype)
+
     x, weight, bias = make(2, 5, 48), make(32, 48) / 7, make(32)
-    close = lambda ours, theirs: torch.testing.assert_close(ours.double(), theirs.double(), rtol=within, atol=within)
+
+    def close(ours, theirs):
+        return torch.testing.assert_close(ours.double(), theirs.double(), rtol=within, atol=within)
+
     close(products.linear(x, weight, bias), nn.functional.linear(x, weight, bias))
     close(products.linear(x, weight, None), nn.functional.linear(x, weight))
     exact = nn.functional.gelu(nn.functional.linear(x.double(), weight.double(), bias.double()), approximate="tanh")

@@ -79,7 +79,10 @@ def decoded_as_computed(tiny: bool, at_once: int | None, most: float) -> None:
 
 def test_weights_are_counted_to_the_byte():
     generator, decoder = random_generator(CARD, dtype=BF16), random_decoder(tiny=False, dim=16, dtype=BF16)
-    count = lambda *networks: sum(p.nbytes for network in networks for p in network.state_dict().values())
+
+    def count(*networks):
+        return sum(p.nbytes for network in networks for p in network.state_dict().values())
+
     wanted = computed(DecoderKind(dim=16))
     assert wanted.weights == count(generator.modules, generator.adapters) and wanted.decoder_weights == count(decoder.vae)
 

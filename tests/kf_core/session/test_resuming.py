@@ -226,7 +226,10 @@ def test_a_spool_of_the_users_takes_the_logs_place(stream, tmp_path, killed):  #
 
 def test_an_unlimited_window_goes_on_with_more_room_bit_for_bit(stream, tmp_path):  # noqa: F811
     """A longer film of the same recipe needs a larger cache, and takes up what the smaller one remembered."""
-    unlimited = lambda seconds, room: replace(stream, seconds=seconds, settings=replace(stream.settings, window=None, max_frames=room))
+
+    def unlimited(seconds, room):
+        return replace(stream, seconds=seconds, settings=replace(stream.settings, window=None, max_frames=room))
+
     short, long = unlimited(1.0, 6), unlimited(2.0, 30)
     assert short.recipe() == long.recipe()
     whole = torch.cat([chunk.frames for chunk in long])
@@ -265,7 +268,10 @@ def test_a_decoder_that_begins_late_makes_the_same_frames_once_it_has_seen_enoug
     def made(first: int) -> list[torch.Tensor]:
         state = DecoderState(next_frame=3 * first)
         spans = [LatentSpan(3 * index, 3 * index + 3) for index in range(first, chunks)]
-        decode = lambda span: decoder.decode(LatentChunk(span.start // 3, span, latents[:, :, span.start : span.stop]), state)
+
+        def decode(span):
+            return decoder.decode(LatentChunk(span.start // 3, span, latents[:, :, span.start : span.stop]), state)
+
         return [decode(span).frames for span in spans]
 
     whole, late = made(0)[begin:], made(begin)
@@ -325,7 +331,10 @@ def test_a_live_film_goes_on_until_its_source_ends_with_its_sound(stream, tmp_pa
 def test_a_live_film_goes_on_after_its_beginning_has_been_forgotten(stream, tmp_path):  # noqa: F811
     source, spoken = LiveAudio(kept_seconds=4), iter(np.array_split(speech(6.0).waveform[0], 24))  # a quarter of a second each
     film = film_in(tmp_path, replace(stream, driving=Driving(audio=source)))
-    hear = lambda quarters: [source.push(quarter) for quarter in itertools.islice(spoken, quarters)]
+
+    def hear(quarters):
+        return [source.push(quarter) for quarter in itertools.islice(spoken, quarters)]
+
     hear(6)
     with closing(film.record()) as happening:
         for item in happening:

@@ -296,7 +296,9 @@ def test_a_guided_stream_resumed_equals_uninterrupted_and_is_read_from_its_spool
 
 
 def test_the_negative_prompt_is_the_users_or_the_cards_and_counts_only_under_guidance(guided):
-    said = lambda stream, words: replace(stream, driving=replace(stream.driving, negative_prompt=words))
+    def said(stream, words):
+        return replace(stream, driving=replace(stream.driving, negative_prompt=words))
+
     assert torch.equal(frames(said(guided, "blurred")), frames(guided))
     other = said(guided, "out of focus")
     assert not torch.equal(frames(other), frames(guided)) and other.recipe() != guided.recipe()

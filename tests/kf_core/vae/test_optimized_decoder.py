@@ -129,7 +129,10 @@ def test_what_is_kept_of_a_stream_does_not_hold_more():
     for piece in latents(9).split(3, dim=2):
         vae.decode(piece, plain)
         optimized_decoder.decode(vae, piece, ours)
-    held = lambda past: sum(kept.untyped_storage().nbytes() for kept in past.values())
+
+    def held(past):
+        return sum(kept.untyped_storage().nbytes() for kept in past.values())
+
     assert held(ours) == held(plain)
 
 
@@ -137,7 +140,10 @@ def test_bfloat16_stays_as_close_as_the_plain_modules():
     exact, rough = network(), network(dtype=torch.bfloat16)
     wanted = exact.decode(latents(4), {})
     piece = latents(4, torch.bfloat16)
-    far = lambda made: float((made.double() - wanted).square().mean().sqrt())
+
+    def far(made):
+        return float((made.double() - wanted).square().mean().sqrt())
+
     assert far(optimized_decoder.decode(rough, piece, {})) < 1.2 * far(rough.decode(piece, {})) < wanted.std()
 
 

@@ -49,5 +49,8 @@ def test_a_voice_stays_louder_than_its_pauses_and_its_pitch_moves_by_at_most_a_q
     audio, other = changed()
     spoken, silent = (other.view(400, 24, 8, MELS)[:, part].amax((1, 2, 3)) for part in (slice(2, 6), slice(18, 24)))
     assert (spoken > silent).float().mean() > 0.95
-    peak = lambda steps: steps.view(len(steps), 24, 8, MELS)[:, 10:14].mean((1, 2)).argmax(-1)
+
+    def peak(steps):
+        return steps.view(len(steps), 24, 8, MELS)[:, 10:14].mean((1, 2)).argmax(-1)
+
     assert (peak(other) - peak(audio)).abs().float().quantile(0.8) <= 4 and peak(other).unique().numel() > 3

@@ -24,7 +24,10 @@ def test_the_gain_is_the_strength_of_the_voice():
         torch.nn.init.normal_(weight, std=0.1)
     loud.load_state_dict(louder(plain.state_dict(), VOICE_GAIN))
     features = torch.randn(1, 3, 4 * card.audio.width)
-    said = lambda strength: ChunkConditioning(span=LatentSpan(3, 6), audio=Signal(features, strength))
+
+    def said(strength):
+        return ChunkConditioning(span=LatentSpan(3, 6), audio=Signal(features, strength))
+
     with torch.no_grad():
         told, written = plain(said(VOICE_GAIN), Grid(2, 2), torch.float32), loud(said(1.0), Grid(2, 2), torch.float32)
     assert told.layers.keys() == written.layers.keys() and told.layers

@@ -68,7 +68,10 @@ def test_an_ear_that_knows_nothing_is_told_so():
 
 def test_a_closed_mouth_that_is_taken_for_open_costs():
     heard, (steps, mouth) = Heard(SPEC), a_batch()
-    loss = lambda bias: hearing_loss(heard, steps, mouth * 0).item() if heard.closure.bias.data.fill_(bias) is not None else 0
+
+    def loss(bias):
+        return hearing_loss(heard, steps, mouth * 0).item() if heard.closure.bias.data.fill_(bias) is not None else 0
+
     assert loss(-3.0) > loss(3.0)
 
 

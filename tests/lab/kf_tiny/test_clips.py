@@ -56,8 +56,12 @@ def test_a_clip_is_a_pure_function_of_its_seed(library):
 
 
 def test_faces_that_are_measured_or_bundled_are_none_that_clips_show():
-    seeded = lambda seed: torch.Generator().manual_seed(seed)
-    shown = lambda faces: {int(face.seed) % 2**32 for face in faces}  # the bits of a seed that a generator reads
+    def seeded(seed):
+        return torch.Generator().manual_seed(seed)
+
+    def shown(faces):
+        return {int(face.seed) % 2**32 for face in faces}  # the bits of a seed that a generator reads
+
     trained = [who_and_how(9, seeded(seed)) for seed in range(200)]
     probed = [who_and_how(9, seeded(HELD_OUT_SEED + seed), "held-out") for seed in range(30)]
     measured = [sample_identities(1, seeded(seed), "held-out") for seed in (*range(1000, 1004), *range(2000, 2016), *range(4000, 4008))]

@@ -118,7 +118,10 @@ def test_the_critic_learns_what_the_streams_look_like():
 def test_a_step_changes_student_and_critic_and_leaves_the_teacher():
     made = training()
     own = OwnRollouts(made, teacher())
-    head = lambda networks: networks.modules_tree.blocks[0].ffn[0].weight.clone()
+
+    def head(networks):
+        return networks.modules_tree.blocks[0].ffn[0].weight.clone()
+
     before = [head(n) for n in (made.networks, own.matching.critic, own.matching.teacher)]
     assert own.matched_step(clips(2), 1.0) >= 0
     after = [head(n) for n in (made.networks, own.matching.critic, own.matching.teacher)]

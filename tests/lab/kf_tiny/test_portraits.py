@@ -52,9 +52,12 @@ def test_only_the_mouth_changes_when_only_the_mouth_moves():
 
 def test_a_mouth_that_is_shut_is_a_line_and_an_open_one_shows_a_dark_room():
     who = sample_identities(12, seeded())
-    dark = lambda drawn: torch.stack(
-        [(crop(p, b).amax(0) < 0.4).float().mean() for p, b in zip(drawn.frames[:, 0], drawn.mouth_box[:, 0], strict=True)]
-    )
+
+    def dark(drawn):
+        return torch.stack(
+            [(crop(p, b).amax(0) < 0.4).float().mean() for p, b in zip(drawn.frames[:, 0], drawn.mouth_box[:, 0], strict=True)]
+        )
+
     shut = render(who, still(12, 1), 96)
     opened = render(who, with_mouth(still(12, 1), torch.ones(12, 1), torch.zeros(12, 1)), 96)
     assert ((dark(opened) - dark(shut)) > 0.03).all()

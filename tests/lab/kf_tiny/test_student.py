@@ -64,7 +64,10 @@ def test_every_frame_is_where_the_rollout_would_have_it():
 
 def test_what_an_ablation_turns_off_is_a_tenth_of_the_training():
     usual = card().rollout
-    share = lambda holds: sum(layout.share for layout in layouts(usual) if holds(layout.settings, layout))
+
+    def share(holds):
+        return sum(layout.share for layout in layouts(usual) if holds(layout.settings, layout))
+
     assert share(lambda s, _: True) == pytest.approx(1)
     for turned_off in (
         lambda s, _: s.knot is None,

@@ -51,7 +51,9 @@ def test_what_was_not_measured_has_no_row_and_what_was_names_its_command(tmp_pat
 
 
 def test_without_the_knot_seams_must_be_larger_beyond_chance():
-    seams = lambda low: {"seam ratio over the codec's": {"mean": 1.0, "difference": {"low": low}}}
+    def seams(low):
+        return {"seam ratio over the codec's": {"mean": 1.0, "difference": {"low": low}}}
+
     table = {"seconds": 20.0, "condition": "sound only", "rows": {"full": seams(0.0), "without-knot": seams(-0.01)}}
     few = table | {"seconds": 60.0, "rows": {"full": seams(0.0), "without-knot": seams(None)}}  # sitters without an interval
     rows = found({"ablation": {"about": ABOUT, "tables": [table, few]}})

@@ -78,7 +78,10 @@ def test_what_nobody_asked_for_is_not_decoded_and_the_rest_is_as_it_was(own, fol
     one, settings = [seat(3, 16, SIZE, folder)], own.model.card.rollout
     everything = whole(play(own.model, own.vae, one, settings))
     decoded = []
-    watch = lambda vae, latents, state: (decoded.append(latents.shape[2]), decode_latents(vae, latents, state))[1]
+
+    def watch(vae, latents, state):
+        return (decoded.append(latents.shape[2]), decode_latents(vae, latents, state))[1]
+
     monkeypatch.setattr(sitting, "decode_latents", watch)
     played = list(play(own.model, own.vae, one, settings, only=(PixelSpan(0, 5), PixelSpan(250, 257))))
     assert [span for span, frames in played if frames.shape[1]] == [PixelSpan(0, 9), PixelSpan(249, 257)]
@@ -93,7 +96,10 @@ def test_a_decoder_that_begins_a_run_up_earlier_has_forgotten_nothing():
     torch.manual_seed(0)
     vae, frames = WanVAE(4).eval(), RUN_UP + 6
     latents = torch.randn(1, 16, frames, 2, 2, dtype=torch.float64)
-    decoded = lambda begin: decode_latents(vae.double(), latents[:, :, begin:], DecoderState())[:, :, -4:]
+
+    def decoded(begin):
+        return decode_latents(vae.double(), latents[:, :, begin:], DecoderState())[:, :, -4:]
+
     whole_clip = decoded(0)
     torch.testing.assert_close(decoded(frames - 1 - RUN_UP), whole_clip, rtol=0, atol=1e-13)
     assert (decoded(frames - 1 - RUN_UP // 3) - whole_clip).abs().max() > 1e-12  # and that is not for want of a memory
@@ -177,9 +183,11 @@ def test_the_end_of_a_long_video_is_held_against_its_beginning():
 
 
 def test_flickering_of_a_variant_that_moves_less_is_not_given():
-    line = lambda variant, motion, seed: dict(
-        variant=variant, condition=POSE_AND_SOUND, seconds=20, seed=seed, values={"motion": motion, "temporal flickering": 98 - motion}
-    )
+    def line(variant, motion, seed):
+        return dict(
+            variant=variant, condition=POSE_AND_SOUND, seconds=20, seed=seed, values={"motion": motion, "temporal flickering": 98 - motion}
+        )
+
     lines = [line(*each, seed) for each in (("full", 10.0), ("alike", 9.7), ("calmer", 9.0)) for seed in (1, 2, 3)]
     table = {"seconds": 20, "condition": POSE_AND_SOUND, "rows": rows_of(lines, 20, POSE_AND_SOUND)}
     *_, full, alike, calmer, _ = _table(table, {"full": "", "alike": "", "calmer": ""}, None)

@@ -70,11 +70,14 @@ def test_the_truth_is_asked_for_only_where_it_is_measured(own, tmp_path, monkeyp
 
 def line(seed, first, last, truth=0.98):
     portrait = torch.nn.functional.one_hot(torch.tensor(seed), 64).tolist()
-    minute = lambda value: {
-        "frames": 960,
-        "values": {MADE: dict.fromkeys(COURSES, value) | {"PSNR": 25.0}, TRUTH: dict.fromkeys(COURSES, truth)},
-        "embeddings": {MADE: [portrait] * 2, TRUTH: [portrait] * 2},
-    }
+
+    def minute(value):
+        return {
+            "frames": 960,
+            "values": {MADE: dict.fromkeys(COURSES, value) | {"PSNR": 25.0}, TRUTH: dict.fromkeys(COURSES, truth)},
+            "embeddings": {MADE: [portrait] * 2, TRUTH: [portrait] * 2},
+        }
+
     return {"seed": seed, "portrait": portrait, FIRST: minute(first), LAST: minute(last)}
 
 

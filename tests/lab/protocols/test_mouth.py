@@ -126,7 +126,10 @@ def test_tracks_are_read_once_and_a_drawn_mouth_shuts_and_rests(tmp_path):
 
 def test_idle_life_is_a_condition_of_its_own_beside_those_that_were_read_before(tmp_path):
     own, seeds = equipment(), (1, 2)
-    sits = lambda seed: seat(seed, 4, SIZE, tmp_path / "speech")
+
+    def sits(seed):
+        return seat(seed, 4, SIZE, tmp_path / "speech")
+
     plain = Protocol(mouth_page.CLOSURES, "4 s", sits, (TRUTH, SOUND_ONLY))
     mouth.run(own, [plain], seeds, tmp_path)
     before = (tmp_path / mouth.RESULTS).read_text()
