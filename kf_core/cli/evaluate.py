@@ -61,7 +61,7 @@ def run(chosen: argparse.Namespace) -> int:
         for dimension, score in found.scores.items():
             print(f"| VBench: {dimension.replace('_', ' ')} | {100 * score:.4g} | 0..100 |")
         for dimension, reason in found.missing.items():
-            print(f"VBench found no {dimension.replace('_', ' ')}: {reason}. How to get its models: docs/evaluation.md.")
+            print(f"VBench found no {dimension.replace('_', ' ')}: {reason}. How to get its models: lab/docs/evaluation.md.")
     if chosen.json is not None:
         write_text(chosen.json, json.dumps(numbers, indent=2) + "\n")
     if chosen.sheet is not None:

@@ -1,7 +1,7 @@
 """A louder voice: finished files take sound more strongly than it was trained, because the mouth of a regression opens too little.
 
 The model is linear in what `audio_cond_projs` say of the sound, so the weights times a gain are that strength of the Audio node, told once
-and for all. A run that begins with a finished file begins with what was trained. Measured in docs/experiments.md, "A louder voice".
+and for all. A run that begins with a finished file begins with what was trained. Measured in lab/docs/experiments.md, "A louder voice".
 """
 
 import json

@@ -55,11 +55,11 @@ def _about(card: ModelCard, trained: dict, codec: dict, small: DecoderCard | Non
         f"channels) and a Wan 2.1 autoencoder of dim 16, for cartoon portraits of {card.width} x {card.height} pixels at {card.fps:g} fps. "
         "Licence: Apache-2.0.",
         "",
-        "![Held-out faces: truth, driven by pose and sound, driven by sound alone](../../docs/kf-tiny-sitters.png)",
+        "![Held-out faces: truth, driven by pose and sound, driven by sound alone](../../lab/docs/kf-tiny-subjects.png)",
         "",
         "## How it was made",
         "",
-        "Everything comes from this repository, `kf_core/training`: no photograph, no recorded voice, no other model. These weights are a "
+        "Everything comes from this repository, `lab/kf_tiny`: no photograph, no recorded voice, no other model. These weights are a "
         "chain of runs, each begun with the weights of the one before; "
         f"`python -m lab kf-tiny`{_without(trained)} makes new ones of the kind.",
         "",
@@ -73,7 +73,7 @@ def _about(card: ModelCard, trained: dict, codec: dict, small: DecoderCard | Non
         f"4-step rollouts{_matched(trained)}; {trained['steps']} steps in all{_louder(trained)} |",
         *_teacher(trained),
         "",
-        f"Weights of commit `{trained['commit']}`; what happened on the way is in [docs/experiments.md](../../docs/experiments.md). "
+        f"Weights of commit `{trained['commit']}`; what happened on the way is in [experiments.md](../../lab/docs/experiments.md). "
         "Faces, voices and sentences that are measured below were never trained on; the strength of the voice was chosen on faces 2000 to "
         "2007, on which closures, pauses, recordings and idle life are measured.",
         "",

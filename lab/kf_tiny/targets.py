@@ -14,8 +14,8 @@ from ..protocols.mouth import WITH_IDLE
 
 CONDITIONS = ("pose and sound", "sound only")
 PROTOCOLS = ("mouth", "drift", "ablation")  # `evaluate --NAME RUN/NAME` leaves RUN/NAME/NAME.json
-SHEET = "../../docs/kf-tiny-ten-minutes.webp"  # what the drift protocol draws, beside the card
-EXPERIMENTS = "../../docs/experiments.md"
+SHEET = "../../lab/docs/kf-tiny-ten-minutes.webp"  # what the drift protocol draws, beside the card
+EXPERIMENTS = "../../lab/docs/experiments.md"
 SEAMS = "seam ratio over the codec's"
 
 
@@ -77,7 +77,7 @@ def goals_table(codec: Mapping, measures: Mapping, protocols: Mapping[str, Mappi
         lines.append(f"- {name}: `{about['command']}`, commit {about['code']}, {about['date']}, {about['machine']}")
     if protocols and (missing := [name for name in PROTOCOLS if name not in protocols]):
         lines.append(
-            f"- not run with these weights: {', '.join(missing)}; what earlier ones had is in [docs/experiments.md]({EXPERIMENTS})"
+            f"- not run with these weights: {', '.join(missing)}; what earlier ones had is in [lab/docs/experiments.md]({EXPERIMENTS})"
         )
     return [*lines, ""] if protocols else lines
 

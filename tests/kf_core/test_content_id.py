@@ -258,7 +258,7 @@ def classes_in(hint) -> list[type]:
 def test_every_class_that_is_hashed_has_frozen_names():
     found = hashed_classes()
     assert {Driving, ModelCard, RolloutSettings, HeadAngles, AudioFile, Held, ExpressionTrack} <= found
-    lacking = [c.__name__ for c in found if names_of(c) is None and not hasattr(c, "name_for_recipe")]
+    lacking = [c.__name__ for c in found if names_of(c) is None and not hasattr(c, "content_id")]
     assert not lacking, f"without frozen names: {lacking}"
     kinds = [names_of(c)[0] for c in found if names_of(c)]
     assert len(set(kinds)) == len(kinds)

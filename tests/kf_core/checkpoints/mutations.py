@@ -286,8 +286,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("count", type=int)
     parser.add_argument("--first", type=int, default=0, help="number of the first file")
-    parser.add_argument("--fork", action="store_const", dest="deed", const=forked, default=outcome, help="a forked process for each")
-    parser.add_argument("--fresh", action="store_const", dest="deed", const=fresh, help="a newly started Python for each")
+    parser.add_argument("--fork", action="store_const", dest="task", const=forked, default=outcome, help="a forked process for each")
+    parser.add_argument("--fresh", action="store_const", dest="task", const=fresh, help="a newly started Python for each")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     found, failures = Counter(), []

@@ -57,9 +57,9 @@ def test_beside_another_vae_it_is_refused_in_a_sentence(vae, file, tmp_path):
         load_decoder(file, beside=vae_in_half(seed=1))
     with pytest.raises(KnotForcingError, match="Say by --vae whose latents"):
         load_decoder(file)
-    unused_fields = write_decoder_alone(tmp_path / "unsaid.safetensors", vae.state_dict(), encoder="")
+    unsaid = write_decoder_alone(tmp_path / "unsaid.safetensors", vae.state_dict(), encoder="")
     with pytest.raises(KnotForcingError, match="does not say for which VAE's latents"):
-        load_decoder(unused_fields, beside=vae)
+        load_decoder(unsaid, beside=vae)
     damaged = write_decoder_alone(tmp_path / "damaged.safetensors", vae.state_dict(), steps="many")
     with pytest.raises(KnotForcingError, match="cannot be read"):
         load_alone(damaged, vae.state_dict(), dtype=torch.float32)

@@ -73,8 +73,8 @@ def test_a_training_checkpoint_gives_its_running_mean(tensors, tmp_path):
 
 def test_a_low_precision_generator_still_draws(tensors, tmp_path):
     loaded = load_generator(save(tensors, tmp_path / "tiny.safetensors"), dtype=torch.bfloat16)
-    (flow,) = loaded.forward([segment(0, 2)], loaded.read_text(None))
-    (exact,) = generator().forward([segment(0, 2)], generator().read_text(None))
+    (flow,) = loaded.forward([segment(0, 2)], loaded.encode_text(None))
+    (exact,) = generator().forward([segment(0, 2)], generator().encode_text(None))
     assert flow.dtype == torch.float32 and (flow - exact).norm() / exact.norm() < 0.1
 
 

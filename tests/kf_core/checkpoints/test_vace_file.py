@@ -29,7 +29,7 @@ def test_a_module_alone_or_in_a_whole_model_is_read(prefix, beside, tmp_path):
     ours = module()
     tensors = {prefix + name: tensor for name, tensor in {**ours.state_dict(), **beside}.items()}
     loaded = load_vace(saved(tensors, tmp_path / "Wan2_1-VACE_module.safetensors"), CARD, dtype=torch.float32)
-    assert loaded.taps(3) == (0, 1)
+    assert loaded.injection_layers(3) == (0, 1)
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in ours.state_dict().items())
 
 
@@ -39,7 +39,7 @@ def test_the_published_module_fits_the_published_backbones(card):
     with torch.device("meta"):
         published = Vace(dim=1536, ffn_dim=8960, heads=12, blocks=15).state_dict()
         ours = vace_of(None, {name: tuple(tensor.shape) for name, tensor in published.items()}, card.heads)
-    assert ours.taps(card.layers) == tuple(range(0, 30, 2)) and ours.state_dict().keys() == published.keys()
+    assert ours.injection_layers(card.layers) == tuple(range(0, 30, 2)) and ours.state_dict().keys() == published.keys()
 
 
 def test_what_does_not_fit_is_said_in_words(tmp_path):
