@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,41 @@ def test_a_file_is_inspected_without_pytorch(file, said, tmp_path):
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert said in result.stdout
+
+
+# What the field has other words for: docs/architecture.md, "Names".
+OLD_FILES = set(
+    "hot_path hot_block recordings graphs alone beside marks stored known recognise film pieces spool worker fingerprint sending "
+    "chance louder takes sitters on_the_way timbre disturb running_mean goals hearing laps course held hours first_and_last sitting "
+    "exactness work live picture".split()
+)
+OLD_NAMES = set(
+    "HotGenerator HotBlock HotCache HotMemory Room Film Pieces Spool Worker Beside InTurn Way deed is_beside name_for_recipe read_words "
+    "led_by refuse_deaf refuse_misled refuse_unread refuse_hopeless num_pictures pictures picture emitted _standing _placed make_room "
+    "withheld".split()
+)
+
+
+def test_old_words_stay_out():
+    """The live session to come may be called live; the old preview may not."""
+    wrong = [f"{place(path)} is an old name" for path in (*FILES, *NODES) if path.stem in OLD_FILES and path.parent.name != "cli"]
+    for path in (*FILES, *NODES):
+        with tokenize.open(path) as file:
+            found = {token.string for token in tokenize.generate_tokens(file.readline) if token.type == tokenize.NAME}
+        wrong += [f"{place(path)} says {name}" for name in sorted(found & OLD_NAMES)]
+    assert not wrong, listed(wrong)
+
+
+def test_prose_stays_under_100_columns():
+    """Tables, code and images aside."""
+    wrong = []
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        is_code = False
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            is_code ^= line.lstrip().startswith("```")
+            if len(line) > 100 and not is_code and not line.lstrip().startswith(("|", "![", "```")):
+                wrong.append(f"{place(path)}:{number} has {len(line)} columns")
+    assert not wrong, listed(wrong)
 
 
 def test_every_file_opens_by_stating_its_idea():
