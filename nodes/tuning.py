@@ -8,7 +8,7 @@ computed in `kf_core/planning/presets.py`.
 from dataclasses import dataclass
 from typing import Any
 
-from ..kf_core.models.causal import Generator
+from ..kf_core.models.optimized_forward import OptimizedGenerator
 from ..kf_core.planning.presets import AUTO, TINY, DecodePlan, plan
 from ..kf_core.session.executor import Executor, executor_for
 from ..kf_core.session.stream import Stream
@@ -51,7 +51,7 @@ def tuned(recipe: Recipe, vae) -> Tuned:
         height=height,
         decoders=(connected, *others),
         weights=_weight_bytes(recipe),
-        forward=Generator,
+        forward=OptimizedGenerator,
     )
     said = "" if found.is_usual else found.why
     if found.decode_plan.decoder != connected and small is not None:

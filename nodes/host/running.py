@@ -13,8 +13,8 @@ from ...kf_core.conditioning.anchor import Anchor
 from ...kf_core.content_id import fingerprint
 from ...kf_core.memory import give_back
 from ...kf_core.models.card import ModelCard
-from ...kf_core.models.causal import Generator
 from ...kf_core.models.kv_cache import KVCache
+from ...kf_core.models.optimized_forward import OptimizedGenerator
 from ...kf_core.models.protocol import Attention
 from ...kf_core.models.rope import Grid
 from ...kf_core.planning.presets import DecodePlan
@@ -56,7 +56,7 @@ def in_memory(recipe: Recipe, vae, decode_plan: DecodePlan | None = None) -> Ite
         attention = _attention(model.model_options.get("transformer_options", {}))
         vace = None if recipe.driver.vace is None else recipe.driver.vace.network
         yield Stream(
-            model=Generator(card, tree, adapters, vace=vace, attention=attention, dtype=dtype, device=device),
+            model=OptimizedGenerator(card, tree, adapters, vace=vace, attention=attention, dtype=dtype, device=device),
             decoder=decoder_of(vae, decoder_dtype, device, at_once),
             anchor=Anchor(latent.to(device)),
             driving=recipe.driver.driving,

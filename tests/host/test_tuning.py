@@ -25,7 +25,7 @@ from .conftest import talking
 )
 def test_the_room_that_is_asked_for_is_what_the_cache_takes(host, card, settings):
     asked = host.of_pack("host.running").cache_bytes(card, settings, (8, 12), torch.bfloat16)
-    forward = host.of_pack("host.running").Generator
+    forward = host.of_pack("host.running").OptimizedGenerator
     found = footprint(card, settings, DecoderKind(dim=16), width=96, height=64, dtype=torch.bfloat16, forward=forward)
     assert asked == found.cache
 
