@@ -55,12 +55,12 @@ def tuned(recipe: Recipe, vae) -> Tuned:
     )
     said = "" if found.is_usual else found.why
     if found.decode_plan.decoder != connected and small is not None:
-        return Tuned(way=found.decode_plan, vae=small, said=said)
+        return Tuned(decode_plan=found.decode_plan, vae=small, said=said)
     if may_change and found.decode_plan.decoder == TINY:
-        return Tuned(way=found.decode_plan, vae=vaes.load_vae(tiny), said=f"{said} {tiny} makes the frames.")
+        return Tuned(decode_plan=found.decode_plan, vae=vaes.load_vae(tiny), said=f"{said} {tiny} makes the frames.")
     if tiny is not None and not found.fits:
         said += f" {tiny} is there: choose {found.preset} in `tune`, and it makes the frames, faster and softer."
-    return Tuned(way=found.decode_plan, vae=vae, said=said)
+    return Tuned(decode_plan=found.decode_plan, vae=vae, said=said)
 
 
 def _weight_bytes(recipe: Recipe) -> int:

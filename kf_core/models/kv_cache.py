@@ -1,12 +1,12 @@
 """What the generator remembers of the past: what is pinned for ever, and the last frames in a window.
 
-Pinned are the anchor (the portrait) and, for models that want them, the first committed frames. Keys are kept before RoPE with a
-position per frame: the portrait's place in time moves with the rollout ("running ahead"). Softmax does not care about the order of
-keys, so the window is a ring that needs no shifting. Knows nothing of denoising or of audio.
+Pinned are the anchor (the portrait) and, for models that want them, the first committed frames. The anchor's place in time moves with
+the rollout ("running ahead"), so its keys are also kept before RoPE; the window's keys never move and are rotated once. Softmax does
+not care about the order of keys, so the window is a ring that needs no shifting. Knows nothing of denoising or of audio.
 Source: Knot Forcing, arXiv 2512.21734; window and sink as in Self-Forcing and LongLive.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -50,11 +50,13 @@ class KVCache:
         def tokens(frames: int) -> Tensor:
             return torch.zeros(layers, batch, heads, frames * grid.tokens, head_dim, dtype=dtype, device=device)
 
-        self._keys = tokens(slots)  # [layer, b, n, t, d] before RoPE
+        # Keys before RoPE, [layer, b, n, t, d], of the slots whose position changes: they are rotated anew. All others are rotated once.
+        self._moving_slots = self._first_ring_slot if settings.pinned_place == "in front" else self._anchor_slots
+        self._keys = tokens(self._moving_slots)
         # What attention reads: remembered frames first, then room for the frames being denoised.
         self._rotated_keys = tokens(slots + settings.denoised)
         self._values = tokens(slots + settings.denoised)
-        self._rope_positions: dict[int, float] = {}  # slot -> the position its placed keys stand at
+        self._rope_positions: dict[int, float] = {}  # moving slot -> the position that its keys are rotated to
         self._rope_version = 0
 
     @property
@@ -75,7 +77,7 @@ class KVCache:
             raise ValueError("these settings have no anchor")
         record = KVCapture()
         yield record
-        self._write(record, {0: 0})
+        self._write(record, 0, {0: 0})
         self._has_anchor = True
 
     @contextmanager
@@ -91,7 +93,7 @@ class KVCache:
         record = KVCapture()
         yield record
         kept = [f for f in span if f < self.settings.pinned or f >= span.stop - self.settings.past]
-        self._write(record, {f - span.start: self._slot(f) for f in kept})
+        self._write(record, span.start, {f - span.start: self._slot(f) for f in kept})
         self.next_frame = span.stop
 
     def apply_rope(self, anchor_position: int | None = None) -> "KVView":
@@ -103,38 +105,55 @@ class KVCache:
         frames = self.frames
         positions = [anchor_position] * self._anchor_slots + self._positions(frames)
         self._rope_version += 1
-        moved = [slot for slot, position in enumerate(positions) if self._rope_positions.pop(slot, None) != position]
-        for slots in _runs(moved):
-            places = torch.tensor(positions[slots.start : slots.stop], dtype=torch.float64)
-            turn = rotation(places, self.grid, self.head_dim, self._keys.dtype, self._keys.device)
-            tokens = slice(slots.start * self.grid.tokens, slots.stop * self.grid.tokens)
-            for layer in range(self._keys.shape[0]):
-                self._rotated_keys[layer, :, :, tokens] = turn(self._keys[layer, :, :, tokens])
-        self._rope_positions = dict(enumerate(positions))
+        moving = dict(enumerate(positions[: self._moving_slots]))
+        for slots in _runs([slot for slot, position in moving.items() if self._rope_positions.get(slot) != position]):
+            self._rotate(slots, [moving[slot] for slot in slots], self._tokens(self._keys, slots))
+        self._rope_positions = moving
         return self._view(len(positions) * self.grid.tokens)
+
+    def _rotate(self, slots: range, positions: list[float], keys: Sequence[Tensor]) -> None:
+        """Put each layer's keys [b, n, t, d] of neighbouring slots where attention reads them, rotated to their positions."""
+        places = torch.tensor(positions, dtype=torch.float64)
+        rotate = rotation(places, self.grid, self.head_dim, self._rotated_keys.dtype, self._rotated_keys.device)
+        for there, own in zip(self._tokens(self._rotated_keys, slots), keys, strict=True):  # a layer at a time: less at once
+            there.copy_(rotate(own))
+
+    def _tokens(self, buffer: Tensor, slots: range) -> Tensor:
+        return buffer[..., slots.start * self.grid.tokens : slots.stop * self.grid.tokens, :]
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is remembered, for saving. The counterpart is `restore`."""
         used = self._used()
+        moving = min(used, self._moving_slots * self.grid.tokens)
         return {
-            "keys": self._keys[..., :used, :].contiguous(),
+            "keys": self._keys[..., :moving, :].contiguous(),
+            "rotated_keys": self._rotated_keys[..., moving:used, :].contiguous(),
             "values": self._values[..., :used, :].contiguous(),
             "next_frame": torch.tensor(self.next_frame),
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Remember what `tensors()` of a cache with the same settings and sizes gave."""
+        """Remember what `tensors()` of a cache with the same settings and sizes gave. Without `rotated_keys` all keys are before RoPE."""
         next_frame, self.next_frame = self.next_frame, int(tensors["next_frame"])
-        keys, values = tensors["keys"], tensors["values"]
-        self._has_anchor = self._anchor_slots > 0 and keys.shape[3] > 0  # a cache saved before its first use is empty
+        values = tensors["values"]
+        self._has_anchor = self._anchor_slots > 0 and values.shape[3] > 0  # a cache saved before its first use is empty
         used = self._used()
-        expected = (*self._keys.shape[:3], used, self.head_dim)
-        if tuple(keys.shape) != expected:
+        moving = min(used, self._moving_slots * self.grid.tokens)
+        own = tensors["keys"].shape[3] if "rotated_keys" not in tensors else moving
+        expected = (*self._values.shape[:3], used, self.head_dim)
+        if tuple(values.shape) != expected or own not in (moving, used) or tensors["keys"].shape[3] != own:
             self.next_frame = next_frame
-            raise ValueError(f"a saved cache of shape {tuple(keys.shape)} does not fit one of {expected}")
-        self._keys[..., :used, :] = keys.to(self._keys)
+            raise ValueError(f"a saved cache of shape {tuple(values.shape)} does not fit one of {expected}")
+        keys = tensors["keys"].to(self._keys)
+        self._keys[..., :moving, :] = keys[..., :moving, :]
         self._values[..., :used, :] = values.to(self._values)
         self._rope_positions.clear()
+        if "rotated_keys" in tensors:
+            self._rotated_keys[..., moving:used, :] = tensors["rotated_keys"].to(self._rotated_keys)
+        elif used > moving:
+            still = range(self._moving_slots, used // self.grid.tokens)
+            positions = ([0] * self._anchor_slots + self._positions(self.frames))[still.start : still.stop]
+            self._rotate(still, positions, keys[..., moving:, :])
 
     def _view(self, used: int) -> "KVView":
         return KVView(self, self._rotated_keys, self._values, used)
@@ -154,17 +173,21 @@ class KVCache:
         window = min((f for f in frames if f >= self.settings.pinned), default=self.next_frame)
         return [window - pinned + f if f < self.settings.pinned else f for f in frames]
 
-    def _write(self, record: "KVCapture", slots: dict[int, int]) -> None:
+    def _write(self, record: "KVCapture", first_frame: int, slots: dict[int, int]) -> None:
         """Copy recorded frames (by their place in the record) into slots. Nothing is written unless every layer was recorded."""
-        if len(record.keys) != self._keys.shape[0]:
-            raise ValueError(f"{len(record.keys)} of {self._keys.shape[0]} layers were recorded")
-        t = self.grid.tokens
-        for slot in slots.values():
+        if len(record.keys) != self._values.shape[0]:
+            raise ValueError(f"{len(record.keys)} of {self._values.shape[0]} layers were recorded")
+        for place, slot in slots.items():
             self._rope_positions.pop(slot, None)
-        for layer, (keys, values) in enumerate(zip(record.keys, record.values, strict=True)):
-            for frame, slot in slots.items():
-                self._keys[layer, :, :, slot * t : (slot + 1) * t] = keys[:, :, frame * t : (frame + 1) * t]
-                self._values[layer, :, :, slot * t : (slot + 1) * t] = values[:, :, frame * t : (frame + 1) * t]
+            slots_of_one, t = range(slot, slot + 1), self.grid.tokens
+            keys, values = ([each[:, :, place * t : (place + 1) * t] for each in part] for part in (record.keys, record.values))
+            for there, own in zip(self._tokens(self._values, slots_of_one), values, strict=True):
+                there.copy_(own)
+            if slot < self._moving_slots:
+                for there, own in zip(self._tokens(self._keys, slots_of_one), keys, strict=True):
+                    there.copy_(own)
+            else:
+                self._rotate(slots_of_one, [first_frame + place], [own.to(self._rotated_keys.dtype) for own in keys])
 
 
 class KVCapture:
