@@ -23,6 +23,6 @@ def run(chosen: argparse.Namespace) -> int:
         for width, height in SIZES:
             for decoder, said in ((DecoderKind(dim=model.vae_dim), "VAE"), (TINY, "tiny")):
                 found = plan(name, model.card, model.card.rollout, width=width, height=height, decoders=(decoder,), **words)
-                decided = found.decode_plan.said() if found.fits else "too large"
+                decided = found.decode_plan.describe() if found.fits else "too large"
                 print(f"| {name} | {usable(memory) / GIB:.1f} | {width}x{height} | {said} | {decided} | {found.needed / GIB:.1f} |")
     return 0

@@ -46,6 +46,16 @@ def test_what_cannot_be_measured_of_a_video_is_said_in_one_sentence(files, capsy
     assert main(["evaluate", long, "--audio", voice]) == 0 and "mouth r" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_presets_says_what_each_decides(capsys):
+    assert main(["presets"]) == 0
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert len(rows) == 16 and all(len(row) == 6 for row in rows)
+    assert {row[0].strip() for row in rows} == {"8gb", "12gb", "16gb", "24gb"}
+    fits = [float(row[5]) <= float(row[1]) for row in rows]
+    assert fits == ["too large" not in row[4] for row in rows] and sum(fits) == 14
+
+
 def test_help_shows_a_creator_the_way(capsys):
     for words in (["--help"], *([name, "--help"] for name in ("animate", "inspect", "evaluate", "bench", "presets", "plot"))):
         with pytest.raises(SystemExit) as end:

@@ -60,7 +60,7 @@ def test_half_of_the_streams_of_a_model_that_begins_on_the_portrait_do(first_fra
 def test_the_anchor_of_a_stream_that_is_judged_as_a_whole_never_moves():
     own, drawn = OwnRollouts(training()), card().rollout.output_span(3).stop + 1
     places = [own._still_place(drawn - 1) for _ in range(100)]
-    assert all(Ahead(place, 20).place(drawn) == place for place in places) and max(places) == LEADS[1]
+    assert all(Ahead(place, 20).position(drawn) == place for place in places) and max(places) == LEADS[1]
 
 
 def test_a_chunk_carries_gradient_and_the_next_one_does_not_reach_back_into_it():
