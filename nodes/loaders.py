@@ -31,7 +31,7 @@ class LoadKFModel(io.ComfyNode):
                     "vae_name",
                     options=folders.vae_files(),
                     default=folders.BUNDLED,
-                    tooltip="The VAE that turns what the generator draws into frames. kf-tiny has its own, and a small decoder for it "
+                    tooltip="The VAE that turns what the generator makes into frames. kf-tiny has its own, and a small decoder for it "
                     "that is faster and softer, for CPUs; every other model needs wan_2.1_vae.safetensors in models/vae. "
                     "taew2_1.safetensors decodes faster and softer, but cannot encode the portrait.",
                 ),
@@ -86,7 +86,7 @@ class LoadKFModel(io.ComfyNode):
         vae = vaes.load_vae(vae_name)
         if vaes.is_kf_tinys(vae_name, vae) and not models.is_bundled(card):
             raise KnotForcingError(
-                f"{card.name} draws for Wan 2.1's own VAE, and kf-tiny's was chosen. "
+                f"{card.name} was made for Wan 2.1's own VAE, and kf-tiny's was chosen. "
                 f"Put wan_2.1_vae.safetensors in models/vae and choose it in `vae_name`."
             )
         preview.set_status(cls.hidden.unique_id, " ".join(filter(None, (card.note, card.restricted, *remarks))))

@@ -111,7 +111,8 @@ class Fused(nn.Module):
     def _state(cls, own: AttentionModules) -> tuple:
         tensors = [*(part.weight for part in cls._parts(own)), *(part.bias for part in cls._parts(own))]
         norms = (own.norm_q.weight, own.norm_k.weight)
-        return *(t.data_ptr() for t in tensors), *((t.data_ptr(), t._version) for t in norms)
+        versions = ((t.data_ptr(), 0 if t.is_inference() else t._version) for t in norms)  # inference tensors count none
+        return *(t.data_ptr() for t in tensors), *versions
 
 
 def turned(x: Tensor, turn: Tensor) -> Tensor:

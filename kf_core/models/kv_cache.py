@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import KnotForcingError
 from ..settings import RolloutSettings
 from ..timeline import LatentSpan
-from .rope import Grid, rotation
+from .rope import Grid, Rotation, rotation
 
 
 class KVCache:
@@ -113,10 +113,16 @@ class KVCache:
 
     def _rotate(self, slots: range, positions: list[float], keys: Sequence[Tensor]) -> None:
         """Put each layer's keys [b, n, t, d] of neighbouring slots where attention reads them, rotated to their positions."""
-        places = torch.tensor(positions, dtype=torch.float64)
-        rotate = rotation(places, self.grid, self.head_dim, self._rotated_keys.dtype, self._rotated_keys.device)
+        rotate = self._rotation(positions)
         for there, own in zip(self._tokens(self._rotated_keys, slots), keys, strict=True):  # a layer at a time: less at once
             there.copy_(rotate(own))
+
+    def _rotation(self, positions: list[float]) -> Rotation:
+        places = torch.tensor(positions, dtype=torch.float64)
+        return rotation(places, self.grid, self.head_dim, self._rotated_keys.dtype, self._rotated_keys.device)
+
+    def _of(self, buffer: Tensor, slot: int) -> Tensor:
+        return self._tokens(buffer, range(slot, slot + 1))
 
     def _tokens(self, buffer: Tensor, slots: range) -> Tensor:
         return buffer[..., slots.start * self.grid.tokens : slots.stop * self.grid.tokens, :]
@@ -177,17 +183,20 @@ class KVCache:
         """Copy recorded frames (by their place in the record) into slots. Nothing is written unless every layer was recorded."""
         if len(record.keys) != self._values.shape[0]:
             raise ValueError(f"{len(record.keys)} of {self._values.shape[0]} layers were recorded")
-        for place, slot in slots.items():
+        still = {place: slot for place, slot in slots.items() if slot >= self._moving_slots}
+        if still:
+            rotate = self._rotation([first_frame + place for place in still])
+        for layer, (keys, values) in enumerate(zip(record.keys, record.values, strict=True)):
+            for place, slot in slots.items():
+                self._of(self._values[layer], slot).copy_(self._of(values, place))
+                if slot < self._moving_slots:
+                    self._of(self._keys[layer], slot).copy_(self._of(keys, place))
+            if still:
+                own = torch.cat([self._of(keys, place) for place in still], dim=-2).to(self._rotated_keys.dtype)
+                for slot, rotated in zip(still.values(), rotate(own).split(self.grid.tokens, dim=-2), strict=True):
+                    self._of(self._rotated_keys[layer], slot).copy_(rotated)
+        for slot in slots.values():
             self._rope_positions.pop(slot, None)
-            slots_of_one, t = range(slot, slot + 1), self.grid.tokens
-            keys, values = ([each[:, :, place * t : (place + 1) * t] for each in part] for part in (record.keys, record.values))
-            for there, own in zip(self._tokens(self._values, slots_of_one), values, strict=True):
-                there.copy_(own)
-            if slot < self._moving_slots:
-                for there, own in zip(self._tokens(self._keys, slots_of_one), keys, strict=True):
-                    there.copy_(own)
-            else:
-                self._rotate(slots_of_one, [first_frame + place], [own.to(self._rotated_keys.dtype) for own in keys])
 
 
 class KVCapture:

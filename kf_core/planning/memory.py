@@ -25,7 +25,8 @@ from ..models.causal import Generator
 from ..models.optimized_forward import OptimizedGenerator
 from ..models.wan import WanModel
 from ..sampling.noise import SeededNoise
-from ..sampling.rollout import RolloutState, rollout
+from ..sampling.rollout import rollout
+from ..sampling.state import RolloutState
 from ..settings import RolloutSettings
 from ..timeline import LatentSpan
 from ..types import LatentChunk, Step

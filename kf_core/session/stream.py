@@ -30,7 +30,8 @@ from ..errors import KnotForcingError
 from ..models.causal import Generator
 from ..sampling.guidance import negative_prompt, remark_on_guidance
 from ..sampling.noise import SeededNoise
-from ..sampling.rollout import RolloutState, replay, rollout
+from ..sampling.rollout import replay, rollout
+from ..sampling.state import RolloutState
 from ..settings import RolloutSettings
 from ..timeline import LatentSpan, PixelSpan, pixel_frames, pixel_frames_in, pixels
 from ..types import FrameChunk, LatentChunk, Replayed, Step

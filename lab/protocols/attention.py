@@ -18,7 +18,8 @@ from torch import Tensor
 from kf_core.metrics.line_plot import Panel, line_plot
 from kf_core.models.causal import Generator
 from kf_core.models.protocol import Attention
-from kf_core.sampling.rollout import RolloutState, rollout
+from kf_core.sampling.rollout import rollout
+from kf_core.sampling.state import RolloutState
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import latent_frames
 from kf_core.types import LatentChunk, Step

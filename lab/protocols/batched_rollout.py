@@ -17,7 +17,8 @@ from kf_core.conditioning.driving import Driving
 from kf_core.conditioning.pose import PoseSource
 from kf_core.models.causal import Generator
 from kf_core.sampling.noise import SeededNoise
-from kf_core.sampling.rollout import BoundDriving, RolloutState, prefill, rollout
+from kf_core.sampling.rollout import BoundDriving, prefill, rollout
+from kf_core.sampling.state import RolloutState
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan, PixelSpan, pixels
 from kf_core.types import AudioSource, ChunkConditioning, LatentChunk, Signal

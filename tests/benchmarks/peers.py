@@ -25,7 +25,8 @@ from kf_core.models.card import ModelCard
 from kf_core.models.causal import Generator
 from kf_core.models.wan import WanModel
 from kf_core.sampling.noise import SeededNoise
-from kf_core.sampling.rollout import RolloutState, rollout
+from kf_core.sampling.rollout import rollout
+from kf_core.sampling.state import RolloutState
 from kf_core.schedule import warped
 from kf_core.settings import RolloutSettings
 from kf_core.types import ChunkConditioning, LatentChunk, TextContext

@@ -46,14 +46,14 @@ def test_two_streams_in_one_graph_do_not_disturb_each_other(host):
 
 def test_a_run_that_is_cancelled_before_its_first_frame_names_no_file_that_is_not_there(host, monkeypatch):
     host.fresh()
-    live = host.of_pack("decoding").live
-    looks = live.stop_if_cancelled
+    preview = host.of_pack("decoding").preview
+    looks = preview.stop_if_cancelled
 
     def cancelled_at_once():
         host._nodes.interrupt_processing()
         looks()
 
-    monkeypatch.setattr(live, "stop_if_cancelled", cancelled_at_once)
+    monkeypatch.setattr(preview, "stop_if_cancelled", cancelled_at_once)
     stopped = host.run(talking(seed=6, prefix="early", decode={"keep_frames": False}))
     assert stopped.messages[-1][0] == "execution_interrupted" and not list((host.folder / "output").glob("early_*.mp4"))
     assert stopped.said("decode")[-1] == "Stopped before there was an image. Queue again to go on."
@@ -84,7 +84,7 @@ def test_cancel_leaves_a_playable_file_and_the_next_run_goes_on(host):
 def test_cancel_is_heard_within_one_denoising_step(host, monkeypatch):
     import nodes
 
-    show = host.of_pack("host.live").Show
+    show = host.of_pack("host.preview").Preview
     tell, steps = show.step, []
 
     def pressed_in_the_second_chunk(self, step) -> None:

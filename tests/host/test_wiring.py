@@ -16,7 +16,7 @@ WRONG = {
     "a portrait batch": (
         also(talking(anchor={"portrait": ["two", 0]}), two=("RepeatImageBatch", {"image": ["image", 0], "amount": 2})),
         "anchor",
-        "a batch of 2 frames, and one is needed",
+        "a batch of 2 images, and one is needed",
     ),
     "an empty sound": (
         also(talking(audio={"audio": ["none", 0]}), none=("EmptyAudio", {"duration": 0.0, "sample_rate": 16000, "channels": 1})),

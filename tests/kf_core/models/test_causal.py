@@ -6,7 +6,9 @@ import torch
 
 from kf_core.models.causal import Segment, sdpa
 from kf_core.models.visibility import training_mask
-from kf_core.sampling.rollout import RolloutState, anchor_segment, commit, rollout, segment_of
+from kf_core.sampling.chunk_context import ChunkContext, anchor_segment
+from kf_core.sampling.rollout import commit, rollout
+from kf_core.sampling.state import RolloutState
 from kf_core.timeline import LatentSpan
 from kf_core.types import Signal, TextContext
 
@@ -84,13 +86,14 @@ def test_the_training_pass_equals_the_rollout_pass():
     state = RolloutState.start(model, anchor, SETTINGS)
     state.read_prompt(model, anchor, Waves().window(past))
     place = 20
-    commit(model, anchor, state, past, latents[:, :, :3], Waves().window(past), state.cache.apply_rope(place))
-    drawn = segment_of(
-        model, anchor, latents[:, :, 3:], current, 625.0, None, SETTINGS, Waves().window(current), state.cache.apply_rope(place)
-    )
+    values = dict(model=model, anchor=anchor, settings=SETTINGS, knot=None)
+    first = ChunkContext(span=past, driving=Waves().window(past), past=state.cache.apply_rope(place), **values)
+    commit(first, state, latents[:, :, :3])
+    second = ChunkContext(span=current, driving=Waves().window(current), past=state.cache.apply_rope(place), **values)
+    drawn = second.segment(latents[:, :, 3:], 625.0)
     (stepwise,) = model.forward([drawn], state.text)
 
-    clean = segment_of(model, anchor, latents[:, :, :3], past, 0.0, None, SETTINGS, Waves().window(past), None)
+    clean = replace(first, past=None).segment(latents[:, :, :3], 0.0)
     whole = Segment(
         latents=torch.cat((anchor_segment(model, anchor).latents, clean.latents, drawn.latents), dim=2),
         positions=torch.tensor([place, *past, *current]),

@@ -16,13 +16,14 @@ from kf_core.conditioning.driving import Driving
 from kf_core.models.adapters import Adapters
 from kf_core.models.optimized_forward import OptimizedGenerator
 from kf_core.models.wan import WanModel
-from kf_core.sampling.rollout import RolloutState, rollout
+from kf_core.sampling.rollout import rollout
+from kf_core.sampling.state import RolloutState
 from kf_core.types import LatentChunk, Step
 from tests.kf_core.tiny import CARD, HEIGHT, SETTINGS, WIDTH, frames, generator, noise
 
 META = torch.device("meta")
 HEARING = replace(CARD, audio=replace(CARD.audio, width=256))
-PER_CHUNK = 12  # copies, at most: signals twice (drawn and committed), noise, angles
+PER_CHUNK = 13  # copies, at most: signals twice (drawn and committed), noise, angles
 
 
 class Traffic(TorchDispatchMode):

@@ -14,7 +14,8 @@ from kf_core.models import products
 from kf_core.models.causal import Generator, Segment, sdpa
 from kf_core.models.optimized_forward import OptimizedGenerator
 from kf_core.models.wan import WanModel
-from kf_core.sampling.rollout import RolloutState, rollout
+from kf_core.sampling.rollout import rollout
+from kf_core.sampling.state import RolloutState
 from kf_core.settings import Ahead, RolloutSettings
 from kf_core.types import LatentChunk, TextContext
 from tests.kf_core.tiny import CARD, HEIGHT, SETTINGS, WIDTH, Waves, chunks, frames, generator, noise, portrait

@@ -11,7 +11,8 @@ from kf_core.metrics.random_model import knot_forcing, random_decoder, random_ge
 from kf_core.models.card import TextSpec
 from kf_core.planning.memory import Alive, DecoderKind, Footprint, footprint
 from kf_core.sampling.noise import SeededNoise
-from kf_core.sampling.rollout import RolloutState, rollout
+from kf_core.sampling.rollout import rollout
+from kf_core.sampling.state import RolloutState
 from kf_core.timeline import LatentSpan
 from kf_core.types import LatentChunk, Step
 from kf_core.vae import optimized_decoder

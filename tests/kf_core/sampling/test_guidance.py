@@ -10,7 +10,8 @@ from kf_core.models.causal import Segment
 from kf_core.models.kv_cache import KVCache
 from kf_core.models.optimized_forward import OptimizedGenerator
 from kf_core.sampling.guidance import guided, remark_on_guidance, require_text_encoder
-from kf_core.sampling.rollout import RolloutState, commit, prefill, rollout
+from kf_core.sampling.rollout import commit, open_chunk, prefill, rollout
+from kf_core.sampling.state import RolloutState
 from kf_core.schedule import few_steps
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan
@@ -70,7 +71,9 @@ def test_each_pass_reads_a_past_that_was_made_under_its_own_words(form):
         alone = prefill(model, portrait(), Waves(text=TextContext(words(words_read))), unguided, latents).cache.tensors()
         assert all(torch.equal(remembered[mark + name], tensor) for name, tensor in alone.items()), mark
     if settings.anchor is not None or settings.window is None:
-        assert not torch.allclose(remembered["keys"], remembered["against.keys"])
+        assert not torch.allclose(remembered["values"], remembered["against.values"])
+        kept = "rotated_keys" if settings.anchor is None else "keys"
+        assert not torch.allclose(remembered[kept], remembered[f"against.{kept}"])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -110,8 +113,7 @@ def test_a_commit_that_fails_in_either_pass_leaves_both_pasts_as_they_were(calls
 
     model.attention = failing
     with pytest.raises(RuntimeError):
-        span = LatentSpan(3, 6)
-        commit(guided(model, GUIDED), anchor, state, span, first.latents, waves().window(span), state.cache.apply_rope(20))
+        commit(open_chunk(guided(model, GUIDED), anchor, waves(), GUIDED, state, is_replayed=True), state, first.latents)
     assert all(torch.equal(before[name], tensor) for name, tensor in state.tensors().items())
 
 

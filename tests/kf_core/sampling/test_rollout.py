@@ -8,8 +8,10 @@ import torch
 
 from kf_core.conditioning.anchor import Anchor
 from kf_core.models.causal import Segment
+from kf_core.sampling.chunk_context import ChunkContext, anchor_segment
 from kf_core.sampling.knot import fuse_knot
-from kf_core.sampling.rollout import RolloutState, anchor_position, commit, prefill, rollout
+from kf_core.sampling.rollout import anchor_position, commit, open_chunk, prefill, rollout
+from kf_core.sampling.state import RolloutState
 from kf_core.schedule import warped
 from kf_core.settings import Behind, Fixed, RolloutSettings
 from kf_core.timeline import LatentSpan
@@ -213,8 +215,6 @@ def test_identity_reaches_the_frames_through_the_anchor_alone():
 
 def test_gradients_through_a_chunk_equal_those_of_a_cache_built_with_cat():
     """The exit step of a training rollout, against the same chunk as one masked pass over [anchor | past | current]."""
-    from kf_core.sampling.rollout import anchor_segment, segment_of
-
     model, anchor = generator(), portrait()
     one_step = replace(SETTINGS, schedule=warped((1000,)))
     state = RolloutState.start(model, anchor, one_step)
@@ -230,10 +230,14 @@ def test_gradients_through_a_chunk_equal_those_of_a_cache_built_with_cat():
     with torch.no_grad():
         text = model.encode_text(None)
         cached = record_keys(model, anchor_segment(model, anchor), text)
-        clean = segment_of(model, anchor, first, LatentSpan(0, 3), 0.0, None, one_step, Waves().window(LatentSpan(0, 3)), None)
+        before = LatentSpan(0, 3)
+        context = ChunkContext(
+            model=model, anchor=anchor, settings=one_step, span=before, driving=Waves().window(before), knot=None, past=None
+        )
+        clean = context.segment(first, 0.0)
         past = record_keys(model, clean, text, [(cached, [place_at(one_step, LatentSpan(0, 4))])])
     fresh = noise()(span, 0).to(anchor.latent)
-    segment = segment_of(model, anchor, fresh, span, 1000.0, knot, one_step, Waves().window(span), None)
+    segment = replace(context, span=span, driving=Waves().window(span), knot=knot).segment(fresh, 1000.0)
     two = [(k[:, :, -2 * 6 :], v[:, :, -2 * 6 :]) for k, v in past]
     (flow,) = model.forward([replace(segment, reads=Cat(model, [(cached, [place]), (two, [1, 2])]))], text)
     estimate = fresh - flow
@@ -309,8 +313,7 @@ def test_a_commit_out_of_memory_leaves_the_state_as_it_was():
 
     model.attention = failing
     with pytest.raises(RuntimeError):
-        span = LatentSpan(3, 6)
-        commit(model, anchor, state, span, first.latents, Waves().window(span), state.cache.apply_rope(20))
+        commit(open_chunk(model, anchor, Waves(), SETTINGS, state, is_replayed=True), state, first.latents)
     assert all(torch.equal(before[name], tensor) for name, tensor in state.tensors().items())
 
 

@@ -9,7 +9,9 @@ from kf_core.conditioning.anchor import Anchor
 from kf_core.models.card import AudioSpec, ModelCard, PoseSpec, TextSpec
 from kf_core.models.causal import sdpa
 from kf_core.models.visibility import training_mask
-from kf_core.sampling.rollout import RolloutState, anchor_position, segment_of
+from kf_core.sampling.chunk_context import ChunkContext
+from kf_core.sampling.rollout import anchor_position
+from kf_core.sampling.state import RolloutState
 from kf_core.schedule import warped
 from kf_core.settings import RolloutSettings
 from kf_core.timeline import LatentSpan
@@ -143,8 +145,11 @@ def test_a_beginning_on_the_portrait_is_laid_out_as_a_stream_begins():
     with torch.no_grad():
         state = RolloutState.start(generator, anchor, settings)
         state.read_prompt(generator, anchor, conditioning)
-        memory = state.cache.apply_rope(anchor_position(settings, LatentSpan(0, 4)))
-        met = segment_of(generator, anchor, noise, LatentSpan(0, 4), 1000.0, state.knot, settings, conditioning, memory)
+        span, past = LatentSpan(0, 4), state.cache.apply_rope(anchor_position(settings, LatentSpan(0, 4)))
+        context = ChunkContext(
+            model=generator, anchor=anchor, settings=settings, span=span, driving=conditioning, knot=state.knot, past=past
+        )
+        met = context.segment(noise, 1000.0)
         assert torch.equal(shown.latents[:, :, 1:], met.latents) and torch.equal(shown.positions[0, 1:], met.positions)
         flows = [generator.forward([segment], generator.encode_text(None))[0][:, :, -4:] for segment in (shown, met)]
     assert flows[1].std() > 0.01 and torch.allclose(*flows, atol=1e-5)
