@@ -38,7 +38,7 @@ def made(host, tune: str | None, prefix: str):
 
 
 def test_with_room_every_preset_gives_an_old_workflows_frames(host, tiny):
-    old, nothing = made(host, None, "old")
+    old, nothing = made(host, None, "untuned")
     assert not any("Preset" in line for line in nothing)
     for tune in ("auto", "cpu", "8gb", "24gb"):
         frames, lines = made(host, tune, f"tuned-{tune}")
@@ -61,7 +61,7 @@ def test_a_chosen_preset_without_room_takes_the_tiny_decoder_that_is_there(host,
     softer, lines = made(host, "8gb", "no-room")
     assert "with a tiny decoder, a latent at a time, in turn with the denoising" in lines[0]
     assert lines[0].endswith("Make the frames smaller. taew2_1.safetensors makes the frames.")
-    assert not torch.equal(softer, made(host, None, "old")[0])
+    assert not torch.equal(softer, made(host, None, "untuned")[0])
 
 
 def test_without_room_auto_keeps_the_vae_and_says_what_could_be_chosen(host, tiny, no_room, monkeypatch):
@@ -71,7 +71,7 @@ def test_without_room_auto_keeps_the_vae_and_says_what_could_be_chosen(host, tin
     assert lines[0].startswith("Preset 12gb, because it is a small card") and "with the VAE, a latent at a time, in turn" in lines[0]
     assert lines[0].endswith("taew2_1.safetensors is there: choose 12gb in `tune`, and it makes the frames, faster and softer.")
     monkeypatch.undo()
-    assert (frames - made(host, None, "old")[0]).abs().mean() < 0.002  # a latent at a time: bfloat16 rounds elsewhere
+    assert (frames - made(host, None, "untuned")[0]).abs().mean() < 0.002  # a latent at a time: bfloat16 rounds elsewhere
 
 
 def test_who_has_no_room_for_both_makes_frames_after_the_drawing(host, tiny, no_room, monkeypatch):
